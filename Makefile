@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+# terse: `make help` lists the targets. One non-recursive Makefile; objects in build/<variant>/.
+
+VERSION := 0.1.0
+PREFIX ?= /usr/local
+DESTDIR ?=
+VARIANT ?= release
+B := build/$(VARIANT)
+
+# Headers missing on a bare machine: install what is needed first, then start again (goals that build).
+SETUP_GOALS := all quickstart check check-long asan ubsan tsan bench fuzz install
+ifneq ($(filter-out help clean setup format-check uninstall,$(or $(MAKECMDGOALS),all)),)
+ifeq ($(shell sh packaging/setup.sh --have >/dev/null 2>&1 || echo missing),missing)
+$(info terse: some Debian packages are missing, installing them (packaging/setup.sh))
+$(if $(shell sh packaging/setup.sh >&2 || echo failed),$(error packaging/setup.sh failed))
+endif
+endif
+
+CC ?= gcc
+ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wstrict-prototypes -Wmissing-prototypes $(WERROR)
+OPT_release := -O2 -g
+OPT_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
+OPT_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
+OPT_tsan := -O1 -g -fsanitize=thread
+HARDEN_release := -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+OPT := $(OPT_$(VARIANT)) $(HARDEN_$(VARIANT))
+CFLAGS_ALL = -std=c17 -D_GNU_SOURCE -DTERSE_VERSION='"$(VERSION)"' -I. -I$(B)/gen $(WARN) $(OPT) -fPIC -fvisibility=hidden \
+	-ffp-contract=off -fno-math-errno -MMD -MP $(CFLAGS)
+LDFLAGS_ALL = $(OPT) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
+
+PKG := pkg-config
+MSGPACK_PC := $(shell $(PKG) --exists msgpack-c && echo msgpack-c || echo msgpack)
+LIBS_MSGPACK = $(shell $(PKG) --libs $(MSGPACK_PC))
+LIBS_ZMQ = $(shell $(PKG) --libs libzmq)
+LIBS_COMMON = $(LIBS_MSGPACK) -lxxhash -lsodium -lzip -lm
+LIBS_COMPRESS = $(shell $(PKG) --libs libprotobuf-c) -llapacke -lopenblas $(LIBS_COMMON)
+LIBS_SUPERVISOR = $(shell $(PKG) --libs libsystemd) -linih
+
+# --- sources: a file belongs to the program whose folder it is in ---------------------------------------
+find = $(sort $(shell find $(1) -name '*.c' 2>/dev/null))
+X86 := $(filter x86_64,$(ARCH))
+ARM := $(filter aarch64,$(ARCH))
+COMMON := $(filter-out common/kernels/x86/% common/kernels/arm/%,$(call find,common)) \
+	$(if $(X86),$(call find,common/kernels/x86)) $(if $(ARM),$(call find,common/kernels/arm))
+LIBTERSE := $(filter-out client/cli/% client/examples/%,$(call find,client)) \
+	common/status.c common/bytes.c common/tensor.c common/pack.c common/wire.c
+CLI := $(call find,client/cli)
+COMPRESS := $(call find,compress)
+DAEMON_SHARED := $(wildcard daemon/*.c)
+SUPERVISOR := $(call find,daemon/supervisor)
+FRONTEND := $(call find,daemon/frontend)
+WORKER := $(call find,daemon/worker)
+LOADER := $(call find,daemon/loader)
+
+obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
+PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-worker terse-loader)
+SONAME := libterse.so.1
+
+.PHONY: all
+all: $(PROGRAMS) $(B)/libterse.so $(B)/libterse.a $(B)/classify
+
+# ISA flags follow the file's suffix; everything else is built for the architecture's baseline.
+isa_flags = $(if $(filter %_avx2,$(1)),-mavx2 -mfma) \
+	$(if $(filter %_avx512vnni,$(1)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mprefer-vector-width=512)
+kernel_opt = $(if $(filter common/kernels/% common/ops/%,$(1)),$(if $(filter release,$(VARIANT)),-O3))
+
+$(B)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	@$(CC) $(CFLAGS_ALL) $(call kernel_opt,$<) $(call isa_flags,$*) -c $< -o $@
+
+PROTO := compress/onnx/onnx.proto
+$(B)/gen/onnx.pb-c.c $(B)/gen/onnx.pb-c.h: $(PROTO)
+	@mkdir -p $(B)/gen
+	protoc-c --proto_path=compress/onnx --c_out=$(B)/gen $<
+$(B)/obj/gen/%.o: $(B)/gen/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=c17 -O2 -fPIC -I$(B)/gen $(OPT) -c $< -o $@
+PROTO_OBJ := $(if $(wildcard $(PROTO)),$(B)/obj/gen/onnx.pb-c.o)
+$(call obj,$(COMPRESS)): | $(if $(wildcard $(PROTO)),$(B)/gen/onnx.pb-c.h)
+
+$(B)/libcommon.a: $(call obj,$(COMMON))
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/libcompress.a: $(filter-out %/main.o,$(call obj,$(COMPRESS))) $(PROTO_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/libdaemon.a: $(call obj,$(DAEMON_SHARED)) $(filter-out %/main.o,$(call obj,$(SUPERVISOR) $(FRONTEND) $(WORKER) $(LOADER)))
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/libterse.a: $(call obj,$(LIBTERSE))
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/$(SONAME): $(call obj,$(LIBTERSE)) client/libterse.map
+	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=client/libterse.map -o $@ $(call obj,$(LIBTERSE)) \
+		$(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_MSGPACK)
+$(B)/libterse.so: $(B)/$(SONAME)
+	ln -sf $(SONAME) $@
+
+$(B)/terse: $(call obj,$(CLI)) $(B)/libterse.a $(B)/libcommon.a
+	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
+$(B)/terse-compress: $(B)/obj/compress/main.o $(B)/libcompress.a $(B)/libcommon.a
+	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMPRESS)
+$(B)/tersed: $(B)/obj/daemon/supervisor/main.o $(B)/libdaemon.a $(B)/libcommon.a
+	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_SUPERVISOR)
+$(B)/terse-frontend: $(B)/obj/daemon/frontend/main.o $(B)/libdaemon.a $(B)/libcommon.a
+	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
+$(B)/terse-worker: $(B)/obj/daemon/worker/main.o $(B)/libdaemon.a $(B)/libcommon.a
+	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON)
+$(B)/terse-loader: $(B)/obj/daemon/loader/main.o $(B)/libdaemon.a $(B)/libcommon.a
+	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON)
+$(B)/classify: client/examples/classify.c $(B)/libterse.so
+	$(CC) -std=c17 -Wall -Wextra -Iclient -o $@ $< -L$(B) -lterse -Wl,-rpath,'$$ORIGIN'
+
+# --- tests: tests/unit/test_*.c and tests/kernels/test_*.c are cmocka programs; tests/fuzz/fuzz_*.c replay ----
+UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) \
+	$(patsubst tests/kernels/%.c,$(B)/tests/%,$(wildcard tests/kernels/test_*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+TEST_LIBS = $(B)/libdaemon.a $(B)/libcompress.a $(B)/libterse.a $(B)/libcommon.a
+$(B)/tests/%: $(B)/obj/tests/unit/%.o $(TEST_LIBS)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
+$(B)/tests/%: $(B)/obj/tests/kernels/%.o $(TEST_LIBS)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_COMMON)
+$(B)/tests/%: $(B)/obj/tests/fuzz/%.o $(TEST_LIBS)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
+.SECONDARY:
+
+.PHONY: tests
+tests: all $(UNIT) $(FUZZ)
+
+.PHONY: clean help
+clean:
+	rm -rf build
+
+help:
+	@echo "make               build into build/release"
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

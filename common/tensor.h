@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tensor.h: element types, shapes and the view of a tensor that every part of terse passes around.
+ * Runs in: every program. A terse_tensor is a view: it never owns its bytes. */
+#ifndef TERSE_COMMON_TENSOR_H
+#define TERSE_COMMON_TENSOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/status.h"
+
+enum { TERSE_MAX_RANK = 8 };
+/* No tensor, named or computed, is larger (bytes). Every product of dimensions is checked against it. */
+#define TERSE_MAX_TENSOR_BYTES ((int64_t)1 << 40)
+
+/* Names as the Open Inference Protocol spells them. Numbers are pinned: they travel between our processes. */
+typedef enum terse_dtype {
+    TERSE_DTYPE_NONE = 0, /* not known yet */
+    TERSE_FP32 = 1,
+    TERSE_FP64 = 2, /* FP64, FP16, BF16: read by the importer, converted or refused there */
+    TERSE_FP16 = 3,
+    TERSE_BF16 = 4,
+    TERSE_INT8 = 5,
+    TERSE_INT16 = 6,
+    TERSE_INT32 = 7,
+    TERSE_INT64 = 8,
+    TERSE_UINT8 = 9,
+    TERSE_UINT16 = 10,
+    TERSE_UINT32 = 11,
+    TERSE_UINT64 = 12,
+    TERSE_BOOL = 13, /* one byte, 0 or 1 */
+} terse_dtype;
+
+/* How a constant's bytes are laid out. Activations are always TERSE_LAYOUT_PLAIN. Numbers are pinned (file). */
+typedef enum terse_layout {
+    TERSE_LAYOUT_PLAIN = 0, /* row-major, as ONNX has it */
+    /* A matrix [K,N] as [groups][ceil(N/16)][K][16] floats, the columns beyond N zero. For Gemm and MatMul
+     * `dims` are [K,N]; for a channels-last convolution dims are ONNX's [N,C/group,k...] (N = all output channels), K runs
+     * over (kernel position, input channel of the group), and N/group columns per group. */
+    TERSE_LAYOUT_F32_N16 = 1,
+    /* Depthwise weights [C,1,k...] (one output per input channel) as [k...][ceil(C/16)*16] floats, zero-filled. */
+    TERSE_LAYOUT_F32_DW16 = 2,
+} terse_layout;
+
+typedef struct terse_tensor {
+    void *data; /* NULL: not known (when a plan is made) */
+    terse_dtype dtype;
+    terse_layout layout;
+    int rank; /* 0: a scalar */
+    int64_t dims[TERSE_MAX_RANK];
+    /* Elements from one innermost row to the next: dims[rank-1] when dense, more when the rows are a slice of
+     * wider rows (the inputs of a channels-last Concat). All outer axes are dense over these rows. */
+    int64_t row_stride;
+} terse_tensor;
+
+size_t terse_dtype_size(terse_dtype dtype);              /* bytes of one element; 0 for NONE and strangers */
+const char *terse_dtype_name(terse_dtype dtype);         /* "FP32"; "NONE"; "?" for strangers */
+terse_dtype terse_dtype_from_name(const char *name, size_t length); /* TERSE_DTYPE_NONE when not known */
+
+/* Product of dims; -1 when a dimension is negative or the product passes TERSE_MAX_TENSOR_BYTES. 1 for rank 0. */
+int64_t terse_dims_count(const int64_t *dims, int rank);
+/* Elements and dense bytes of a tensor whose dims have been checked (a plan's tensors are). */
+int64_t terse_tensor_count(const terse_tensor *tensor);
+int64_t terse_tensor_bytes(const terse_tensor *tensor);
+bool terse_tensor_dense(const terse_tensor *tensor);
+/* A dense view. dims may be NULL for rank 0. */
+terse_tensor terse_tensor_view(void *data, terse_dtype dtype, int rank, const int64_t *dims);
+/* Writes "[1,3,224,224]" (truncated to fit) and returns `text`. */
+char *terse_dims_text(const int64_t *dims, int rank, char *text, size_t size);
+/* Bytes of a constant in its layout: what the file stores. -1 when dims and layout do not go together or overflow.
+ * `groups` matters for TERSE_LAYOUT_F32_N16 convolutions (1 elsewhere). */
+int64_t terse_layout_bytes(terse_layout layout, terse_dtype dtype, int rank, const int64_t *dims, int64_t groups);
+
+#endif

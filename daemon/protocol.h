@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* protocol.h: the messages between supervisor, front end and workers.
+ * Runs in: tersed, terse-frontend, terse-worker, terse-loader. Every message is one SOCK_SEQPACKET datagram that
+ * starts with a terse_msg; descriptors travel beside it by SCM_RIGHTS. All programs are of one build: structs go
+ * over as they are. Sizes are checked on receipt all the same.
+ *
+ * Sockets:
+ *   control  supervisor <-> front end   (fd 3 of the front end)
+ *   control  supervisor <-> worker      (fd 3 of the worker)
+ *   data     front end  <-> worker      (made by the supervisor, one end sent to each; a new one when either is new)
+ *
+ * Life of a worker: supervisor sends MODEL (+memfd) for each model, then DATA (+socket) -> the front end, to which the
+ * other end came with WORKER, sends HELLO (+ two memfds: input slots read-only, output slots) on the data
+ * socket -> worker warms every model and sends WARMED on both sockets -> BATCH / DONE, one batch at a time.
+ * EOF on the data socket means that the front end is gone: the worker waits for the next DATA on its control
+ * socket. EOF on the control socket: the worker exits.
+ *
+ * Life of a front end: MODEL (+memfd) for each model, LISTEN (+listening socket) for each endpoint, WORKER (+data
+ * socket) for each living worker, CONFIGURED; it answers SERVING once it polls. WORKER_EXIT tells a death with its wait
+ * status. DRAIN: admit nothing more (UNAVAILABLE), finish all, flush replies, answer DRAINED. ALIVE is sent each
+ * second; KILL_WORKER asks for the end of a hung one. */
+#ifndef TERSE_DAEMON_PROTOCOL_H
+#define TERSE_DAEMON_PROTOCOL_H
+
+#include <stdint.h>
+
+#include "common/tensor.h"
+
+enum {
+    TERSE_CONTROL_FD = 3,
+    TERSE_MAX_MODELS = 256,
+    TERSE_MAX_WORKERS = 256,
+    TERSE_MAX_BATCH = 1024,
+    TERSE_MAX_IO = 64,           /* inputs, and outputs, of a served model */
+    TERSE_MODEL_NAME = 128,      /* bytes of a served model's name, with its 0 */
+    TERSE_MSG_BYTES = 192 * 1024 /* no message is larger */
+};
+
+typedef enum terse_msg_kind {
+    /* supervisor -> front end, worker */
+    TERSE_MSG_MODEL = 1, /* terse_msg_model + sealed memfd */
+    TERSE_MSG_DATA,      /* terse_msg + data socket (to a worker) */
+    TERSE_MSG_LISTEN,    /* terse_msg_listen + listening socket */
+    TERSE_MSG_WORKER,    /* terse_msg_worker + data socket (to the front end) */
+    TERSE_MSG_WORKER_EXIT, /* terse_msg_worker */
+    TERSE_MSG_CONFIGURED,  /* terse_msg_configured */
+    TERSE_MSG_DRAIN,       /* terse_msg */
+    /* front end -> supervisor */
+    TERSE_MSG_SERVING = 32, /* terse_msg: polls its sockets, all models and listeners are in place */
+    TERSE_MSG_READY,        /* terse_msg: at least one worker has warmed every model (again after none had) */
+    TERSE_MSG_ALIVE,        /* terse_msg_alive, each second */
+    TERSE_MSG_KILL_WORKER,  /* terse_msg_worker: hung */
+    TERSE_MSG_DRAINED,      /* terse_msg */
+    /* front end -> worker (data socket) */
+    TERSE_MSG_HELLO = 64, /* terse_msg_hello + input memfd (read-only descriptor) + output memfd */
+    TERSE_MSG_BATCH,      /* terse_msg_batch, its tensors and its members */
+    /* worker -> front end (data socket); WARMED to the supervisor too */
+    TERSE_MSG_WARMED = 96, /* terse_msg_warmed */
+    TERSE_MSG_DONE,        /* terse_msg_done and its output tensors */
+} terse_msg_kind;
+
+typedef struct terse_msg {
+    uint32_t kind;  /* terse_msg_kind */
+    uint32_t bytes; /* of the whole message */
+} terse_msg;
+
+typedef struct terse_msg_model {
+    terse_msg head;
+    uint32_t model; /* index, the same in every process */
+    uint32_t max_batch;
+    uint64_t batch_timeout_us, deadline_ms, hang_timeout_ms; /* 0: none / automatic */
+    uint64_t bytes;             /* of the memfd */
+    char name[TERSE_MODEL_NAME];
+    char version[16];
+} terse_msg_model;
+
+typedef struct terse_msg_listen {
+    terse_msg head;
+    char endpoint[256]; /* as configured: ipc:///run/terse/tersed.sock, tcp://127.0.0.1:5555 */
+} terse_msg_listen;
+
+typedef struct terse_msg_worker {
+    terse_msg head;
+    uint32_t worker; /* 0..n-1 */
+    int32_t pid;
+    uint32_t restarts;
+    int32_t wait_status;  /* WORKER_EXIT: as waitpid gives it */
+    uint32_t killed_hung; /* WORKER_EXIT: by our own KILL_WORKER */
+    uint32_t expected;    /* WORKER_EXIT: it was told to go */
+} terse_msg_worker;
+
+typedef struct terse_msg_configured {
+    terse_msg head;
+    uint32_t n_models, n_workers;
+    uint64_t input_bytes, output_bytes; /* sizes of the slot memories */
+    uint64_t max_request_bytes;         /* the tensors of one request */
+    uint32_t max_queue;                 /* requests waiting, all models */
+    uint32_t max_client_outstanding;
+} terse_msg_configured;
+
+typedef struct terse_msg_alive {
+    terse_msg head;
+    uint64_t served, failed, queued, clients; /* totals since its start; queued and clients now */
+} terse_msg_alive;
+
+typedef struct terse_msg_hello {
+    terse_msg head;
+    uint32_t worker;
+    uint32_t epoch; /* of this front end: every BATCH and DONE carries it */
+    uint64_t input_bytes, output_bytes;
+} terse_msg_hello;
+
+typedef struct terse_msg_warmed {
+    terse_msg head;
+    uint32_t worker, epoch;
+    uint64_t private_bytes; /* of the worker, informative */
+} terse_msg_warmed;
+
+/* A tensor's shape in a message. */
+typedef struct terse_msg_tensor {
+    uint32_t dtype;
+    int32_t rank;
+    int64_t dims[TERSE_MAX_RANK]; /* BATCH: of the whole batch (dims[0] = rows); DONE: of the whole batch */
+    uint64_t bytes;               /* dense bytes of the whole batch */
+} terse_msg_tensor;
+
+/* BATCH: terse_msg_batch, then n_inputs terse_msg_tensor, then per member: uint64_t rows, then n_inputs input offsets
+ * (uint64_t, into the input memfd), then n_outputs {offset, capacity} pairs (into the output memfd). A batch of one
+ * member carries its tensors as they are; with more, every input is the concatenation of the members' rows. */
+typedef struct terse_msg_batch {
+    terse_msg head;
+    uint64_t batch;
+    uint32_t epoch, model;
+    uint32_t n_inputs, n_outputs, n_members;
+    uint32_t rows; /* all members */
+} terse_msg_batch;
+
+/* DONE: terse_msg_done, then n_outputs terse_msg_tensor (absent unless status is OK or needs_room).
+ * Each member's output i has bytes * member rows / rows bytes (all bytes for a batch of one). needs_room: some
+ * capacity was too small; nothing was written; send it again with room for the stated bytes. */
+typedef struct terse_msg_done {
+    terse_msg head;
+    uint64_t batch;
+    uint32_t epoch, model;
+    int32_t status; /* terse_status; not OK: the batch as a whole failed, `error` says why */
+    uint32_t needs_room;
+    uint32_t n_outputs;
+    uint32_t pad;
+    uint64_t compute_ns;
+    char error[256];
+} terse_msg_done;
+
+/* Sends one message with up to 4 descriptors; retries EINTR. Returns false with errno (EAGAIN when full). */
+_Bool terse_msg_send(int fd, const void *message, uint32_t bytes, const int *fds, int n_fds);
+/* Receives one message into `buffer` (TERSE_MSG_BYTES). Returns its bytes (head.bytes agrees), 0 at EOF, -1 with errno
+ * (EAGAIN: none; EPROTO: malformed). Descriptors (CLOEXEC) go to ret_fds, at most 4; surplus ones are closed. */
+int64_t terse_msg_receive(int fd, void *buffer, int *ret_fds, int *ret_n_fds);
+
+#endif
