@@ -18,7 +18,10 @@
  * Life of a front end: MODEL (+memfd) for each model, LISTEN (+listening socket) for each endpoint, WORKER (+data
  * socket) for each living worker, CONFIGURED; it answers SERVING once it polls. WORKER_EXIT tells a death with its wait
  * status. DRAIN: admit nothing more (UNAVAILABLE), finish all, flush replies, answer DRAINED. ALIVE is sent each
- * second; KILL_WORKER asks for the end of a hung one. */
+ * second; KILL_WORKER asks for the end of a hung one.
+ *
+ * Life of a loader (fd 3: supervisor <-> loader): it receives LOAD, answers LOADED (+ the sealed memfd when status is
+ * OK) and exits. */
 #ifndef TERSE_DAEMON_PROTOCOL_H
 #define TERSE_DAEMON_PROTOCOL_H
 
@@ -45,6 +48,9 @@ typedef enum terse_msg_kind {
     TERSE_MSG_WORKER_EXIT, /* terse_msg_worker */
     TERSE_MSG_CONFIGURED,  /* terse_msg_configured */
     TERSE_MSG_DRAIN,       /* terse_msg */
+    /* supervisor -> loader, and its answer */
+    TERSE_MSG_LOAD = 16, /* terse_msg_load */
+    TERSE_MSG_LOADED,    /* terse_msg_loaded + sealed memfd when status is OK */
     /* front end -> supervisor */
     TERSE_MSG_SERVING = 32, /* terse_msg: polls its sockets, all models and listeners are in place */
     TERSE_MSG_READY,        /* terse_msg: at least one worker has warmed every model (again after none had) */
@@ -73,6 +79,19 @@ typedef struct terse_msg_model {
     char name[TERSE_MODEL_NAME];
     char version[16];
 } terse_msg_model;
+
+typedef struct terse_msg_load {
+    terse_msg head;
+    char path[4096];
+} terse_msg_load;
+
+typedef struct terse_msg_loaded {
+    terse_msg head;
+    int32_t status; /* terse_status */
+    uint32_t batchable;
+    uint64_t bytes; /* of the memfd */
+    char error[512];
+} terse_msg_loaded;
 
 typedef struct terse_msg_listen {
     terse_msg head;
