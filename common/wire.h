@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wire.h: the msgpack header (frame 0) of requests and replies, as structs; both directions.
+ * Runs in: clients (libterse), frontend. Owns nothing: texts of a decoded header point into its bytes.
+ *
+ * Decoding allocates nothing and trusts nothing: at most TERSE_WIRE_HEADER_BYTES, TERSE_WIRE_MAX_IO tensors,
+ * TERSE_MAX_RANK dimensions, texts of TERSE_WIRE_MAX_TEXT bytes. Unknown keys are passed over; a known key with a
+ * wrong type, a key that is there twice and bytes behind the map are refused. Which frames exist, and what a
+ * model wants, is the caller's to check.
+ *
+ * The structs are large because their arrays are inside: keep one as scratch; `init` and `decode` touch only what
+ * is used. */
+#ifndef TERSE_COMMON_WIRE_H
+#define TERSE_COMMON_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/pack.h"
+#include "common/status.h"
+#include "common/tensor.h"
+
+enum {
+    TERSE_WIRE_VERSION = 1,
+    TERSE_WIRE_HEADER_BYTES = 65536, /* of a request, and of every reply but that of "stats" */
+    TERSE_WIRE_STATS_BYTES = 4 << 20,
+    TERSE_WIRE_MAX_IO = 64,     /* inputs, and outputs */
+    TERSE_WIRE_MAX_MODELS = 256,
+    TERSE_WIRE_MAX_TEXT = 1024, /* bytes of a name, a version or an error */
+    TERSE_WIRE_SESSION_BYTES = 16,
+    TERSE_WIRE_MAX_PRIORITY = 9,
+};
+
+typedef enum terse_wire_op {
+    TERSE_WIRE_UNKNOWN = 0, /* readable, not ours: answer UNIMPLEMENTED with `op_name` */
+    TERSE_WIRE_INFER,
+    TERSE_WIRE_LIVE,
+    TERSE_WIRE_READY,
+    TERSE_WIRE_MODELS,
+    TERSE_WIRE_METADATA,
+    TERSE_WIRE_STATS,
+    TERSE_WIRE_CANCEL,
+} terse_wire_op;
+
+/* A view of UTF-8 without zero bytes and without a final 0. data == NULL: the key was absent (or nil). */
+typedef struct terse_wire_text {
+    const char *data;
+    uint32_t length;
+} terse_wire_text;
+
+terse_wire_text terse_wire_text_of(const char *text); /* strlen; NULL gives the absent text */
+bool terse_wire_text_is(terse_wire_text text, const char *other);
+
+typedef struct terse_wire_tensor {
+    terse_wire_text name; /* never absent */
+    terse_dtype dtype;    /* TERSE_DTYPE_NONE in a request's "outputs" */
+    int rank;             /* -1: no "shape" (only in a request's "outputs") */
+    int64_t dims[TERSE_MAX_RANK];              /* >= 0; in "metadata" -1 where a symbol stands */
+    terse_wire_text symbols[TERSE_MAX_RANK];   /* set only where dims[i] is -1 ("metadata" replies) */
+    uint32_t frame;       /* counts from the header = 0; 0: the bytes are not in a frame */
+    bool has_shm;
+    uint64_t shm_offset, shm_size;
+} terse_wire_tensor;
+
+typedef struct terse_wire_request {
+    terse_wire_op op;
+    bool has_id, has_session, has_timeout, has_target;
+    bool has_outputs; /* "outputs" was there: only those are wanted, in that order; else all */
+    uint8_t session[TERSE_WIRE_SESSION_BYTES];
+    uint32_t priority; /* 0..9, 0 when absent */
+    uint64_t id;
+    uint64_t timeout_us;
+    uint64_t target; /* cancel: the id that is to end */
+    terse_wire_text op_name, model, version;
+    uint32_t n_inputs, n_outputs;
+    terse_wire_tensor inputs[TERSE_WIRE_MAX_IO], outputs[TERSE_WIRE_MAX_IO];
+} terse_wire_request;
+
+typedef struct terse_wire_model {
+    terse_wire_text name, version, state;
+} terse_wire_model;
+
+typedef struct terse_wire_reply {
+    bool has_id;
+    bool has_timing, has_models, has_inputs, has_outputs, has_batchable, has_max_batch; /* keys that are there */
+    bool batchable;
+    uint64_t id;
+    terse_status status;
+    terse_wire_text error, model, version;
+    uint64_t queue_us, compute_us;
+    uint32_t batch;
+    uint32_t max_batch;
+    uint32_t n_inputs, n_outputs, n_models;
+    terse_wire_tensor inputs[TERSE_WIRE_MAX_IO]; /* metadata only */
+    terse_wire_tensor outputs[TERSE_WIRE_MAX_IO];
+    terse_wire_model models[TERSE_WIRE_MAX_MODELS];
+} terse_wire_reply;
+
+/* Everything absent, no tensors, status OK, rank of tensors not touched. */
+void terse_wire_request_init(terse_wire_request *request);
+void terse_wire_reply_init(terse_wire_reply *reply);
+/* A tensor entry with nothing but a name (an empty text until it is set). */
+void terse_wire_tensor_init(terse_wire_tensor *tensor);
+
+/* Decodes a header. On INVALID_ARGUMENT the message is precise and `request->has_id` and `id` (and `has_session`)
+ * still hold what could be read, so that the error can be answered; nothing else of *request may be used.
+ * What an op needs is checked here: an id always, a model for infer and metadata, a target for cancel. */
+int terse_wire_decode_request(const void *header, size_t size, terse_wire_request *request, terse_error *error);
+/* The same for a reply; an unknown status name becomes INTERNAL. "models" as a map (the reply of "stats") is passed
+ * over: walk those bytes with pack.h. */
+int terse_wire_decode_reply(const void *header, size_t size, terse_wire_reply *reply, terse_error *error);
+
+/* Encode into `buffer` and set *ret_size. RESOURCE_EXHAUSTED when `capacity` is too small; INVALID_ARGUMENT when a
+ * request is beyond the limits above. */
+int terse_wire_encode_request(const terse_wire_request *request, void *buffer, size_t capacity, size_t *ret_size,
+                              terse_error *error);
+int terse_wire_encode_reply(const terse_wire_reply *reply, void *buffer, size_t capacity, size_t *ret_size,
+                            terse_error *error);
+/* An error reply, shorter: any text is cut to TERSE_WIRE_MAX_TEXT. Needs at most TERSE_WIRE_ERROR_BYTES. */
+enum { TERSE_WIRE_ERROR_BYTES = TERSE_WIRE_MAX_TEXT + 128 };
+size_t terse_wire_encode_error(uint64_t id, terse_status status, const char *message,
+                               uint8_t buffer[static TERSE_WIRE_ERROR_BYTES]);
+
+/* Begins a reply map by hand ("stats"): v, id and status are written, `n_more` key-value pairs must follow. */
+void terse_wire_pack_head(msgpack_packer *packer, uint64_t id, terse_status status, unsigned n_more);
+
+const char *terse_wire_op_name(terse_wire_op op); /* "infer" ... */
+
+#endif
