@@ -53,6 +53,9 @@ FRONTEND := $(call find,daemon/frontend)
 WORKER := $(call find,daemon/worker)
 LOADER := $(call find,daemon/loader)
 
+# Operators are found by weak symbols while they are still being written: take all of libcommon.
+LINK_ALL = $(filter-out %/libcommon.a,$^) -Wl,--whole-archive $(filter %/libcommon.a,$^) -Wl,--no-whole-archive
+
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
 PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-worker terse-loader)
 SONAME := libterse.so.1
@@ -99,17 +102,17 @@ $(B)/libterse.so: $(B)/$(SONAME)
 	ln -sf $(SONAME) $@
 
 $(B)/terse: $(call obj,$(CLI)) $(B)/libterse.a $(B)/libcommon.a
-	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
+	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
 $(B)/terse-compress: $(B)/obj/compress/main.o $(B)/libcompress.a $(B)/libcommon.a
-	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMPRESS)
+	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_COMPRESS)
 $(B)/tersed: $(B)/obj/daemon/supervisor/main.o $(B)/libdaemon.a $(B)/libcommon.a
-	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_SUPERVISOR)
+	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_SUPERVISOR)
 $(B)/terse-frontend: $(B)/obj/daemon/frontend/main.o $(B)/libdaemon.a $(B)/libcommon.a
-	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
+	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
 $(B)/terse-worker: $(B)/obj/daemon/worker/main.o $(B)/libdaemon.a $(B)/libcommon.a
-	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON)
+	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_COMMON)
 $(B)/terse-loader: $(B)/obj/daemon/loader/main.o $(B)/libdaemon.a $(B)/libcommon.a
-	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON)
+	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_COMMON)
 $(B)/classify: client/examples/classify.c $(B)/libterse.so
 	$(CC) -std=c17 -Wall -Wextra -Iclient -o $@ $< -L$(B) -lterse -Wl,-rpath,'$$ORIGIN'
 
@@ -120,13 +123,13 @@ FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 TEST_LIBS = $(B)/libdaemon.a $(B)/libcompress.a $(B)/libterse.a $(B)/libcommon.a
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
+	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
 $(B)/tests/%: $(B)/obj/tests/kernels/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_COMMON)
+	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) -lcmocka $(LIBS_COMMON)
 $(B)/tests/%: $(B)/obj/tests/fuzz/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
+	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
 .SECONDARY:
 
 .PHONY: tests

@@ -44,6 +44,7 @@ void terse_model_close(terse_model *model);
 void terse_model_closep(terse_model **model);
 
 /* Writes graph and provenance atomically (base, size, mapped of `about` are ignored; graph is `graph`). */
+int terse_model_write_fd(int fd, const terse_graph *graph, const terse_model *about, terse_error *error); /* not atomic */
 int terse_model_write(const char *path, const terse_graph *graph, const terse_model *about, terse_error *error);
 
 #endif

@@ -28,6 +28,9 @@ uint64_t terse_engine_value_inputs(const terse_engine *engine);
 
 /* Shape and dtype of output i (data is NULL). */
 const terse_tensor *terse_plan_output(const terse_plan *plan, int index);
+/* Shape and dtype of any value (constants and inputs too); data is set for constants and for values known when the plan was
+ * made (computed from shapes and constants), else NULL. NULL for a value that no node of this plan makes. */
+const terse_tensor *terse_plan_value(const terse_plan *plan, int value);
 size_t terse_plan_arena_bytes(const terse_plan *plan);
 int64_t terse_plan_macs(const terse_plan *plan); /* multiply-accumulates of Conv, Gemm, MatMul, ConvTranspose, RNNs */
 
@@ -40,5 +43,10 @@ void terse_plan_profile(terse_plan *plan, uint64_t *times);
 /* Observes every computed tensor of the next runs, for calibration; NULL stops. */
 typedef void terse_observer(void *context, int value, const terse_tensor *tensor);
 void terse_plan_observe(terse_plan *plan, terse_observer *observer, void *context);
+
+/* Runs one node on known inputs (NULL where absent); outputs (node->n_outputs of them) get bytes in `arena`. Fails with
+ * RESOURCE_EXHAUSTED when outputs and scratch need more than max_bytes. For constant folding and shape subgraphs. */
+int terse_node_evaluate(const terse_node *node, const terse_kernels *kernels, const terse_tensor *const *inputs,
+                        terse_arena *arena, size_t max_bytes, terse_tensor *ret_outputs, terse_error *error);
 
 #endif
