@@ -35,7 +35,7 @@ LIBS_MSGPACK = $(shell $(PKG) --libs $(MSGPACK_PC))
 LIBS_ZMQ = $(shell $(PKG) --libs libzmq)
 LIBS_COMMON = $(LIBS_MSGPACK) -lxxhash -lsodium -lzip -lm
 LIBS_COMPRESS = $(shell $(PKG) --libs libprotobuf-c) -llapacke -lopenblas $(LIBS_COMMON)
-LIBS_SUPERVISOR = $(shell $(PKG) --libs libsystemd) -linih
+LIBS_SUPERVISOR = $(shell $(PKG) --libs libsystemd) -linih $(LIBS_COMMON)
 
 # --- sources: a file belongs to the program whose folder it is in ---------------------------------------
 find = $(sort $(shell find $(1) -name '*.c' 2>/dev/null))
