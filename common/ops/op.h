@@ -21,6 +21,7 @@ typedef struct terse_op_plan {
     terse_arena *arena;   /* lives as long as the plan: for params */
     void *params;         /* to be set, or left NULL */
     size_t scratch_bytes; /* to be set: 64-byte aligned memory that run() may use, shared by all nodes */
+    int64_t macs;         /* to be set by Conv, ConvTranspose, Gemm, MatMul, Einsum, RNNs: multiply-accumulates */
 } terse_op_plan;
 
 typedef struct terse_op_call {
