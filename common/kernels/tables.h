@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tables.h: the tables of the tiers, for dispatch.c alone. A tier that this build does not have is not linked.
+ * Runs in: terse-worker, terse run, terse-compress. */
+#ifndef TERSE_KERNELS_TABLES_H
+#define TERSE_KERNELS_TABLES_H
+
+#include "common/kernels/kernels.h"
+
+extern const terse_kernels terse_kernels_scalar;
+extern const terse_kernels terse_kernels_avx2;
+extern const terse_kernels terse_kernels_avx512vnni;
+extern const terse_kernels terse_kernels_neon;
+
+#endif
