@@ -53,8 +53,8 @@ FRONTEND := $(call find,daemon/frontend)
 WORKER := $(call find,daemon/worker)
 LOADER := $(call find,daemon/loader)
 
-# Operators are found by weak symbols while they are still being written: take all of libcommon.
-LINK_ALL = $(filter-out %/libcommon.a,$^) -Wl,--whole-archive $(filter %/libcommon.a,$^) -Wl,--no-whole-archive
+# Operators are found by weak symbols while they are still being written: name their objects, an archive would hide them.
+LINK_ALL = $(call obj,$(filter common/ops/%,$(COMMON))) $^
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
 PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-worker terse-loader)
