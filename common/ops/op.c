@@ -71,8 +71,7 @@ int terse_op_ints(const terse_op_plan *plan, int index, const char *what, int64_
         return terse_fail(error, TERSE_UNIMPLEMENTED, "input %d (%s) depends on the data, only on shapes is allowed",
                           index, what);
     for (int64_t i = 0; i < count; i++)
-        ret_values[i] = tensor->dtype == TERSE_INT64 ? ((const int64_t *)tensor->data)[i]
-                                                     : ((const int32_t *)tensor->data)[i];
+        ret_values[i] = terse_op_index(tensor, i);
     *ret_n = (int)count;
     return TERSE_OK;
 }
@@ -92,6 +91,18 @@ int terse_op_expect(const terse_op_plan *plan, int index, const char *what, unsi
         }
     return terse_fail(error, TERSE_UNIMPLEMENTED, "input %d (%s) is %s, allowed: %s", index, what,
                       terse_dtype_name(tensor->dtype), allowed);
+}
+
+int terse_op_same(const terse_op_plan *plan, int index, const char *what, int other, terse_error *error)
+{
+    const terse_tensor *tensor = terse_op_input(plan, index);
+    const terse_tensor *model = terse_op_input(plan, other);
+    if (!tensor || !model)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (%s) is missing", tensor ? other : index, what);
+    if (tensor->dtype != model->dtype)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (%s) is %s, must be %s as input %d is", index, what,
+                          terse_dtype_name(tensor->dtype), terse_dtype_name(model->dtype), other);
+    return TERSE_OK;
 }
 
 int terse_op_broadcast(const int64_t *a, int rank_a, const int64_t *b, int rank_b, int64_t *ret_dims, int *ret_rank,

@@ -75,6 +75,13 @@ static inline const terse_tensor *terse_op_input(const terse_op_plan *plan, int 
 }
 /* Fails unless input `index` is present and its dtype is one of the bits (1u << dtype). */
 int terse_op_expect(const terse_op_plan *plan, int index, const char *what, unsigned dtypes, terse_error *error);
+/* Fails unless input `index` is present and has the dtype of input `other`. */
+int terse_op_same(const terse_op_plan *plan, int index, const char *what, int other, terse_error *error);
+/* Element `i` of a dense INT64 or INT32 tensor whose data is set: an index, an axis, k. */
+static inline int64_t terse_op_index(const terse_tensor *tensor, int64_t i)
+{
+    return tensor->dtype == TERSE_INT64 ? ((const int64_t *)tensor->data)[i] : ((const int32_t *)tensor->data)[i];
+}
 /* numpy broadcasting of two shapes. */
 int terse_op_broadcast(const int64_t *a, int rank_a, const int64_t *b, int rank_b, int64_t *ret_dims, int *ret_rank,
                        terse_error *error);
