@@ -55,8 +55,14 @@ int terse_error_prefix(terse_error *error, const char *format, ...)
     va_start(args, format);
     const int length = vsnprintf(error->message, sizeof error->message, format, args);
     va_end(args);
-    if (length >= 0 && (size_t)length < sizeof error->message)
-        snprintf(error->message + length, sizeof error->message - (size_t)length, ": %s", old);
+    /* ": " and the old text behind it, cut where the message ends. */
+    if (length >= 0 && (size_t)length + 3 < sizeof error->message) {
+        const size_t left = sizeof error->message - (size_t)length - 3;
+        const size_t kept = strnlen(old, left);
+        memcpy(error->message + length, ": ", 2);
+        memcpy(error->message + length + 2, old, kept);
+        error->message[(size_t)length + 2 + kept] = 0;
+    }
     clean(error->message);
     return (int)error->status;
 }
