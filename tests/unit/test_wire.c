@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_wire.c: headers of requests and replies: there and back, and everything that a stranger may send. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "common/wire.h"
+
+static terse_wire_request request, decoded_request;
+static terse_wire_reply reply, decoded_reply;
+static uint8_t bytes[TERSE_WIRE_HEADER_BYTES];
+
+/* A header written by hand with msgpack-c, an encoder that is not ours. */
+typedef struct hand {
+    msgpack_sbuffer buffer;
+    msgpack_packer packer;
+} hand;
+
+static msgpack_packer *hand_begin(hand *h, unsigned n_pairs)
+{
+    msgpack_sbuffer_init(&h->buffer);
+    msgpack_packer_init(&h->packer, &h->buffer, msgpack_sbuffer_write);
+    msgpack_pack_map(&h->packer, n_pairs);
+    return &h->packer;
+}
+
+static void put_u64(msgpack_packer *p, const char *key, uint64_t value)
+{
+    terse_pack_cstr(p, key);
+    msgpack_pack_uint64(p, value);
+}
+
+static void put_text(msgpack_packer *p, const char *key, const char *value)
+{
+    terse_pack_cstr(p, key);
+    terse_pack_cstr(p, value);
+}
+
+static void expect_refused(hand *h, const char *message, bool has_id)
+{
+    terse_error error = {0};
+    assert_int_equal(terse_wire_decode_request(h->buffer.data, h->buffer.size, &decoded_request, &error),
+                     TERSE_INVALID_ARGUMENT);
+    if (!strstr(error.message, message))
+        fail_msg("'%s' does not hold '%s'", error.message, message);
+    assert_int_equal(decoded_request.has_id, has_id);
+    if (has_id)
+        assert_int_equal(decoded_request.id, 7);
+    msgpack_sbuffer_destroy(&h->buffer);
+}
+
+static terse_wire_tensor tensor_of(const char *name, terse_dtype dtype, int64_t rows, uint32_t frame)
+{
+    terse_wire_tensor tensor;
+    terse_wire_tensor_init(&tensor);
+    tensor.name = terse_wire_text_of(name);
+    tensor.dtype = dtype;
+    tensor.rank = 2;
+    tensor.dims[0] = rows;
+    tensor.dims[1] = 784;
+    tensor.frame = frame;
+    return tensor;
+}
+
+static void a_request_comes_back_as_it_was(void **state)
+{
+    (void)state;
+    terse_error error;
+    size_t size = 0;
+    terse_wire_request_init(&request);
+    request.op = TERSE_WIRE_INFER;
+    request.has_id = request.has_session = request.has_timeout = request.has_outputs = true;
+    request.id = UINT64_MAX;
+    for (int i = 0; i < TERSE_WIRE_SESSION_BYTES; i++)
+        request.session[i] = (uint8_t)(i * 17);
+    request.priority = 9;
+    request.timeout_us = 70000;
+    request.model = terse_wire_text_of("größe");
+    request.version = terse_wire_text_of("1");
+    request.n_inputs = 2;
+    request.inputs[0] = tensor_of("data", TERSE_FP32, 3, 1);
+    request.inputs[1] = tensor_of("mask", TERSE_BOOL, INT64_MAX, 300);
+    request.inputs[1].has_shm = true;
+    request.inputs[1].shm_offset = 4096;
+    request.inputs[1].shm_size = UINT64_MAX;
+    request.n_outputs = 1;
+    terse_wire_tensor_init(&request.outputs[0]);
+    request.outputs[0].name = terse_wire_text_of("prob");
+    assert_int_equal(terse_wire_encode_request(&request, bytes, sizeof bytes, &size, &error), TERSE_OK);
+    assert_int_equal(terse_wire_decode_request(bytes, size, &decoded_request, &error), TERSE_OK);
+    assert_int_equal(decoded_request.op, TERSE_WIRE_INFER);
+    assert_true(decoded_request.has_id && decoded_request.has_session && decoded_request.has_timeout);
+    assert_true(decoded_request.id == UINT64_MAX && decoded_request.timeout_us == 70000);
+    assert_memory_equal(decoded_request.session, request.session, TERSE_WIRE_SESSION_BYTES);
+    assert_int_equal(decoded_request.priority, 9);
+    assert_true(terse_wire_text_is(decoded_request.model, "größe") && terse_wire_text_is(decoded_request.version, "1"));
+    assert_int_equal(decoded_request.n_inputs, 2);
+    assert_true(terse_wire_text_is(decoded_request.inputs[1].name, "mask"));
+    assert_int_equal(decoded_request.inputs[0].dtype, TERSE_FP32);
+    assert_int_equal(decoded_request.inputs[1].dtype, TERSE_BOOL);
+    assert_int_equal(decoded_request.inputs[1].rank, 2);
+    assert_true(decoded_request.inputs[1].dims[0] == INT64_MAX && decoded_request.inputs[1].dims[1] == 784);
+    assert_true(decoded_request.inputs[0].frame == 1 && decoded_request.inputs[1].frame == 300);
+    assert_true(!decoded_request.inputs[0].has_shm && decoded_request.inputs[1].has_shm);
+    assert_true(decoded_request.inputs[1].shm_offset == 4096 && decoded_request.inputs[1].shm_size == UINT64_MAX);
+    assert_true(decoded_request.has_outputs && decoded_request.n_outputs == 1);
+    assert_true(terse_wire_text_is(decoded_request.outputs[0].name, "prob"));
+    assert_int_equal(decoded_request.outputs[0].rank, -1);
+    /* Every shorter capacity is refused, every shorter header too. */
+    for (size_t cut = 0; cut < size; cut++) {
+        uint8_t *part = malloc(cut ? cut : 1);
+        size_t unused;
+        assert_int_equal(terse_wire_encode_request(&request, part, cut, &unused, &error), TERSE_RESOURCE_EXHAUSTED);
+        memcpy(part, bytes, cut);
+        assert_int_equal(terse_wire_decode_request(part, cut, &decoded_request, &error), TERSE_INVALID_ARGUMENT);
+        free(part);
+    }
+}
+
+static void a_reply_comes_back_as_it_was(void **state)
+{
+    (void)state;
+    terse_error error;
+    size_t size = 0;
+    terse_wire_reply_init(&reply);
+    reply.has_id = reply.has_timing = reply.has_outputs = reply.has_inputs = reply.has_models = true;
+    reply.has_batchable = reply.has_max_batch = reply.batchable = true;
+    reply.id = 5;
+    reply.status = TERSE_DEADLINE_EXCEEDED;
+    reply.error = terse_wire_text_of("too late");
+    reply.model = terse_wire_text_of("m");
+    reply.version = terse_wire_text_of("1");
+    reply.queue_us = 127;
+    reply.compute_us = 128;
+    reply.batch = 65536;
+    reply.max_batch = 32;
+    reply.n_inputs = reply.n_outputs = 1;
+    reply.inputs[0] = tensor_of("data", TERSE_INT64, -1, 0);
+    reply.inputs[0].symbols[0] = terse_wire_text_of("N");
+    reply.inputs[0].symbols[1] = (terse_wire_text){NULL, 0};
+    reply.outputs[0] = tensor_of("prob", TERSE_FP32, 2, 1);
+    reply.n_models = 20; /* more than a fixarray */
+    for (uint32_t i = 0; i < reply.n_models; i++)
+        reply.models[i] = (terse_wire_model){terse_wire_text_of("m"), terse_wire_text_of("1"), {NULL, 0}};
+    assert_int_equal(terse_wire_encode_reply(&reply, bytes, sizeof bytes, &size, &error), TERSE_OK);
+    assert_int_equal(terse_wire_decode_reply(bytes, size, &decoded_reply, &error), TERSE_OK);
+    assert_true(decoded_reply.id == 5 && decoded_reply.status == TERSE_DEADLINE_EXCEEDED);
+    assert_true(terse_wire_text_is(decoded_reply.error, "too late"));
+    assert_true(decoded_reply.queue_us == 127 && decoded_reply.compute_us == 128 && decoded_reply.batch == 65536);
+    assert_true(decoded_reply.has_batchable && decoded_reply.batchable && decoded_reply.max_batch == 32);
+    assert_true(decoded_reply.inputs[0].dims[0] == -1 && decoded_reply.inputs[0].dims[1] == 784);
+    assert_true(terse_wire_text_is(decoded_reply.inputs[0].symbols[0], "N"));
+    assert_null(decoded_reply.inputs[0].symbols[1].data);
+    assert_true(decoded_reply.outputs[0].frame == 1 && decoded_reply.outputs[0].dims[0] == 2);
+    assert_int_equal(decoded_reply.n_models, 20);
+    assert_true(terse_wire_text_is(decoded_reply.models[19].name, "m") && !decoded_reply.models[19].state.data);
+}
+
+static void an_error_reply_is_valid_whatever_it_quotes(void **state)
+{
+    (void)state;
+    terse_error error;
+    uint8_t buffer[TERSE_WIRE_ERROR_BYTES];
+    char text[3000];
+    memset(text, 'x', sizeof text);
+    text[sizeof text - 1] = 0;
+    text[10] = (char)0xc3; /* a character cut in its middle */
+    const size_t size = terse_wire_encode_error(UINT64_MAX, TERSE_INVALID_ARGUMENT, text, buffer);
+    assert_in_range(size, 1, TERSE_WIRE_ERROR_BYTES);
+    assert_int_equal(terse_wire_decode_reply(buffer, size, &decoded_reply, &error), TERSE_OK);
+    assert_int_equal(decoded_reply.error.length, TERSE_WIRE_MAX_TEXT);
+    assert_int_equal(decoded_reply.error.data[10], '?');
+}
+
+static void strange_keys_are_passed_over(void **state)
+{
+    (void)state;
+    hand h;
+    terse_error error;
+    msgpack_packer *p = hand_begin(&h, 6);
+    put_text(p, "op", "fly");
+    terse_pack_cstr(p, "later");
+    msgpack_pack_array(p, 2);
+    msgpack_pack_map(p, 1);
+    msgpack_pack_nil(p);
+    msgpack_pack_double(p, 1.5);
+    msgpack_pack_int(p, -4);
+    msgpack_pack_int(p, 12); /* a key that is a number */
+    msgpack_pack_true(p);
+    terse_pack_cstr(p, "model");
+    msgpack_pack_nil(p);
+    put_u64(p, "id", 7);
+    put_u64(p, "v", 1);
+    assert_int_equal(terse_wire_decode_request(h.buffer.data, h.buffer.size, &decoded_request, &error), TERSE_OK);
+    assert_int_equal(decoded_request.op, TERSE_WIRE_UNKNOWN);
+    assert_true(terse_wire_text_is(decoded_request.op_name, "fly"));
+    assert_null(decoded_request.model.data);
+    msgpack_sbuffer_destroy(&h.buffer);
+}
+
+static void wrong_types_twice_and_missing_are_refused_with_the_id(void **state)
+{
+    (void)state;
+    hand h;
+    msgpack_packer *p = hand_begin(&h, 2); /* the id stands behind the error */
+    put_text(p, "timeout_us", "soon");
+    put_u64(p, "id", 7);
+    expect_refused(&h, "key 'timeout_us' is a string, allowed is an integer", true);
+
+    p = hand_begin(&h, 3);
+    put_u64(p, "id", 7);
+    put_text(p, "model", "a");
+    put_text(p, "model", "b");
+    expect_refused(&h, "key 'model' is there twice", true);
+
+    p = hand_begin(&h, 1);
+    put_text(p, "id", "7");
+    expect_refused(&h, "key 'id' is a string", false);
+
+    p = hand_begin(&h, 1);
+    put_text(p, "op", "live");
+    expect_refused(&h, "key 'id' is missing", false);
+
+    p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    put_text(p, "op", "infer");
+    expect_refused(&h, "infer: key 'model' is missing", true);
+
+    p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    put_u64(p, "v", 2);
+    expect_refused(&h, "key 'v' is 2", true);
+
+    p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    put_u64(p, "priority", 10);
+    expect_refused(&h, "key 'priority' is 10, allowed are 0 to 9", true);
+
+    p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    terse_pack_cstr(p, "session");
+    terse_pack_bin(p, "short", 5);
+    expect_refused(&h, "key 'session' has 5 bytes, allowed are 16", true);
+
+    p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    put_text(p, "model", "a\xff");
+    expect_refused(&h, "key 'model' is no UTF-8", true);
+
+    p = hand_begin(&h, 1);
+    put_u64(p, "id", 7);
+    msgpack_pack_nil(p);
+    expect_refused(&h, "1 bytes lie behind", true);
+}
+
+static void bad_tensors_are_refused_by_name(void **state)
+{
+    (void)state;
+    hand h;
+    msgpack_packer *p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    terse_pack_cstr(p, "inputs");
+    msgpack_pack_array(p, 1);
+    msgpack_pack_map(p, 2);
+    put_text(p, "name", "x");
+    put_text(p, "dtype", "FP31");
+    expect_refused(&h, "inputs[0]: dtype 'FP31' is not known", true);
+
+    p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    terse_pack_cstr(p, "inputs");
+    msgpack_pack_array(p, 1);
+    msgpack_pack_map(p, 1);
+    terse_pack_cstr(p, "shape");
+    msgpack_pack_array(p, 1);
+    msgpack_pack_int64(p, -1);
+    expect_refused(&h, "inputs[0]: dimension 0 of 'shape' is a negative integer", true);
+
+    p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    terse_pack_cstr(p, "inputs");
+    msgpack_pack_array(p, 1);
+    msgpack_pack_map(p, 1);
+    terse_pack_cstr(p, "shape");
+    msgpack_pack_array(p, 9);
+    for (int i = 0; i < 9; i++)
+        msgpack_pack_int(p, 1);
+    expect_refused(&h, "key 'shape' has 9 entries, allowed are 8", true);
+
+    p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    terse_pack_cstr(p, "inputs");
+    msgpack_pack_array(p, 65);
+    for (int i = 0; i < 65; i++)
+        msgpack_pack_map(p, 0);
+    expect_refused(&h, "key 'inputs' has 65 entries, allowed are 64", true);
+
+    p = hand_begin(&h, 2);
+    put_u64(p, "id", 7);
+    terse_pack_cstr(p, "inputs");
+    msgpack_pack_array(p, 1);
+    msgpack_pack_map(p, 1);
+    put_text(p, "name", "x");
+    expect_refused(&h, "inputs[0]: key 'dtype' is missing", true);
+}
+
+static void claims_beyond_the_bytes_cost_nothing(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t size;
+    } claims[] = {
+        {"\xdf\x18\x00\x00\x00", 5},                 /* a map of 400 million pairs */
+        {"\xdd\x18\x00\x00\x00", 5},                 /* an array */
+        {"\x81\xdb\x18\x00\x00\x00", 6},             /* a key of 400 MB */
+        {"\x81\xa5model\xdb\x18\x00\x00\x00", 12},   /* a text of 400 MB */
+        {"\x81\xa6inputs\xdd\xff\xff\xff\xff", 13},  /* 2^32-1 inputs */
+        {"\x81\xa7session\xc6\xff\xff\xff\xff", 14}, /* a session of 4 GB */
+        {"\x81\xa1x\xc9\xff\xff\xff\xff\x01", 9},    /* an ext of 4 GB */
+        {"\xc1", 1},                                 /* the byte that msgpack never uses */
+        {"", 0},                                     /* nothing */
+        {"\xc0", 1},                                 /* nil */
+    };
+    terse_error error;
+    for (size_t i = 0; i < sizeof claims / sizeof claims[0]; i++) {
+        /* An exact heap block: the sanitizer sees the first byte read beyond it. */
+        char *copy = malloc(claims[i].size ? claims[i].size : 1);
+        memcpy(copy, claims[i].bytes, claims[i].size);
+        assert_int_equal(terse_wire_decode_request(copy, claims[i].size, &decoded_request, &error),
+                         TERSE_INVALID_ARGUMENT);
+        assert_false(decoded_request.has_id);
+        assert_int_equal(terse_wire_decode_reply(copy, claims[i].size, &decoded_reply, &error), TERSE_INVALID_ARGUMENT);
+        free(copy);
+    }
+    /* Deep nesting needs no stack. */
+    static uint8_t deep[60000];
+    memset(deep, 0x91, sizeof deep);
+    deep[0] = 0x81;
+    deep[1] = 0xa1;
+    deep[2] = 'x';
+    assert_int_equal(terse_wire_decode_request(deep, sizeof deep, &decoded_request, &error), TERSE_INVALID_ARGUMENT);
+}
+
+static void the_id_survives_a_cut(void **state)
+{
+    (void)state;
+    terse_error error;
+    static const char cut[] = "\x8b\xa2id\x07\xa5model\xdb\x18\x00\x00\x00";
+    assert_int_equal(terse_wire_decode_request(cut, sizeof cut - 1, &decoded_request, &error), TERSE_INVALID_ARGUMENT);
+    assert_true(decoded_request.has_id && decoded_request.id == 7);
+}
+
+static void random_damage_is_survived(void **state)
+{
+    (void)state;
+    terse_error error;
+    size_t size = 0;
+    const unsigned seed = (unsigned)time(NULL);
+    print_message("seed %u\n", seed);
+    srand(seed);
+    a_request_comes_back_as_it_was(NULL);
+    assert_int_equal(terse_wire_encode_request(&request, bytes, sizeof bytes, &size, &error), TERSE_OK);
+    uint8_t *copy = malloc(size);
+    unsigned refused = 0;
+    for (int round = 0; round < 20000; round++) {
+        memcpy(copy, bytes, size);
+        for (int n = 1 + rand() % 4; n > 0; n--)
+            copy[(size_t)rand() % size] = (uint8_t)rand();
+        if (terse_wire_decode_request(copy, size, &decoded_request, &error))
+            refused++;
+        (void)terse_wire_decode_reply(copy, size, &decoded_reply, &error);
+    }
+    free(copy);
+    assert_in_range(refused, 1000, 20000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_request_comes_back_as_it_was),
+        cmocka_unit_test(a_reply_comes_back_as_it_was),
+        cmocka_unit_test(an_error_reply_is_valid_whatever_it_quotes),
+        cmocka_unit_test(strange_keys_are_passed_over),
+        cmocka_unit_test(wrong_types_twice_and_missing_are_refused_with_the_id),
+        cmocka_unit_test(bad_tensors_are_refused_by_name),
+        cmocka_unit_test(claims_beyond_the_bytes_cost_nothing),
+        cmocka_unit_test(the_id_survives_a_cut),
+        cmocka_unit_test(random_damage_is_survived),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
