@@ -68,4 +68,7 @@ enum {
     TERSE_TYPES_ALL = TERSE_TYPES_NUMBER | TERSE_TYPES_BOOL,
 };
 
+/* Whatever has bytes: for operators that only move elements. */
+#define TERSE_TYPES_ANY (~(1u << TERSE_DTYPE_NONE))
+
 #endif
