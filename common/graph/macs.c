@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* macs.c: what a node costs, in multiply-accumulates, from shapes alone. */
+#include "common/graph/plan.h"
+
+static int64_t times(int64_t a, int64_t b)
+{
+    int64_t product;
+    return __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
+}
+
+/* Weights of one output (Conv) or input (ConvTranspose) channel: dims[1..] of ONNX's weight shape. */
+static int64_t filter_size(const terse_tensor *weights)
+{
+    return terse_dims_count(weights->dims + 1, weights->rank - 1);
+}
+
+int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inputs, int n_inputs,
+                         const terse_tensor *output)
+{
+    if (n_inputs < 2 || !inputs[0] || !inputs[1])
+        return 0;
+    const terse_tensor *x = inputs[0], *w = inputs[1];
+    switch (node->op) {
+    case TERSE_OP_CONV:
+        return w->rank < 2 ? 0 : times(terse_tensor_count(output), filter_size(w));
+    case TERSE_OP_CONV_TRANSPOSE:
+        return w->rank < 2 ? 0 : times(terse_tensor_count(x), filter_size(w));
+    case TERSE_OP_GEMM:
+        return x->rank != 2 ? 0 : times(terse_tensor_count(output), x->dims[terse_node_int(node, "transA", 0) ? 0 : 1]);
+    case TERSE_OP_MATMUL:
+        return x->rank < 1 ? 0 : times(terse_tensor_count(output), x->dims[x->rank - 1]);
+    case TERSE_OP_RNN:
+    case TERSE_OP_GRU:
+    case TERSE_OP_LSTM: {
+        if (x->rank != 3 || n_inputs < 3 || !inputs[2])
+            return 0;
+        const int64_t weights = terse_tensor_count(w) + terse_tensor_count(inputs[2]);
+        return times(times(x->dims[0], x->dims[1]), weights);
+    }
+    default:
+        return 0;
+    }
+}
