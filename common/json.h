@@ -26,7 +26,7 @@ static inline terse_json terse_json_to(FILE *out)
 
 void terse_json_object(terse_json *json, const char *key);
 void terse_json_array(terse_json *json, const char *key);
-void terse_json_end(terse_json *json); /* closes the innermost object or array */
+void terse_json_end(terse_json *json);                                     /* closes the innermost object or array */
 void terse_json_text(terse_json *json, const char *key, const char *text); /* bytes that are no UTF-8 become '?' */
 void terse_json_text_n(terse_json *json, const char *key, const char *text, size_t length);
 void terse_json_int(terse_json *json, const char *key, int64_t value);

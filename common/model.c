@@ -15,12 +15,6 @@
 #include "common/model_format.h"
 #include "common/pack.h"
 
-const char *const terse_model_layouts[TERSE_MODEL_N_LAYOUTS] = {
-    [TERSE_LAYOUT_PLAIN] = "plain",
-    [TERSE_LAYOUT_F32_N16] = "f32_n16",
-    [TERSE_LAYOUT_F32_DW16] = "f32_dw16",
-};
-
 typedef struct reader {
     const uint8_t *base;
     size_t size, data_start; /* tensor bytes lie in data_start..size */
@@ -191,16 +185,9 @@ static int read_constant(const reader *in, const msgpack_object *map, terse_valu
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "ends at byte %" PRIu64 ", the file has %zu", offset + bytes,
                           in->size);
     const msgpack_object *layout = terse_pack_find(map, "layout");
-    if (layout) {
-        int found = -1;
-        for (int i = 0; i < TERSE_MODEL_N_LAYOUTS; i++)
-            if (layout->type == MSGPACK_OBJECT_STR && layout->via.str.size == strlen(terse_model_layouts[i]) &&
-                memcmp(layout->via.str.ptr, terse_model_layouts[i], layout->via.str.size) == 0)
-                found = i;
-        if (found < 0)
-            return terse_fail(error, TERSE_INVALID_ARGUMENT, "has a layout that is not known");
-        value->layout = (terse_layout)found;
-    }
+    if (layout && (layout->type != MSGPACK_OBJECT_STR ||
+                   !terse_layout_from_name(layout->via.str.ptr, layout->via.str.size, &value->layout)))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "has a layout that is not known");
     if (value->rank < 0 || terse_dims_count(value->dims, value->rank) < 0)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "is a constant without a fixed shape");
     value->groups = (int64_t)groups;

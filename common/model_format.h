@@ -18,10 +18,7 @@ enum {
     TERSE_MODEL_MAX_TEXT = 4096,
     TERSE_MODEL_MAX_ATTRS = 64,
     TERSE_MODEL_MAX_ATTR_NAME = 64,
-    TERSE_MODEL_N_LAYOUTS = TERSE_LAYOUT_F32_DW16 + 1,
 };
-
-extern const char *const terse_model_layouts[TERSE_MODEL_N_LAYOUTS]; /* names in the file, by terse_layout */
 
 /* SHA-256 of a file's bytes with the digest's own 32 bytes taken as zero. */
 int terse_model_sha256(const void *base, size_t size, uint8_t ret_digest[static 32]);

@@ -59,7 +59,7 @@ static void pack_tensor(msgpack_packer *packer, const terse_graph *graph, int in
     pack_shape(packer, graph, value);
     if (!value->data)
         return;
-    pack_key_text(packer, "layout", terse_model_layouts[value->layout]);
+    pack_key_text(packer, "layout", terse_layout_name(value->layout));
     terse_pack_cstr(packer, "groups");
     msgpack_pack_int64(packer, value->groups);
     terse_pack_cstr(packer, "offset");

@@ -36,6 +36,29 @@ terse_dtype terse_dtype_from_name(const char *name, size_t length)
     return TERSE_DTYPE_NONE;
 }
 
+static const char *const layouts[] = {
+    [TERSE_LAYOUT_PLAIN] = "plain",
+    [TERSE_LAYOUT_F32_N16] = "f32_n16",
+    [TERSE_LAYOUT_F32_DW16] = "f32_dw16",
+};
+
+enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0] };
+
+const char *terse_layout_name(terse_layout layout)
+{
+    return (unsigned)layout < N_LAYOUTS ? layouts[layout] : "?";
+}
+
+bool terse_layout_from_name(const char *name, size_t length, terse_layout *ret_layout)
+{
+    for (unsigned i = 0; i < N_LAYOUTS; i++)
+        if (strlen(layouts[i]) == length && memcmp(layouts[i], name, length) == 0) {
+            *ret_layout = (terse_layout)i;
+            return true;
+        }
+    return false;
+}
+
 int64_t terse_dims_count(const int64_t *dims, int rank)
 {
     int64_t count = 1;

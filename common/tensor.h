@@ -58,6 +58,9 @@ size_t terse_dtype_size(terse_dtype dtype);              /* bytes of one element
 const char *terse_dtype_name(terse_dtype dtype);         /* "FP32"; "NONE"; "?" for strangers */
 terse_dtype terse_dtype_from_name(const char *name, size_t length); /* TERSE_DTYPE_NONE when not known */
 
+const char *terse_layout_name(terse_layout layout); /* "f32_n16", as files spell it; "?" for strangers */
+bool terse_layout_from_name(const char *name, size_t length, terse_layout *ret_layout);
+
 /* Product of dims; -1 when a dimension is negative or the product passes TERSE_MAX_TENSOR_BYTES. 1 for rank 0. */
 int64_t terse_dims_count(const int64_t *dims, int rank);
 /* Elements and dense bytes of a tensor whose dims have been checked (a plan's tensors are). */

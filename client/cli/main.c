@@ -1,8 +1,54 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* terse: the command line. Each subcommand has a file of its own. */
 #include <stdio.h>
+#include <string.h>
 
-int main(void)
+#include "client/cli/cli.h"
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *about;
+} commands[] = {
+    {"compress", terse_cli_compress, "turn an ONNX file into a .terse file"},
+    {"inspect", terse_cli_inspect, "show what is in a .terse or .onnx file"},
+    {"run", terse_cli_run, "run a .terse file without a daemon, or time it"},
+};
+
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_usage(FILE *out)
 {
-    fprintf(stderr, "not built yet\n");
-    return 1;
+    fprintf(out, "usage: terse COMMAND [OPTIONS]\n\nCompresses neural networks and runs them on CPUs.\n\n");
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].about);
+    fprintf(out, "\nterse COMMAND --help tells more.\n");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return TERSE_CLI_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_usage(stdout);
+        return TERSE_CLI_DONE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("terse %s\n", TERSE_VERSION);
+        return TERSE_CLI_DONE;
+    }
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            const int code = commands[i].run(argc - 1, argv + 1);
+            /* Output that could not be written (a full disk, a closed pipe) is a failure. */
+            if (fflush(stdout) != 0 || ferror(stdout)) {
+                fprintf(stderr, "terse %s: cannot write to the standard output\n", argv[1]);
+                return TERSE_CLI_FAILED;
+            }
+            return code;
+        }
+    fprintf(stderr, "terse: unknown command '%s' (see terse --help)\n", argv[1]);
+    return TERSE_CLI_USAGE;
 }

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cli.h: what the subcommands of `terse` share: option tables, errors on stderr, finding helper programs.
+ * Runs in: terse. One file per subcommand; main.c has their list.
+ *
+ * Exit codes: 0 done, 1 the work failed (one line on stderr says what), 2 usage. */
+#ifndef TERSE_CLI_CLI_H
+#define TERSE_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/status.h"
+
+enum { TERSE_CLI_DONE = 0, TERSE_CLI_FAILED = 1, TERSE_CLI_USAGE = 2 };
+
+typedef enum terse_cli_kind {
+    TERSE_CLI_FLAG,   /* bool *target */
+    TERSE_CLI_TEXT,   /* const char **target */
+    TERSE_CLI_TEXTS,  /* terse_cli_texts *target: the option repeats */
+    TERSE_CLI_COUNT,  /* uint64_t *target, min..max */
+    TERSE_CLI_NUMBER, /* double *target, min..max */
+} terse_cli_kind;
+
+enum { TERSE_CLI_MAX_TEXTS = 64 };
+typedef struct terse_cli_texts {
+    const char *texts[TERSE_CLI_MAX_TEXTS];
+    int n;
+} terse_cli_texts;
+
+/* One row drives the parser and --help. The table ends with a row whose name is NULL. */
+typedef struct terse_cli_option {
+    const char *name; /* "batch", without dashes */
+    char letter;      /* 'o' for -o, or 0 */
+    terse_cli_kind kind;
+    const char *argument; /* "B"; NULL for a flag */
+    void *target;
+    double min, max; /* COUNT, NUMBER */
+    const char *help;
+} terse_cli_option;
+
+typedef struct terse_cli_usage {
+    const char *name;      /* "run" */
+    const char *arguments; /* "MODEL.terse IN.npz -o OUT.npz" */
+    const char *about;     /* a sentence or two */
+    int min_positional, max_positional;
+} terse_cli_usage;
+
+/* Parses argv[1..]; positional arguments are moved to ret_positional. Returns -1 to go on, else the exit code to end
+ * with (--help was printed, or one line on stderr said what is wrong). */
+int terse_cli_parse(const terse_cli_usage *usage, const terse_cli_option *options, int argc, char **argv,
+                    const char **ret_positional, int *ret_n_positional);
+
+/* Prints "terse NAME: MESSAGE" and returns TERSE_CLI_FAILED, or TERSE_CLI_USAGE. */
+int terse_cli_fail(const char *name, const terse_error *error);
+int terse_cli_usage_error(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Path of a helper program (terse-compress): beside `terse` itself, else in ../lib/terse. false when there is none. */
+bool terse_cli_helper(const char *program, char *ret_path, unsigned long size);
+
+/* The subcommands: argv[0] is the subcommand's name. */
+int terse_cli_compress(int argc, char **argv);
+int terse_cli_inspect(int argc, char **argv);
+int terse_cli_run(int argc, char **argv);
+
+#endif

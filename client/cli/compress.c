@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* terse compress: hands over to terse-compress, which alone links OpenBLAS, LAPACK and protobuf-c. */
+#include "client/cli/cli.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int terse_cli_compress(int argc, char **argv)
+{
+    char path[PATH_MAX];
+    terse_error error;
+    (void)argc;
+    if (!terse_cli_helper("terse-compress", path, sizeof path)) {
+        terse_fail(&error, TERSE_NOT_FOUND, "terse-compress is neither beside terse nor in ../lib/terse");
+        return terse_cli_fail("compress", &error);
+    }
+    execv(path, argv);
+    terse_fail(&error, TERSE_SYSTEM, "cannot start '%s'", path);
+    return terse_cli_fail("compress", &error);
+}

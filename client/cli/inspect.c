@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* terse inspect: signature, nodes, tensors, sizes, compression and report of a model. An .onnx file is imported by
+ * terse-compress into a memfd first, so that both kinds are shown by the same code. */
+#include "client/cli/cli.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/bytes.h"
+#include "common/graph/engine.h"
+#include "common/json.h"
+#include "common/model.h"
+#include "common/pack.h"
+
+/* What a row of the node table says beyond the node: bytes of its constants, and, at size 1 of every free dimension,
+ * what the engine would do. macs is -1 when no plan can be made at that size. */
+typedef struct facts {
+    uint64_t constant_bytes;
+    int n_constants;
+    int64_t macs;
+    size_t arena_bytes;
+} facts;
+
+static uint64_t node_constant_bytes(const terse_graph *graph, const terse_node *node)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < node->n_inputs; i++)
+        if (node->inputs[i] >= 0 && graph->values[node->inputs[i]].data)
+            bytes += graph->values[node->inputs[i]].bytes;
+    return bytes;
+}
+
+static void plan_facts(const terse_graph *graph, facts *ret_facts)
+{
+    terse_engine *engine = NULL;
+    terse_plan *plan;
+    const terse_kernels *kernels;
+    TERSE_AUTO(terse_freep) terse_tensor *inputs = calloc((size_t)graph->n_inputs + 1, sizeof *inputs);
+    TERSE_AUTO(terse_freep) void *zeros = NULL;
+    ret_facts->macs = -1;
+    if (!inputs || terse_kernels_get(&kernels, NULL) || terse_engine_new(graph, kernels, 1, 0, &engine, NULL))
+        return;
+    int64_t largest = 0;
+    for (int i = 0; i < graph->n_inputs; i++) {
+        const terse_value *value = &graph->values[graph->inputs[i]];
+        int64_t dims[TERSE_MAX_RANK];
+        for (int d = 0; d < value->rank; d++)
+            dims[d] = value->dims[d] < 0 ? 1 : value->dims[d];
+        const int64_t count = terse_dims_count(dims, value->rank);
+        largest = count > largest ? count : largest;
+        inputs[i] = terse_tensor_view(NULL, value->dtype, value->rank, dims);
+    }
+    if (terse_engine_value_inputs(engine) && largest < 1 << 24) {
+        zeros = calloc((size_t)largest + 1, 8);
+        for (int i = 0; i < graph->n_inputs; i++)
+            inputs[i].data = zeros;
+    }
+    if ((!terse_engine_value_inputs(engine) || zeros) && !terse_engine_plan(engine, inputs, &plan, NULL)) {
+        ret_facts->macs = terse_plan_macs(plan);
+        ret_facts->arena_bytes = terse_plan_arena_bytes(plan);
+    }
+    terse_engine_free(engine);
+}
+
+static facts collect(const terse_graph *graph)
+{
+    facts f = {.macs = -1};
+    for (int v = 0; v < graph->n_values; v++)
+        if (graph->values[v].data) {
+            f.constant_bytes += graph->values[v].bytes;
+            f.n_constants++;
+        }
+    plan_facts(graph, &f);
+    return f;
+}
+
+static void json_value(terse_json *json, const terse_graph *graph, const terse_value *value)
+{
+    terse_json_object(json, NULL);
+    terse_json_text(json, "name", value->name);
+    terse_json_text(json, "dtype", terse_dtype_name(value->dtype));
+    if (value->rank < 0) {
+        terse_json_null(json, "shape");
+    } else {
+        terse_json_array(json, "shape");
+        for (int i = 0; i < value->rank; i++) {
+            if (value->dims[i] < 0)
+                terse_json_text(json, NULL, graph->symbols[TERSE_SYMBOL_OF_DIM(value->dims[i])]);
+            else
+                terse_json_int(json, NULL, value->dims[i]);
+        }
+        terse_json_end(json);
+    }
+    if (value->data) {
+        terse_json_text(json, "layout", terse_layout_name(value->layout));
+        terse_json_uint(json, "bytes", value->bytes);
+    }
+    terse_json_end(json);
+}
+
+static void json_attr(terse_json *json, const terse_attr *attr)
+{
+    switch (attr->kind) {
+    case TERSE_ATTR_INT:
+        terse_json_int(json, attr->name, attr->i);
+        return;
+    case TERSE_ATTR_FLOAT:
+        terse_json_double(json, attr->name, attr->f);
+        return;
+    case TERSE_ATTR_TEXT:
+        terse_json_text(json, attr->name, attr->text);
+        return;
+    case TERSE_ATTR_INTS:
+    case TERSE_ATTR_FLOATS:
+    case TERSE_ATTR_TEXTS:
+        break;
+    }
+    terse_json_array(json, attr->name);
+    for (int i = 0; i < attr->n; i++) {
+        if (attr->kind == TERSE_ATTR_INTS)
+            terse_json_int(json, NULL, attr->ints[i]);
+        else if (attr->kind == TERSE_ATTR_FLOATS)
+            terse_json_double(json, NULL, (double)attr->floats[i]);
+        else
+            terse_json_text(json, NULL, attr->texts[i]);
+    }
+    terse_json_end(json);
+}
+
+static void json_names(terse_json *json, const char *key, const terse_graph *graph, const int *numbers, int n)
+{
+    terse_json_array(json, key);
+    for (int i = 0; i < n; i++) {
+        if (numbers[i] < 0)
+            terse_json_null(json, NULL);
+        else
+            terse_json_text(json, NULL, graph->values[numbers[i]].name);
+    }
+    terse_json_end(json);
+}
+
+static void json_node(terse_json *json, const terse_graph *graph, const terse_node *node)
+{
+    terse_json_object(json, NULL);
+    terse_json_text(json, "op", terse_op_name(node->op));
+    terse_json_text(json, "name", node->name);
+    json_names(json, "inputs", graph, node->inputs, node->n_inputs);
+    json_names(json, "outputs", graph, node->outputs, node->n_outputs);
+    terse_json_object(json, "attributes");
+    for (int i = 0; i < node->n_attrs; i++)
+        json_attr(json, &node->attrs[i]);
+    terse_json_end(json);
+    terse_json_uint(json, "constant_bytes", node_constant_bytes(graph, node));
+    terse_json_text(json, "compression", node->compression);
+    terse_json_end(json);
+}
+
+static void json_object(terse_json *json, const char *key, const msgpack_object *object)
+{
+    switch (object->type) {
+    case MSGPACK_OBJECT_BOOLEAN:
+        terse_json_bool(json, key, object->via.boolean);
+        break;
+    case MSGPACK_OBJECT_POSITIVE_INTEGER:
+        terse_json_uint(json, key, object->via.u64);
+        break;
+    case MSGPACK_OBJECT_NEGATIVE_INTEGER:
+        terse_json_int(json, key, object->via.i64);
+        break;
+    case MSGPACK_OBJECT_FLOAT32:
+    case MSGPACK_OBJECT_FLOAT64:
+        terse_json_double(json, key, object->via.f64);
+        break;
+    case MSGPACK_OBJECT_STR:
+        terse_json_text_n(json, key, object->via.str.ptr, object->via.str.size);
+        break;
+    case MSGPACK_OBJECT_ARRAY:
+        terse_json_array(json, key);
+        for (uint32_t i = 0; i < object->via.array.size; i++)
+            json_object(json, NULL, &object->via.array.ptr[i]);
+        terse_json_end(json);
+        break;
+    case MSGPACK_OBJECT_MAP:
+        terse_json_object(json, key);
+        for (uint32_t i = 0; i < object->via.map.size; i++) {
+            const msgpack_object *name = &object->via.map.ptr[i].key;
+            char text[256] = "?";
+            if (name->type == MSGPACK_OBJECT_STR)
+                snprintf(text, sizeof text, "%.*s", (int)name->via.str.size, name->via.str.ptr);
+            json_object(json, text, &object->via.map.ptr[i].val);
+        }
+        terse_json_end(json);
+        break;
+    default:
+        terse_json_null(json, key);
+    }
+}
+
+/* The report as the compressor left it; a report that is no msgpack is shown as null. */
+static void json_report(terse_json *json, const terse_model *model)
+{
+    msgpack_zone zone;
+    msgpack_object report;
+    if (!model->report || !msgpack_zone_init(&zone, 8192)) {
+        terse_json_null(json, "report");
+        return;
+    }
+    if (terse_pack_unpack(model->report, model->report_bytes, 1 << 20, &zone, &report, NULL) == TERSE_OK)
+        json_object(json, "report", &report);
+    else
+        terse_json_null(json, "report");
+    msgpack_zone_destroy(&zone);
+}
+
+static void print_json(const terse_model *model, const char *path, uint64_t file_bytes, bool verified)
+{
+    const terse_graph *graph = model->graph;
+    const facts f = collect(graph);
+    terse_json json = terse_json_to(stdout);
+    terse_json_object(&json, NULL);
+    terse_json_text(&json, "file", path);
+    terse_json_uint(&json, "bytes", file_bytes);
+    terse_json_text(&json, "name", graph->name);
+    terse_json_text(&json, "tool", model->tool);
+    terse_json_text(&json, "source_sha256", model->source_sha256);
+    terse_json_text(&json, "command", model->command);
+    terse_json_bool(&json, "verified", verified);
+    terse_json_bool(&json, "batchable", graph->batchable);
+    terse_json_uint(&json, "constant_bytes", f.constant_bytes);
+    if (f.macs >= 0) {
+        terse_json_int(&json, "macs", f.macs);
+        terse_json_uint(&json, "arena_bytes", f.arena_bytes);
+    }
+    terse_json_array(&json, "inputs");
+    for (int i = 0; i < graph->n_inputs; i++)
+        json_value(&json, graph, &graph->values[graph->inputs[i]]);
+    terse_json_end(&json);
+    terse_json_array(&json, "outputs");
+    for (int i = 0; i < graph->n_outputs; i++)
+        json_value(&json, graph, &graph->values[graph->outputs[i]]);
+    terse_json_end(&json);
+    terse_json_array(&json, "nodes");
+    for (int i = 0; i < graph->n_nodes; i++)
+        json_node(&json, graph, &graph->nodes[i]);
+    terse_json_end(&json);
+    terse_json_array(&json, "tensors");
+    for (int i = 0; i < graph->n_values; i++)
+        json_value(&json, graph, &graph->values[i]);
+    terse_json_end(&json);
+    json_report(&json, model);
+    terse_json_end(&json);
+    putchar('\n');
+}
+
+static void print_ports(const char *title, const terse_graph *graph, const int *numbers, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const terse_value *value = &graph->values[numbers[i]];
+        char dims[256];
+        printf("%-10s %s  %s%s\n", i ? "" : title, value->name, terse_dtype_name(value->dtype),
+               terse_value_text(graph, value, dims, sizeof dims));
+    }
+}
+
+static void print_text(const terse_model *model, const char *path, uint64_t file_bytes, bool verified, bool tensors)
+{
+    const terse_graph *graph = model->graph;
+    const facts f = collect(graph);
+    char dims[256];
+    printf("%-10s %s, %" PRIu64 " bytes%s\n", "file", path, file_bytes, verified ? ", SHA-256 verified" : "");
+    printf("%-10s %s%s\n", "model", graph->name, graph->batchable ? ", batchable" : ", not batchable");
+    if (*model->tool)
+        printf("%-10s %s: %s\n", "made by", model->tool, model->command);
+    if (*model->source_sha256)
+        printf("%-10s SHA-256 %s\n", "source", model->source_sha256);
+    print_ports("input", graph, graph->inputs, graph->n_inputs);
+    print_ports("output", graph, graph->outputs, graph->n_outputs);
+    printf("%-10s %d with %" PRIu64 " bytes\n", "constants", f.n_constants, f.constant_bytes);
+    if (f.macs >= 0)
+        printf("%-10s %" PRId64 " multiply-accumulates, %zu bytes of activations (free dimensions at 1)\n", "work",
+               f.macs, f.arena_bytes);
+    printf("\n%5s  %-20s %-28s %12s  %s\n", "node", "operator", "output", "constants", "name, compression");
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const terse_node *node = &graph->nodes[n];
+        const int v = node->outputs[0];
+        const char *act = terse_node_text(node, "activation", "");
+        char op[64];
+        snprintf(op, sizeof op, "%s%s%s", terse_op_name(node->op), *act ? "+" : "", act);
+        printf("%5d  %-20s %-28s %12" PRIu64 "  %s%s%s\n", n, op,
+               v >= 0 ? terse_value_text(graph, &graph->values[v], dims, sizeof dims) : "",
+               node_constant_bytes(graph, node), node->name, *node->compression ? ", " : "", node->compression);
+    }
+    if (!tensors)
+        return;
+    printf("\n%5s  %-6s %-28s %-9s %12s  %s\n", "const", "dtype", "shape", "layout", "bytes", "name");
+    for (int v = 0; v < graph->n_values; v++) {
+        const terse_value *value = &graph->values[v];
+        if (value->data)
+            printf("%5d  %-6s %-28s %-9s %12zu  %s\n", v, terse_dtype_name(value->dtype),
+                   terse_value_text(graph, value, dims, sizeof dims), terse_layout_name(value->layout), value->bytes,
+                   value->name);
+    }
+}
+
+/* Runs terse-compress --plain on an .onnx file; the result is in a memfd. Its own messages reach the user directly:
+ * then *ret_told is true and only the exit code is left to hand on. */
+static int import_onnx(const char *path, int *ret_fd, bool *ret_told, terse_error *error)
+{
+    char helper[PATH_MAX], output[64];
+    if (!terse_cli_helper("terse-compress", helper, sizeof helper))
+        return terse_fail(error, TERSE_NOT_FOUND, "terse-compress is neither beside terse nor in ../lib/terse");
+    TERSE_AUTO(terse_close_fdp) int fd = memfd_create("terse-inspect", 0);
+    if (fd < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot make a memfd");
+    snprintf(output, sizeof output, "/proc/self/fd/%d", fd);
+    fflush(stdout);
+    const pid_t child = fork();
+    if (child < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot fork");
+    if (child == 0) {
+        dup2(STDERR_FILENO, STDOUT_FILENO); /* our standard output is for the result alone */
+        execl(helper, "inspect", "--plain", "--quiet", "-o", output, "--", path, (char *)NULL);
+        _exit(127);
+    }
+    int wait_status;
+    if (waitpid(child, &wait_status, 0) < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot wait for terse-compress");
+    if (!WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != 0) {
+        *ret_told = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) <= TERSE_CLI_USAGE;
+        return terse_fail(error, TERSE_INTERNAL, "'%s' could not be imported", path);
+    }
+    *ret_fd = fd;
+    fd = -1;
+    return TERSE_OK;
+}
+
+static uint64_t file_size(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    long size = -1;
+    if (file && fseek(file, 0, SEEK_END) == 0)
+        size = ftell(file);
+    if (file)
+        fclose(file);
+    return size > 0 ? (uint64_t)size : 0;
+}
+
+int terse_cli_inspect(int argc, char **argv)
+{
+    bool json = false, verify = false, tensors = false, told = false;
+    const terse_cli_usage usage = {"inspect", "MODEL.terse|MODEL.onnx [--json] [--verify] [--tensors]",
+                                   "Shows signature, nodes, tensors, sizes and what was compressed.", 1, 1};
+    const terse_cli_option options[] = {
+        {"json", 0, TERSE_CLI_FLAG, NULL, &json, 0, 0, "print everything as one JSON object"},
+        {"verify", 0, TERSE_CLI_FLAG, NULL, &verify, 0, 0, "check SHA-256 and every section's XXH3 too"},
+        {"tensors", 0, TERSE_CLI_FLAG, NULL, &tensors, 0, 0, "list the constants too"},
+        {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},
+    };
+    const char *path;
+    int n;
+    const int code = terse_cli_parse(&usage, options, argc, argv, &path, &n);
+    if (code >= 0)
+        return code;
+    const size_t length = strlen(path);
+    const bool onnx = length > 5 && strcmp(path + length - 5, ".onnx") == 0;
+    TERSE_AUTO(terse_close_fdp) int fd = -1;
+    TERSE_AUTO(terse_model_closep) terse_model *model = NULL;
+    terse_error error = {0};
+    char place[64];
+    const unsigned checks = verify ? TERSE_MODEL_CHECK_SECTIONS | TERSE_MODEL_CHECK_SHA256 : 0;
+    int status = onnx ? import_onnx(path, &fd, &told, &error) : TERSE_OK;
+    snprintf(place, sizeof place, "/proc/self/fd/%d", fd);
+    if (!status)
+        status = terse_model_open(onnx ? place : path, checks, &model, &error);
+    if (status)
+        return told ? TERSE_CLI_FAILED : terse_cli_fail("inspect", &error);
+    if (json)
+        print_json(model, path, file_size(path), verify);
+    else
+        print_text(model, path, file_size(path), verify, tensors);
+    return TERSE_CLI_DONE;
+}
