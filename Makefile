@@ -135,11 +135,55 @@ $(B)/tests/%: $(B)/obj/tests/fuzz/%.o $(TEST_LIBS)
 .PHONY: tests
 tests: all $(UNIT) $(FUZZ)
 
+SYSTEM := $(sort $(wildcard tests/system/*.py))
+SYSTEM := $(filter-out tests/system/harness.py tests/system/onnx_writer.py,$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
+CORPUS = $(foreach f,$(FUZZ),$(f)@$(patsubst fuzz_%,tests/fuzz/corpus/%,$(notdir $(f))))
+
+# make check ONLY=word runs the tests whose path has that word.
+ONLY ?=
+.PHONY: check check-long check-layers check-isa format-check asan ubsan tsan fuzz
+check:
+	@$(MAKE) --no-print-directory WERROR=-Werror tests
+	@python3 tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) tests/layers.py $(SYSTEM)
+check-long:
+	@TERSE_LONG=1 $(MAKE) --no-print-directory check
+check-layers: all
+	@python3 tests/run.py tests/layers.py
+format-check:
+	@clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h')
+
+# The unit tests, fuzz corpora and kernels under a sanitizer, in a build folder of its own.
+asan ubsan tsan:
+	@$(MAKE) --no-print-directory VARIANT=$@ WERROR=-Werror sanitized
+.PHONY: sanitized
+sanitized: tests
+	@ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 TERSE_BUILD=$(B) \
+		python3 tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) $(SYSTEM)
+
+.PHONY: quickstart bench
+quickstart: all
+	@sh tests/quickstart.sh $(B)
+bench: all
+	@python3 tests/bench/bench.py $(BENCH)
+
 .PHONY: clean help
 clean:
 	rm -rf build
 
 help:
 	@echo "make               build into build/release"
+	@echo "make quickstart    build, compress the sample, serve it, send requests, show the figures"
+	@echo "make check         every test (ONLY=word: those whose path has the word)"
+	@echo "make check-long    the same with longer runs"
+	@echo "make asan ubsan    the tests under AddressSanitizer, UndefinedBehaviorSanitizer"
+	@echo "make bench         speed beside onnxruntime, ZeroMQ echo and OpenBLAS (installs peers with pip)"
+	@echo "make install       PREFIX=/usr/local DESTDIR="
+	@echo "make uninstall     what make install put there"
+	@echo "make setup         only install the Debian packages that building and testing needs"
+	@echo "make format-check check-layers clean"
+
+.PHONY: setup
+setup:
+	@sh packaging/setup.sh
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
