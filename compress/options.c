@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "compress/options.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_MODEL_NAME = 128 };
+
+static int set_output(terse_options *options, const char *argument, terse_error *error)
+{
+    if (!*argument)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "-o needs a file name, found ''");
+    options->output = argument;
+    return TERSE_OK;
+}
+
+static int set_low_rank(terse_options *options, const char *argument, terse_error *error)
+{
+    char *end;
+    const double energy = strtod(argument, &end);
+    if (end == argument || *end || !(energy > 0.0 && energy <= 1.0))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--low-rank is '%.100s', allowed is a number above 0, at most 1", argument);
+    options->low_rank = energy;
+    return TERSE_OK;
+}
+
+static int set_validate(terse_options *options, const char *argument, terse_error *error)
+{
+    if (!*argument)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--validate needs a file name, found ''");
+    options->validate = argument;
+    return TERSE_OK;
+}
+
+static int set_name(terse_options *options, const char *argument, terse_error *error)
+{
+    const size_t length = strlen(argument);
+    bool good = length >= 1 && length <= MAX_MODEL_NAME;
+    for (size_t i = 0; i < length; i++)
+        good = good && (unsigned char)argument[i] > ' ' && argument[i] != '/' && argument[i] != 127;
+    if (!good)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--name is '%.100s', allowed are 1 to %d characters without blanks and '/'", argument,
+                          MAX_MODEL_NAME);
+    options->name = argument;
+    return TERSE_OK;
+}
+
+static int set_json(terse_options *options, const char *argument, terse_error *error)
+{
+    (void)argument;
+    (void)error;
+    options->json = true;
+    return TERSE_OK;
+}
+
+static int set_plain(terse_options *options, const char *argument, terse_error *error)
+{
+    (void)argument;
+    (void)error;
+    options->plain = true;
+    return TERSE_OK;
+}
+
+static int set_help(terse_options *options, const char *argument, terse_error *error)
+{
+    (void)argument;
+    (void)error;
+    options->help = true;
+    return TERSE_OK;
+}
+
+const terse_option terse_options_table[] = {
+    {"--output", 'o', "MODEL.terse", "write the model there; the file appears when it is whole", false, set_output},
+    {"--low-rank", 0, "ENERGY",
+     "factor Gemm, MatMul and 1x1 Conv weights, keeping this share of the squared singular values (0 < ENERGY <= 1), "
+     "where that saves work",
+     false, set_low_rank},
+    {"--validate", 0, "DATA.npz",
+     "compare before and after on these samples: the inputs by name, axis 0 = samples, and optionally labels", false,
+     set_validate},
+    {"--name", 0, "NAME", "the model's name (default: the input's file name without its ending)", false, set_name},
+    {"--json", 0, NULL, "print one JSON object as the last line", false, set_json},
+    {"--plain", 0, NULL, "import only: no pass changes the graph", true, set_plain},
+    {"--help", 'h', NULL, "print this", false, set_help},
+};
+const int terse_options_n = sizeof terse_options_table / sizeof terse_options_table[0];
+
+/* The option that an argument names, and its value where it stands behind '=' or the letter. */
+static const terse_option *find(const char *text, const char **ret_value)
+{
+    for (int i = 0; i < terse_options_n; i++) {
+        const terse_option *option = &terse_options_table[i];
+        const size_t length = strlen(option->name);
+        *ret_value = NULL;
+        if (strncmp(text, option->name, length) == 0 && (text[length] == 0 || text[length] == '=')) {
+            if (text[length] == '=')
+                *ret_value = text + length + 1;
+            return option;
+        }
+        if (option->letter && text[0] == '-' && text[1] == option->letter && (option->argument || !text[2])) {
+            if (text[2])
+                *ret_value = text + 2;
+            return option;
+        }
+    }
+    return NULL;
+}
+
+static int set_operand(terse_options *options, const char *text, terse_error *error)
+{
+    if (options->input)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "one MODEL.onnx is needed, found '%.200s' and '%.200s'",
+                          options->input, text);
+    if (!*text)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "MODEL.onnx is '', needed is a file name");
+    options->input = text;
+    return TERSE_OK;
+}
+
+int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse_error *error)
+{
+    terse_options options = {0};
+    bool operands_only = false;
+    for (int i = 1; i < argc; i++) {
+        int status;
+        if (operands_only || argv[i][0] != '-' || !argv[i][1]) {
+            status = set_operand(&options, argv[i], error);
+        } else if (strcmp(argv[i], "--") == 0) {
+            operands_only = true;
+            continue;
+        } else {
+            const char *value;
+            const terse_option *option = find(argv[i], &value);
+            if (!option)
+                return terse_fail(error, TERSE_INVALID_ARGUMENT, "unknown option '%.200s'", argv[i]);
+            if (value && !option->argument)
+                return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s takes no value, found '%.200s'", option->name,
+                                  value);
+            if (option->argument && !value && i + 1 >= argc)
+                return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s needs %s", option->name, option->argument);
+            status = option->set(&options, option->argument && !value ? argv[++i] : value, error);
+        }
+        if (status != TERSE_OK)
+            return status;
+        if (options.help)
+            break;
+    }
+    if (!options.help && !options.input)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "MODEL.onnx is missing");
+    if (!options.help && !options.output)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "-o MODEL.terse is missing");
+    if (options.plain && (options.low_rank > 0 || options.validate))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--plain goes with neither --low-rank nor --validate");
+    *ret_options = options;
+    return TERSE_OK;
+}
+
+/* Words of `text`, broken before column 100, each line indented by `indent`. */
+static void print_wrapped(FILE *out, const char *text, int indent)
+{
+    int column = indent;
+    while (*text) {
+        const size_t length = strcspn(text, " ");
+        if (column > indent && column + (int)length > 100) {
+            fprintf(out, "\n%*s", indent, "");
+            column = indent;
+        }
+        column += fprintf(out, "%.*s", (int)length, text);
+        text += length;
+        if (*text == ' ') {
+            column += fprintf(out, " ");
+            text++;
+        }
+    }
+    fputc('\n', out);
+}
+
+void terse_options_help(FILE *out)
+{
+    fprintf(out, "usage: terse compress MODEL.onnx -o MODEL.terse [options]\n"
+                 "Turns an ONNX file into a .terse file and reports what was done.\n\n");
+    for (int i = 0; i < terse_options_n; i++) {
+        const terse_option *option = &terse_options_table[i];
+        if (option->hidden)
+            continue;
+        char letter[5] = "";
+        if (option->letter)
+            snprintf(letter, sizeof letter, "-%c, ", option->letter);
+        char left[64];
+        snprintf(left, sizeof left, "  %s%s%s%s", letter, option->name, option->argument ? " " : "",
+                 option->argument ? option->argument : "");
+        fprintf(out, "%-30s", left);
+        print_wrapped(out, option->help, 30);
+    }
+    fprintf(out, "\nExit codes: 0 done, 1 the work failed, 2 wrong usage.\n");
+}

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "compress/validate.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/graph/engine.h"
+
+enum {
+    MAX_BATCH = 32,
+    WARM_RUNS = 3,
+    MIN_RUNS = 5,
+    MAX_RUNS = 201,
+};
+static const uint64_t max_timing_ns = 3000000000u;
+
+/* How the samples of the file go into the inputs of the graph. */
+typedef struct feed {
+    const terse_graph *graph;
+    const terse_tensor **tensors; /* per input */
+    int64_t *rows; /* rows of axis 0 that one sample has: 1, or what the graph fixes; 0: rank 0, the same always */
+    const terse_tensor *labels; /* or NULL */
+    int64_t samples;
+    int64_t batch; /* samples a run at most: 1 unless the graph is batchable */
+} feed;
+
+typedef struct runner {
+    terse_engine *engine;
+    terse_plan *plan;
+    void **outputs; /* per graph output */
+    int n_outputs;
+} runner;
+
+/* --- the file against the signature ------------------------------------------------------------------------- */
+
+static int check_names(const terse_graph *graph, const terse_npz *data, terse_error *error)
+{
+    for (int i = 0; i < data->n; i++) {
+        bool known = strcmp(data->names[i], "labels") == 0 || data->names[i][0] == 0;
+        for (int j = 0; j < graph->n_inputs; j++)
+            known = known || strcmp(data->names[i], graph->values[graph->inputs[j]].name) == 0;
+        if (!known)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT, "'%s' is no input of the model and not 'labels'",
+                              data->names[i]);
+    }
+    return TERSE_OK;
+}
+
+static int check_input(feed *f, int index, terse_error *error)
+{
+    const terse_value *value = &f->graph->values[f->graph->inputs[index]];
+    const terse_tensor *tensor = f->tensors[index];
+    char found[128], wanted[512];
+    if (tensor->dtype != value->dtype)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input '%s' is %s, the model takes %s", value->name,
+                          terse_dtype_name(tensor->dtype), terse_dtype_name(value->dtype));
+    bool fits = tensor->rank == value->rank;
+    for (int i = 1; fits && i < value->rank; i++)
+        fits = value->dims[i] < 0 ? tensor->dims[i] > 0 : tensor->dims[i] == value->dims[i];
+    if (!fits)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "input '%s' has shape %s, the model takes %s, axis 0 = samples", value->name,
+                          terse_dims_text(tensor->dims, tensor->rank, found, sizeof found),
+                          terse_value_text(f->graph, value, wanted, sizeof wanted));
+    if (value->rank == 0) {
+        f->rows[index] = 0;
+        return TERSE_OK;
+    }
+    const int64_t rows = value->dims[0] > 0 ? value->dims[0] : 1;
+    f->rows[index] = rows;
+    if (tensor->dims[0] < 1 || tensor->dims[0] % rows != 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "input '%s' has %" PRId64 " rows, needed is a multiple of %" PRId64 ", at least one",
+                          value->name, tensor->dims[0], rows);
+    const int64_t samples = tensor->dims[0] / rows;
+    if (f->samples != 0 && f->samples != samples)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input '%s' has %" PRId64 " samples, others have %" PRId64,
+                          value->name, samples, f->samples);
+    f->samples = samples;
+    return TERSE_OK;
+}
+
+static int check_labels(const feed *f, terse_error *error)
+{
+    const terse_tensor *labels = f->labels;
+    if (!labels)
+        return TERSE_OK;
+    char text[128];
+    if (labels->dtype < TERSE_INT8 || labels->dtype > TERSE_UINT64)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "'labels' is %s, needed are integers",
+                          terse_dtype_name(labels->dtype));
+    if (labels->rank < 1 || labels->dims[0] != f->samples || terse_tensor_count(labels) != f->samples)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "'labels' has shape %s, needed is [%" PRId64 "]",
+                          terse_dims_text(labels->dims, labels->rank, text, sizeof text), f->samples);
+    return TERSE_OK;
+}
+
+static void feed_done(feed *f)
+{
+    free(f->tensors);
+    free(f->rows);
+}
+
+static int feed_init(const terse_graph *graph, const terse_npz *data, feed *f, terse_error *error)
+{
+    *f = (feed){.graph = graph, .batch = graph->batchable ? MAX_BATCH : 1};
+    f->tensors = calloc((size_t)graph->n_inputs + 1, sizeof(void *));
+    f->rows = calloc((size_t)graph->n_inputs + 1, sizeof *f->rows);
+    if (!f->tensors || !f->rows)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d inputs", graph->n_inputs);
+    int status = check_names(graph, data, error);
+    for (int i = 0; i < graph->n_inputs && status == TERSE_OK; i++) {
+        const char *name = graph->values[graph->inputs[i]].name;
+        f->tensors[i] = terse_npz_find(data, name);
+        status = f->tensors[i] ? check_input(f, i, error)
+                               : terse_fail(error, TERSE_INVALID_ARGUMENT, "input '%s' is missing", name);
+    }
+    if (status != TERSE_OK)
+        return status;
+    if (f->samples == 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "the model has no input with samples along axis 0");
+    for (int i = 0; i < data->n; i++)
+        if (strcmp(data->names[i], "labels") == 0)
+            f->labels = &data->tensors[i];
+    return check_labels(f, error);
+}
+
+/* Views of samples first .. first + n - 1. */
+static void feed_views(const feed *f, int64_t first, int64_t n, terse_tensor *views, const void **pointers)
+{
+    for (int i = 0; i < f->graph->n_inputs; i++) {
+        const terse_tensor *from = f->tensors[i];
+        views[i] = *from;
+        if (f->rows[i] > 0) {
+            const int64_t row_bytes = terse_tensor_bytes(from) / from->dims[0];
+            views[i] = terse_tensor_view((char *)from->data + first * f->rows[i] * row_bytes, from->dtype, from->rank,
+                                         from->dims);
+            views[i].dims[0] = n * f->rows[i];
+            views[i].row_stride = views[i].dims[from->rank - 1];
+        }
+        pointers[i] = views[i].data;
+    }
+}
+
+/* --- runs ---------------------------------------------------------------------------------------------------- */
+
+static void free_outputs(runner *r)
+{
+    for (int i = 0; r->outputs && i < r->n_outputs; i++)
+        free(r->outputs[i]);
+    free(r->outputs);
+    r->outputs = NULL;
+}
+
+static void runner_done(runner *r)
+{
+    free_outputs(r);
+    terse_engine_free(r->engine);
+}
+
+static int runner_init(const terse_graph *graph, const terse_kernels *kernels, runner *r, terse_error *error)
+{
+    *r = (runner){.n_outputs = graph->n_outputs};
+    return terse_engine_new(graph, kernels, 4, 0, &r->engine, error);
+}
+
+/* The plan for these inputs, with room for its outputs. */
+static int runner_plan(runner *r, const terse_tensor *views, terse_error *error)
+{
+    const int status = terse_engine_plan(r->engine, views, &r->plan, error);
+    if (status != TERSE_OK)
+        return status;
+    free_outputs(r);
+    r->outputs = calloc((size_t)r->n_outputs + 1, sizeof(void *));
+    bool good = r->outputs != NULL;
+    for (int i = 0; good && i < r->n_outputs; i++) {
+        const int64_t bytes = terse_tensor_bytes(terse_plan_output(r->plan, i));
+        r->outputs[i] = aligned_alloc(64, terse_align((size_t)bytes + 1, 64));
+        good = r->outputs[i] != NULL;
+    }
+    return good ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the outputs");
+}
+
+/* --- comparison ---------------------------------------------------------------------------------------------- */
+
+static double element(const terse_tensor *tensor, const void *data, int64_t i)
+{
+    switch (tensor->dtype) {
+    case TERSE_FP32:
+        return (double)((const float *)data)[i];
+    case TERSE_INT64:
+        return (double)((const int64_t *)data)[i];
+    case TERSE_INT32:
+        return (double)((const int32_t *)data)[i];
+    case TERSE_INT8:
+        return (double)((const int8_t *)data)[i];
+    case TERSE_INT16:
+        return (double)((const int16_t *)data)[i];
+    case TERSE_UINT16:
+        return (double)((const uint16_t *)data)[i];
+    case TERSE_UINT32:
+        return (double)((const uint32_t *)data)[i];
+    case TERSE_UINT64:
+        return (double)((const uint64_t *)data)[i];
+    default:
+        return (double)((const uint8_t *)data)[i];
+    }
+}
+
+static int64_t largest(const float *row, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (row[i] > row[best])
+            best = i;
+    return best;
+}
+
+typedef struct tally {
+    int64_t same, right_before, right_after, elements;
+    double max_error, sum_error;
+} tally;
+
+static int compare_output(const runner *before, const runner *after, int index, tally *t, terse_error *error)
+{
+    const terse_tensor *a = terse_plan_output(before->plan, index), *b = terse_plan_output(after->plan, index);
+    if (a->dtype != b->dtype || a->rank != b->rank ||
+        memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims) != 0) {
+        char ta[128], tb[128];
+        return terse_fail(error, TERSE_INTERNAL, "output %d became %s%s, was %s%s", index, terse_dtype_name(b->dtype),
+                          terse_dims_text(b->dims, b->rank, tb, sizeof tb), terse_dtype_name(a->dtype),
+                          terse_dims_text(a->dims, a->rank, ta, sizeof ta));
+    }
+    const int64_t count = terse_tensor_count(a);
+    for (int64_t i = 0; i < count; i++) {
+        const double x = element(a, before->outputs[index], i), y = element(b, after->outputs[index], i);
+        const double apart = x == y || (isnan(x) && isnan(y)) ? 0.0 : isnan(x - y) ? (double)INFINITY : fabs(x - y);
+        t->max_error = apart > t->max_error ? apart : t->max_error;
+        t->sum_error += apart;
+    }
+    t->elements += count;
+    return TERSE_OK;
+}
+
+/* [samples, classes]: one row a sample. */
+static bool is_classifier(const terse_tensor *output, int64_t samples)
+{
+    return output->dtype == TERSE_FP32 && output->rank == 2 && output->dims[0] == samples && output->dims[1] > 1;
+}
+
+static int compare_classes(const feed *f, int64_t first, int64_t n, const runner *before, const runner *after, tally *t,
+                           terse_error *error)
+{
+    const int64_t classes = terse_plan_output(before->plan, 0)->dims[1];
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t x = largest((const float *)before->outputs[0] + i * classes, classes);
+        const int64_t y = largest((const float *)after->outputs[0] + i * classes, classes);
+        t->same += x == y;
+        if (!f->labels)
+            continue;
+        const double label = element(f->labels, f->labels->data, first + i);
+        if (label < 0 || label >= (double)classes)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "'labels' has %.0f for sample %" PRId64 ", allowed are 0 to %" PRId64, label, first + i,
+                              classes - 1);
+        t->right_before += (double)x == label;
+        t->right_after += (double)y == label;
+    }
+    return TERSE_OK;
+}
+
+static int compare_all(const feed *f, terse_tensor *views, const void **pointers, runner *before, runner *after,
+                       terse_validation *v, terse_error *error)
+{
+    tally t = {0};
+    int64_t planned = 0;
+    v->has_agreement = true;
+    for (int64_t first = 0; first < f->samples; first += f->batch) {
+        const int64_t left = f->samples - first, n = left < f->batch ? left : f->batch;
+        feed_views(f, first, n, views, pointers);
+        int status = TERSE_OK;
+        if (n != planned || terse_engine_value_inputs(before->engine) || terse_engine_value_inputs(after->engine)) {
+            status = runner_plan(before, views, error);
+            if (status == TERSE_OK)
+                status = runner_plan(after, views, error);
+            planned = n;
+        }
+        if (status == TERSE_OK)
+            status = terse_plan_run(before->plan, pointers, before->outputs, error);
+        if (status == TERSE_OK)
+            status = terse_plan_run(after->plan, pointers, after->outputs, error);
+        for (int i = 0; i < before->n_outputs && status == TERSE_OK; i++)
+            status = compare_output(before, after, i, &t, error);
+        v->has_agreement =
+            v->has_agreement && status == TERSE_OK && is_classifier(terse_plan_output(before->plan, 0), n);
+        if (v->has_agreement)
+            status = compare_classes(f, first, n, before, after, &t, error);
+        if (status != TERSE_OK)
+            return terse_error_prefix(error, "sample %" PRId64, first);
+    }
+    if (f->labels && !v->has_agreement)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "'labels' are given, but output 0 is not FP32 [samples, classes]");
+    const double samples = (double)f->samples;
+    v->samples = f->samples;
+    v->has_top1 = f->labels != NULL;
+    v->agreement = (double)t.same / samples;
+    v->top1_before = (double)t.right_before / samples;
+    v->top1_after = (double)t.right_after / samples;
+    v->max_error = t.max_error;
+    v->mean_error = t.elements ? t.sum_error / (double)t.elements : 0.0;
+    return TERSE_OK;
+}
+
+/* --- times --------------------------------------------------------------------------------------------------- */
+
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, by_size);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* Run by run in turn, so that whatever else the machine does falls on both. */
+static int time_both(const feed *f, terse_tensor *views, const void **pointers, runner *before, runner *after,
+                     terse_validation *v, terse_error *error)
+{
+    double times[2][MAX_RUNS];
+    runner *both[2] = {before, after};
+    feed_views(f, 0, 1, views, pointers);
+    int status = runner_plan(before, views, error);
+    if (status == TERSE_OK)
+        status = runner_plan(after, views, error);
+    const uint64_t start = terse_now_ns();
+    int n = -WARM_RUNS;
+    for (; n < MAX_RUNS && (n < MIN_RUNS || terse_now_ns() - start < max_timing_ns) && status == TERSE_OK; n++)
+        for (int side = 0; side < 2 && status == TERSE_OK; side++) {
+            const uint64_t from = terse_now_ns();
+            status = terse_plan_run(both[side]->plan, pointers, both[side]->outputs, error);
+            if (n >= 0)
+                times[side][n] = (double)(terse_now_ns() - from) / 1000.0;
+        }
+    if (status != TERSE_OK)
+        return status;
+    v->latency_before_us = median(times[0], n);
+    v->latency_after_us = median(times[1], n);
+    return TERSE_OK;
+}
+
+int terse_validate_run(const terse_graph *imported, const terse_graph *exact, const terse_graph *compressed,
+                       const terse_npz *data, terse_validation *ret_validation, terse_error *error)
+{
+    const terse_kernels *kernels;
+    feed f = {0};
+    runner r[3] = {0};
+    terse_validation v = {0};
+    TERSE_AUTO(terse_freep) terse_tensor *views = calloc((size_t)imported->n_inputs + 1, sizeof *views);
+    TERSE_AUTO(terse_freep) const void **pointers = calloc((size_t)imported->n_inputs + 1, sizeof *pointers);
+    const terse_graph *graphs[3] = {imported, exact, compressed};
+    int status = views && pointers ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
+    if (status == TERSE_OK)
+        status = terse_kernels_get(&kernels, error);
+    if (status == TERSE_OK)
+        status = feed_init(imported, data, &f, error);
+    for (int i = 0; i < 3 && status == TERSE_OK; i++)
+        status = runner_init(graphs[i], kernels, &r[i], error);
+    if (status == TERSE_OK)
+        status = compare_all(&f, views, pointers, &r[0], &r[2], &v, error);
+    if (status == TERSE_OK)
+        status = time_both(&f, views, pointers, &r[1], &r[2], &v, error);
+    if (status == TERSE_OK)
+        *ret_validation = v;
+    for (int i = 0; i < 3; i++)
+        runner_done(&r[i]);
+    feed_done(&f);
+    return status;
+}
+
+int terse_validate_cost(const terse_graph *graph, int64_t *ret_macs, size_t *ret_arena_bytes, terse_error *error)
+{
+    const terse_kernels *kernels;
+    terse_plan *plan;
+    runner r = {0};
+    TERSE_AUTO(terse_freep) terse_tensor *views = calloc((size_t)graph->n_inputs + 1, sizeof *views);
+    int status = views ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
+    if (status == TERSE_OK)
+        status = terse_kernels_get(&kernels, error);
+    if (status == TERSE_OK)
+        status = runner_init(graph, kernels, &r, error);
+    const uint64_t needed = status == TERSE_OK ? terse_engine_value_inputs(r.engine) : 0;
+    for (int i = 0; i < graph->n_inputs && status == TERSE_OK; i++) {
+        const terse_value *value = &graph->values[graph->inputs[i]];
+        views[i] = terse_tensor_view(NULL, value->dtype, value->rank, value->dims);
+        for (int j = 0; j < value->rank; j++)
+            views[i].dims[j] = value->dims[j] < 0 ? 1 : value->dims[j];
+        views[i].row_stride = value->rank ? views[i].dims[value->rank - 1] : 1;
+        if (i < 64 && (needed >> i & 1u))
+            status =
+                terse_fail(error, TERSE_UNIMPLEMENTED, "the cost depends on the values of input '%s'", value->name);
+    }
+    if (status == TERSE_OK)
+        status = terse_engine_plan(r.engine, views, &plan, error);
+    if (status == TERSE_OK) {
+        *ret_macs = terse_plan_macs(plan);
+        *ret_arena_bytes = terse_plan_arena_bytes(plan);
+    }
+    runner_done(&r);
+    return status;
+}
