@@ -22,7 +22,7 @@ const terse_kernels *terse_kernels_of(terse_isa isa)
 {
     if (isa == TERSE_ISA_SCALAR)
         return &terse_kernels_scalar;
-#if defined(__x86_64__) && defined(TERSE_HAVE_X86_TIERS)
+#if defined(__x86_64__)
     /* __builtin_cpu_supports asks XGETBV too: a tier counts only when the system saves its registers. */
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -32,7 +32,7 @@ const terse_kernels *terse_kernels_of(terse_isa isa)
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
         return &terse_kernels_avx512vnni;
-#elif defined(__aarch64__) && defined(TERSE_HAVE_ARM_TIERS)
+#elif defined(__aarch64__)
     if (isa == TERSE_ISA_NEON) /* every AArch64 CPU that runs Debian has it */
         return &terse_kernels_neon;
 #endif

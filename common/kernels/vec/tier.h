@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tier.h: what the files of one tier export to its table. */
+#ifndef TERSE_KERNELS_VEC_TIER_H
+#define TERSE_KERNELS_VEC_TIER_H
+
+#include "common/kernels/kernels.h"
+#include "common/kernels/vec/v16.h"
+
+void TIER_NAME(terse_gemm_f32)(const terse_gemm_f32_args *args);
+void TIER_NAME(terse_conv_f32)(const terse_conv_f32_args *args);
+size_t TIER_NAME(terse_conv_f32_scratch)(const terse_conv_f32_args *args);
+void TIER_NAME(terse_dwconv_f32)(const terse_conv_f32_args *args);
+void TIER_NAME(terse_max_pool_f32)(const terse_pool_f32_args *args);
+void TIER_NAME(terse_average_pool_f32)(const terse_pool_f32_args *args);
+
+#endif

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gemm_f32 and conv_f32: every tier gives the scalar tier's bits, for every number of rows, so that a row's bits
+ * cannot depend on how many rows there are. */
+#include "harness.h"
+
+enum { AREA_A, AREA_B, AREA_BIAS, AREA_RESIDUAL, AREA_WANT, AREA_GOT, AREA_SCRATCH };
+
+static void gemm_case(int64_t m, int64_t n, int64_t k, int extreme)
+{
+    int64_t lda = k + random_in(0, 1) * random_in(0, 40), ldc = n + random_in(0, 1) * random_in(0, 40);
+    int64_t ldr = n + random_in(0, 1) * random_in(0, 20), b_floats = (n + 15) / 16 * 16 * k;
+    terse_gemm_f32_args args = {.m = m, .n = n, .k = k, .lda = lda, .ldr = ldr};
+    float *a = guarded(AREA_A, (m - 1) * lda + k), *b = guarded(AREA_B, b_floats);
+    float *bias = guarded(AREA_BIAS, n), *residual = guarded(AREA_RESIDUAL, (m - 1) * ldr + n);
+    fill(a, (m - 1) * lda + k, extreme);
+    fill(b, b_floats, extreme);
+    for (int64_t i = 0; i < b_floats; i++)
+        if (i / 16 / k * 16 + i % 16 >= n)
+            b[i] = 0.0f;
+    fill(bias, n, extreme);
+    fill(residual, (m - 1) * ldr + n, extreme);
+    args.a = a;
+    args.b = b;
+    args.bias = random_in(0, 2) ? bias : NULL;
+    bool in_place = random_in(0, 3) == 0;
+    args.residual = random_in(0, 1) ? residual : NULL;
+    args.activation = random_activation();
+    float *want = guarded(AREA_WANT, m * n);
+    args.c = want;
+    args.ldc = n;
+    terse_kernels_of(TERSE_ISA_SCALAR)->gemm_f32(&args);
+    snprintf(case_text, sizeof case_text,
+             "gemm m %" PRId64 " n %" PRId64 " k %" PRId64 " lda %" PRId64 " ldc %" PRId64
+             " act %d bias %d residual %d",
+             m, n, k, lda, ldc, args.activation.kind, !!args.bias, !!args.residual);
+    for (int t = 0; tier(t); t++) {
+        float *c = guarded(AREA_GOT, (m - 1) * ldc + n);
+        args.c = c;
+        args.ldc = ldc;
+        if (in_place && args.residual) {
+            for (int64_t r = 0; r < m; r++)
+                memcpy(c + r * ldc, residual + r * ldr, (size_t)n * sizeof *c);
+            args.residual = c;
+            args.ldr = ldc;
+        }
+        tier(t)->gemm_f32(&args);
+        expect_rows(tier(t)->name, c, m, n, ldc, want, n);
+        if (args.residual) {
+            args.residual = residual;
+            args.ldr = ldr;
+        }
+    }
+}
+
+static void gemm_tests(void)
+{
+    for (int64_t m = 1; m <= 48; m++)
+        for (int64_t n = 1; n <= 130; n += random_in(1, 9))
+            gemm_case(m, n, random_in(1, 40), 0);
+    tap_case("gemm: rows 1 to 48 by columns 1 to 130");
+    for (int64_t size = 0; size <= 300; size += random_in(1, 3)) {
+        if (size) {
+            gemm_case(random_in(1, 20), size, random_in(1, 20), 0);
+            gemm_case(size, random_in(1, 20), random_in(1, 20), 0);
+        }
+        gemm_case(random_in(1, 20), random_in(1, 20), size, 0);
+    }
+    tap_case("gemm: sizes up to 300, K = 0 included");
+    for (int i = 0; i < 12; i++)
+        gemm_case(random_in(1, 300), random_in(1, 300), random_in(1, 300), 0);
+    gemm_case(33, 65, 1024, 0);
+    gemm_case(50, 32, 2048, 0);
+    gemm_case(2, 16, 20000, 0);
+    tap_case("gemm: large ones, rows a multiple of 4096 bytes apart");
+    for (int i = 0; i < 200; i++)
+        gemm_case(random_in(1, 30), random_in(1, 70), random_in(1, 30), (int)random_in(2, 50));
+    tap_case("gemm: infinities, NaN, denormals, signed zeros");
+}
+
+static int64_t output_of(const terse_conv_f32_args *args, int axis, int64_t pad_end)
+{
+    int64_t span = (args->kernel[axis] - 1) * args->dilation[axis] + 1;
+    int64_t room = args->in[axis] + args->pad[axis] + pad_end - span;
+    return room < 0 ? 0 : room / args->stride[axis] + 1;
+}
+
+/* Random sizes, kernel of up to 7, strides, dilation and padding; small kernels and no padding often. */
+static bool random_conv(terse_conv_f32_args *args, int64_t most_channels)
+{
+    int rank = (int)random_in(1, 3);
+    bool plain = random_in(0, 3) == 0;
+    for (int axis = 0; axis < 3; axis++) {
+        bool used = axis >= 3 - rank;
+        args->in[axis] = used ? random_in(1, rank == 3 ? 6 : 17) : 1;
+        args->kernel[axis] = used && !plain ? (random_in(0, 1) ? 3 : random_in(1, rank == 1 ? 9 : 5)) : 1;
+        args->stride[axis] = used ? random_in(1, 2) + (random_in(0, 9) == 0) : 1;
+        args->dilation[axis] = used && random_in(0, 3) == 0 ? random_in(1, 3) : 1;
+        args->pad[axis] = used && random_in(0, 2) ? random_in(0, plain ? 1 : args->kernel[axis] + 1) : 0;
+        args->out[axis] = output_of(args, axis, used ? args->pad[axis] * random_in(0, 1) : 0);
+        if (plain && random_in(0, 1)) {
+            args->stride[axis] = 1;
+            args->pad[axis] = 0;
+            args->out[axis] = args->in[axis];
+        }
+        if (args->out[axis] < 1)
+            return false;
+    }
+    args->n = random_in(1, 3);
+    args->groups = random_in(0, 2) ? 1 : random_in(1, 4);
+    args->channels = args->groups * (random_in(0, 1) ? random_in(1, 8) : random_in(1, most_channels));
+    args->filters = args->groups * (random_in(0, 1) ? random_in(1, 17) : random_in(1, 70));
+    return true;
+}
+
+static void conv_text(const terse_conv_f32_args *args, const char *name)
+{
+    snprintf(
+        case_text, sizeof case_text,
+        "%s n %d C %d F %d g %d in %d,%d,%d out %d,%d,%d k %d,%d,%d s %d,%d,%d d %d,%d,%d p %d,%d,%d stride %d act %d",
+        name, (int)args->n, (int)args->channels, (int)args->filters, (int)args->groups, (int)args->in[0],
+        (int)args->in[1], (int)args->in[2], (int)args->out[0], (int)args->out[1], (int)args->out[2],
+        (int)args->kernel[0], (int)args->kernel[1], (int)args->kernel[2], (int)args->stride[0], (int)args->stride[1],
+        (int)args->stride[2], (int)args->dilation[0], (int)args->dilation[1], (int)args->dilation[2], (int)args->pad[0],
+        (int)args->pad[1], (int)args->pad[2], (int)args->in_stride, args->activation.kind);
+}
+
+static void conv_case(terse_conv_f32_args *args, int extreme)
+{
+    int64_t in_pixels = args->n * args->in[0] * args->in[1] * args->in[2];
+    int64_t out_pixels = args->n * args->out[0] * args->out[1] * args->out[2], filters = args->filters;
+    int64_t k = args->kernel[0] * args->kernel[1] * args->kernel[2] * (args->channels / args->groups);
+    int64_t weight_floats = args->groups * ((filters / args->groups + 15) / 16) * 16 * k;
+    args->in_stride = args->channels + random_in(0, 1) * random_in(0, 30);
+    args->residual_stride = filters + random_in(0, 1) * random_in(0, 30);
+    int64_t out_stride = filters + random_in(0, 1) * random_in(0, 30);
+    float *input = guarded(AREA_A, (in_pixels - 1) * args->in_stride + args->channels);
+    float *weights = guarded(AREA_B, weight_floats), *bias = guarded(AREA_BIAS, filters);
+    float *residual = guarded(AREA_RESIDUAL, (out_pixels - 1) * args->residual_stride + filters);
+    fill(input, (in_pixels - 1) * args->in_stride + args->channels, extreme);
+    fill(weights, weight_floats, 0);
+    fill(bias, filters, extreme);
+    fill(residual, (out_pixels - 1) * args->residual_stride + filters, extreme);
+    args->input = input;
+    args->weights = weights;
+    args->bias = random_in(0, 1) ? bias : NULL;
+    args->residual = random_in(0, 1) ? residual : NULL;
+    args->activation = random_activation();
+    conv_text(args, "conv");
+    float *want = guarded(AREA_WANT, out_pixels * filters);
+    args->output = want;
+    args->out_stride = filters;
+    args->scratch = NULL;
+    terse_kernels_of(TERSE_ISA_SCALAR)->conv_f32(args);
+    for (int t = 0; tier(t); t++) {
+        float *output = guarded(AREA_GOT, (out_pixels - 1) * out_stride + filters);
+        args->output = output;
+        args->out_stride = out_stride;
+        args->scratch = guarded_scratch(AREA_SCRATCH, tier(t)->conv_f32_scratch(args));
+        tier(t)->conv_f32(args);
+        expect_rows(tier(t)->name, output, out_pixels, filters, out_stride, want, filters);
+    }
+}
+
+static void conv_tests(void)
+{
+    terse_conv_f32_args args = {0};
+    for (int done = 0; done < 500;)
+        if (random_conv(&args, 24)) {
+            conv_case(&args, 0);
+            done++;
+        }
+    tap_case("conv: 1-D to 3-D, groups, strides, dilations, pads, strided pixels");
+    for (int done = 0; done < 100;)
+        if (random_conv(&args, 16)) {
+            conv_case(&args, (int)random_in(3, 50));
+            done++;
+        }
+    tap_case("conv: infinities, NaN, denormals, signed zeros");
+    for (int done = 0; done < 40;)
+        if (random_conv(&args, 140)) {
+            conv_case(&args, 0);
+            done++;
+        }
+    tap_case("conv: many channels");
+}
+
+static void tests(void)
+{
+    gemm_tests();
+    conv_tests();
+}
+
+static void gemm_bench(const terse_kernels *kernels, int64_t m, int64_t n, int64_t k)
+{
+    float *a = guarded(AREA_A, m * k), *b = guarded(AREA_B, (n + 15) / 16 * 16 * k), *c = guarded(AREA_GOT, m * n);
+    float *bias = guarded(AREA_BIAS, n);
+    fill(a, m * k, 0);
+    fill(b, (n + 15) / 16 * 16 * k, 0);
+    fill(bias, n, 0);
+    terse_gemm_f32_args args = {.m = m, .n = n, .k = k, .a = a, .lda = k, .b = b, .c = c, .ldc = n, .bias = bias};
+    double best;
+    BEST_OF(0.05, best, kernels->gemm_f32(&args));
+    printf("%-10s gemm %5d x %5d x %5d  %9.1f us %7.1f GFLOP/s, weights %6.1f GB/s\n", kernels->name, (int)m, (int)n,
+           (int)k, best * 1e6, 2e-9 * (double)(m * n * k) / best, 4e-9 * (double)(n * k) / best);
+}
+
+/* One layer of a network: square maps and kernels. `times`: how often the network has it. */
+typedef struct layer {
+    int size, channels, filters, kernel, stride, pad, times;
+} layer;
+
+static double conv_bench(const terse_kernels *kernels, const layer *l)
+{
+    int64_t out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1, k = (int64_t)l->kernel * l->kernel * l->channels;
+    terse_conv_f32_args args = {.n = 1,
+                                .channels = l->channels,
+                                .filters = l->filters,
+                                .groups = 1,
+                                .in = {1, l->size, l->size},
+                                .out = {1, out, out},
+                                .kernel = {1, l->kernel, l->kernel},
+                                .stride = {1, l->stride, l->stride},
+                                .dilation = {1, 1, 1},
+                                .pad = {0, l->pad, l->pad},
+                                .in_stride = l->channels,
+                                .out_stride = l->filters,
+                                .activation = {TERSE_ACT_CLIP, 0.0f, INFINITY}};
+    float *input = guarded(AREA_A, (int64_t)l->size * l->size * l->channels);
+    float *weights = guarded(AREA_B, (l->filters + 15) / 16 * 16 * k), *bias = guarded(AREA_BIAS, l->filters);
+    fill(input, (int64_t)l->size * l->size * l->channels, 0);
+    fill(weights, (l->filters + 15) / 16 * 16 * k, 0);
+    fill(bias, l->filters, 0);
+    args.input = input;
+    args.weights = weights;
+    args.bias = bias;
+    args.output = guarded(AREA_GOT, out * out * l->filters);
+    args.scratch = guarded_scratch(AREA_SCRATCH, kernels->conv_f32_scratch(&args));
+    double best;
+    BEST_OF(0.03, best, kernels->conv_f32(&args));
+    printf("%-10s conv %4d px %5d -> %5d k%d s%d  %9.1f us %7.1f GFLOP/s\n", kernels->name, l->size, l->channels,
+           l->filters, l->kernel, l->stride, best * 1e6, 2e-9 * (double)(out * out * k * l->filters) / best);
+    return best * l->times;
+}
+
+static const layer squeezenet[] = {{224, 3, 64, 3, 2, 0, 1},  {55, 64, 16, 1, 1, 0, 1},  {55, 16, 64, 1, 1, 0, 2},
+                                   {55, 16, 64, 3, 1, 1, 2},  {55, 128, 16, 1, 1, 0, 1}, {27, 128, 32, 1, 1, 0, 1},
+                                   {27, 32, 128, 1, 1, 0, 2}, {27, 32, 128, 3, 1, 1, 2}, {27, 256, 32, 1, 1, 0, 1},
+                                   {13, 256, 48, 1, 1, 0, 1}, {13, 48, 192, 1, 1, 0, 2}, {13, 48, 192, 3, 1, 1, 2},
+                                   {13, 384, 48, 1, 1, 0, 1}, {13, 384, 64, 1, 1, 0, 1}, {13, 64, 256, 1, 1, 0, 2},
+                                   {13, 64, 256, 3, 1, 1, 2}, {13, 512, 64, 1, 1, 0, 1}, {13, 512, 1000, 1, 1, 0, 1}};
+static const layer resnet50[] = {{224, 3, 64, 7, 2, 3, 1},    {56, 64, 64, 1, 1, 0, 1},    {56, 64, 64, 3, 1, 1, 3},
+                                 {56, 64, 256, 1, 1, 0, 4},   {56, 256, 64, 1, 1, 0, 2},   {56, 256, 128, 1, 1, 0, 1},
+                                 {56, 128, 128, 3, 2, 1, 1},  {28, 128, 512, 1, 1, 0, 4},  {56, 256, 512, 1, 2, 0, 1},
+                                 {28, 512, 128, 1, 1, 0, 3},  {28, 128, 128, 3, 1, 1, 3},  {28, 512, 256, 1, 1, 0, 1},
+                                 {28, 256, 256, 3, 2, 1, 1},  {14, 256, 1024, 1, 1, 0, 6}, {28, 512, 1024, 1, 2, 0, 1},
+                                 {14, 1024, 256, 1, 1, 0, 5}, {14, 256, 256, 3, 1, 1, 5},  {14, 1024, 512, 1, 1, 0, 1},
+                                 {14, 512, 512, 3, 2, 1, 1},  {7, 512, 2048, 1, 1, 0, 3},  {14, 1024, 2048, 1, 2, 0, 1},
+                                 {7, 2048, 512, 1, 1, 0, 2},  {7, 512, 512, 3, 1, 1, 2},   {1, 2048, 1000, 1, 1, 0, 1}};
+static const layer mobilenetv2[] = {{224, 3, 32, 3, 2, 1, 1},  {112, 32, 16, 1, 1, 0, 1},  {112, 16, 96, 1, 1, 0, 1},
+                                    {56, 96, 24, 1, 1, 0, 1},  {56, 24, 144, 1, 1, 0, 2},  {56, 144, 24, 1, 1, 0, 1},
+                                    {28, 144, 32, 1, 1, 0, 1}, {28, 32, 192, 1, 1, 0, 3},  {28, 192, 32, 1, 1, 0, 2},
+                                    {14, 192, 64, 1, 1, 0, 1}, {14, 64, 384, 1, 1, 0, 4},  {14, 384, 64, 1, 1, 0, 3},
+                                    {14, 384, 96, 1, 1, 0, 1}, {14, 96, 576, 1, 1, 0, 3},  {14, 576, 96, 1, 1, 0, 2},
+                                    {7, 576, 160, 1, 1, 0, 1}, {7, 160, 960, 1, 1, 0, 3},  {7, 960, 160, 1, 1, 0, 2},
+                                    {7, 960, 320, 1, 1, 0, 1}, {7, 320, 1280, 1, 1, 0, 1}, {1, 1280, 1000, 1, 1, 0, 1}};
+
+static void network_bench(const terse_kernels *kernels, const char *name, const layer *layers, size_t n)
+{
+    double total = 0.0, macs = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        const layer *l = &layers[i];
+        double out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1;
+        macs += out * out * l->kernel * l->kernel * l->channels * l->filters * l->times;
+        total += conv_bench(kernels, l);
+    }
+    printf("%-10s %s, dense convolutions: %.3f ms, %.0f M MACs, %.1f GFLOP/s\n", kernels->name, name, total * 1e3,
+           macs * 1e-6, 2e-9 * macs / total);
+}
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static void bench(void)
+{
+    static const int64_t rows[] = {1, 2, 4, 8, 12, 14, 16, 64, 128, 1024};
+    static const int64_t others[][3] = {{1, 512, 784},  {1, 512, 512},   {1, 10, 512},     {8, 512, 784},
+                                        {64, 512, 784}, {128, 384, 384}, {128, 1536, 384}, {128, 384, 1536},
+                                        {128, 128, 32}, {128, 32, 128}};
+    for (int t = 0; tier(t); t++) {
+        for (size_t i = 0; i < COUNT(rows); i++)
+            gemm_bench(tier(t), rows[i], 1024, 1024);
+        for (size_t i = 0; i < COUNT(others); i++)
+            gemm_bench(tier(t), others[i][0], others[i][1], others[i][2]);
+        network_bench(tier(t), "SqueezeNet 1.1", squeezenet, COUNT(squeezenet));
+        network_bench(tier(t), "ResNet-50", resnet50, COUNT(resnet50));
+        network_bench(tier(t), "MobileNetV2", mobilenetv2, COUNT(mobilenetv2));
+    }
+}
+
+int main(int argc, char **argv)
+{
+    return harness_main(argc, argv, tests, bench);
+}
