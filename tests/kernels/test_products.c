@@ -192,8 +192,8 @@ static void tests(void)
 
 static void gemm_bench(const terse_kernels *kernels, int64_t m, int64_t n, int64_t k)
 {
-    float *a = guarded(AREA_A, m * k), *b = guarded(AREA_B, (n + 15) / 16 * 16 * k), *c = guarded(AREA_GOT, m * n);
-    float *bias = guarded(AREA_BIAS, n);
+    float *a = timed(AREA_A, m * k), *b = timed(AREA_B, (n + 15) / 16 * 16 * k), *c = timed(AREA_GOT, m * n);
+    float *bias = timed(AREA_BIAS, n);
     fill(a, m * k, 0);
     fill(b, (n + 15) / 16 * 16 * k, 0);
     fill(bias, n, 0);
@@ -225,15 +225,15 @@ static double conv_bench(const terse_kernels *kernels, const layer *l)
                                 .in_stride = l->channels,
                                 .out_stride = l->filters,
                                 .activation = {TERSE_ACT_CLIP, 0.0f, INFINITY}};
-    float *input = guarded(AREA_A, (int64_t)l->size * l->size * l->channels);
-    float *weights = guarded(AREA_B, (l->filters + 15) / 16 * 16 * k), *bias = guarded(AREA_BIAS, l->filters);
+    float *input = timed(AREA_A, (int64_t)l->size * l->size * l->channels);
+    float *weights = timed(AREA_B, (l->filters + 15) / 16 * 16 * k), *bias = timed(AREA_BIAS, l->filters);
     fill(input, (int64_t)l->size * l->size * l->channels, 0);
     fill(weights, (l->filters + 15) / 16 * 16 * k, 0);
     fill(bias, l->filters, 0);
     args.input = input;
     args.weights = weights;
     args.bias = bias;
-    args.output = guarded(AREA_GOT, out * out * l->filters);
+    args.output = timed(AREA_GOT, out * out * l->filters);
     args.scratch = guarded_scratch(AREA_SCRATCH, kernels->conv_f32_scratch(&args));
     double best;
     BEST_OF(0.03, best, kernels->conv_f32(&args));

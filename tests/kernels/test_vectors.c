@@ -261,13 +261,21 @@ static void tests(void)
     accuracy_tests();
 }
 
+static float *timed_input(int area, int64_t n)
+{
+    float *x = timed(area, n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = random_float() * 20.0f;
+    return x;
+}
+
 static void bench_moves(const terse_kernels *k)
 {
     static const int64_t sizes[][2] = {{3, 50176}, {1000, 169}, {128, 384}, {32, 128}, {512, 512}};
     double best;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         int64_t rows = sizes[i][0], columns = sizes[i][1];
-        float *src = input_of(AREA_X, rows * columns, false), *dst = guarded(AREA_GOT, (rows + 15) * (columns + 15));
+        float *src = timed_input(AREA_X, rows * columns), *dst = timed(AREA_GOT, (rows + 15) * (columns + 15));
         BEST_OF(0.02, best,
                 k->transpose_32((const uint32_t *)(const void *)src, columns, (uint32_t *)(void *)dst, rows, rows,
                                 columns));
@@ -288,7 +296,7 @@ static void bench(void)
     enum { N = 4096 };
     for (int t = 0; tier(t); t++) {
         const terse_kernels *k = tier(t);
-        float *x = input_of(AREA_X, N, false), *y = guarded(AREA_GOT, N), *b = input_of(AREA_Y, N, false);
+        float *x = timed_input(AREA_X, N), *y = timed(AREA_GOT, N), *b = timed_input(AREA_Y, N);
         double best;
         for (int which = 0; which < 6; which++) {
             BEST_OF(0.02, best, unary_of(k, which)(x, y, N));

@@ -159,8 +159,8 @@ static double bench_layer(const terse_kernels *kernels, const layer *l, bool is_
 {
     int64_t kernel = l->kernel ? l->kernel : l->size, out = (l->size + 2 * l->pad - kernel) / l->stride + 1;
     int64_t in_floats = (int64_t)l->size * l->size * l->channels, padded = (l->channels + 15) / 16 * 16;
-    float *input = guarded(AREA_INPUT, in_floats), *weights = guarded(AREA_WEIGHTS, kernel * kernel * padded);
-    float *bias = guarded(AREA_BIAS, l->channels), *output = guarded(AREA_GOT, out * out * l->channels);
+    float *input = timed(AREA_INPUT, in_floats), *weights = timed(AREA_WEIGHTS, kernel * kernel * padded);
+    float *bias = timed(AREA_BIAS, l->channels), *output = timed(AREA_GOT, out * out * l->channels);
     fill(input, in_floats, 0);
     fill(weights, kernel * kernel * padded, 0);
     fill(bias, l->channels, 0);
