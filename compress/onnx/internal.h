@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* internal.h: what the files of the importer share; import.h is for everybody else.
+ * Runs in: terse-compress. Ownership: the builder borrows model, graph and report and owns its name table. */
+#ifndef TERSE_ONNX_INTERNAL_H
+#define TERSE_ONNX_INTERNAL_H
+
+#include "compress/onnx/import.h"
+
+#include <protobuf-c/protobuf-c.h>
+#include "onnx.pb-c.h"
+
+enum { TERSE_ONNX_MIN_OPSET = 1, TERSE_ONNX_MAX_OPSET = 27 };
+
+/* ---- report.c ---- */
+
+/* Adds "WHAT (node 'NODE', opset N) is not supported"; without the node when `node` is NULL. */
+void terse_onnx_unsupported(terse_onnx_report *report, const char *node, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void terse_onnx_warn(terse_onnx_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* TERSE_OK when nothing is unsupported, else UNIMPLEMENTED with a message that sums the lines up. */
+int terse_onnx_report_status(const terse_onnx_report *report, terse_error *error);
+
+/* ---- parse.c ---- */
+
+/* protobuf-c's structs, all made by an allocator that grants no more than the file's size justifies. */
+typedef struct terse_onnx_parsed {
+    Onnx__Model *model;
+    ProtobufCAllocator allocator;
+    uint64_t live, total; /* bytes granted and not freed; granted ever */
+    uint64_t max_live, max_total;
+    bool exhausted;
+} terse_onnx_parsed;
+
+int terse_onnx_parse(const void *bytes, size_t size, terse_onnx_parsed *parsed, terse_error *error);
+void terse_onnx_parsed_done(terse_onnx_parsed *parsed); /* accepts a zeroed one */
+
+/* ---- names.c: a table from names to value numbers ---- */
+
+typedef struct terse_onnx_names {
+    const terse_graph *graph;
+    uint64_t seed; /* random: a file cannot aim for collisions */
+    int *slots;    /* value + 1, 0 where free */
+    int n, capacity;
+} terse_onnx_names;
+
+int terse_onnx_names_find(const terse_onnx_names *names, const char *name); /* value or -1 */
+bool terse_onnx_names_add(terse_onnx_names *names, int value);              /* false when memory is out */
+
+/* ---- external.c: tensors that lie in other files ---- */
+
+typedef struct terse_onnx_file {
+    uint64_t device, inode;
+} terse_onnx_file;
+
+typedef struct terse_onnx_external {
+    const char *directory; /* NULL: external data is refused */
+    int directory_fd;      /* -1 until the first use */
+    int fd;                /* the file used last, -1 when none */
+    uint64_t fd_bytes;
+    char location[TERSE_MAX_NAME];
+    uint64_t granted, budget; /* bytes read so far, and at most: overlapping tensors may not multiply a file */
+    terse_onnx_file *files;   /* those seen */
+    int n_files;
+} terse_onnx_external;
+
+/* Reads exactly `bytes` into `target`, allocated in `arena` once the file is known to have them. */
+int terse_onnx_external_read(terse_onnx_external *external, const Onnx__Tensor *tensor, uint64_t bytes,
+                             terse_arena *arena, void **ret_data, terse_error *error);
+void terse_onnx_external_done(terse_onnx_external *external);
+
+/* ---- build.c ---- */
+
+typedef struct terse_onnx_builder {
+    terse_onnx_parsed *parsed;
+    terse_graph *graph;
+    terse_onnx_report *report;
+    int opset;
+    terse_onnx_names names;
+    terse_onnx_external external;
+    char *used; /* per value declared by the file: a node or the graph's outputs read it */
+    int n_used;
+} terse_onnx_builder;
+
+/* Values and nodes of the whole file; what is not supported goes into the report and is left out. */
+int terse_onnx_build(terse_onnx_builder *builder, terse_error *error);
+void terse_onnx_builder_done(terse_onnx_builder *builder);
+bool terse_onnx_is_used(const terse_onnx_builder *builder, int value);
+
+/* ---- tensor.c ---- */
+
+/* terse's number for an ONNX element type; NONE for what terse has no number for. */
+terse_dtype terse_onnx_dtype(int32_t type);
+const char *terse_onnx_dtype_name(int32_t type);          /* "FLOAT16", or "number 99" (static) */
+terse_dtype terse_onnx_dtype_from_text(const char *name); /* ONNX's spelling, opset 1..5 */
+/* Bytes of a tensor in the graph's arena; FP16, BF16 and FP64 become FP32. *ret_dtype is NONE when the element type is
+ * not supported (noted in the report, with `node` when that is not NULL). Frees the parsed bytes on the way. */
+int terse_onnx_tensor_read(terse_onnx_builder *builder, Onnx__Tensor *tensor, const char *node, terse_dtype *ret_dtype,
+                           int *ret_rank, int64_t *ret_dims, const void **ret_data, terse_error *error);
+
+/* ---- attributes.c ---- */
+
+typedef int terse_onnx_rewrite(terse_onnx_builder *builder, int node, terse_error *error);
+
+/* One operator of ONNX: what it may carry and how it becomes canonical. */
+typedef struct terse_onnx_operator {
+    const char *name;
+    terse_op op;
+    /* "name=k name=k ...": k is i, f, s, I, F, S or t (tensor); in capitals a list. "f!" may be infinite. */
+    const char *attributes;
+    terse_onnx_rewrite *rewrite; /* NULL: nothing to do */
+    bool one_output;             /* further outputs are optional: dropped when nobody reads them */
+} terse_onnx_operator;
+
+const terse_onnx_operator *terse_onnx_operator_find(const char *name);
+/* Copies the attributes of `from` to node `node`. Tensors are not copied (terse_onnx_node_tensor). */
+int terse_onnx_attributes_read(terse_onnx_builder *builder, const terse_onnx_operator *operator,
+                               const Onnx__Node * from, int node, terse_error *error);
+Onnx__Attribute *terse_onnx_attribute_find(const Onnx__Node *node, const char *name);
+void terse_onnx_attribute_drop(terse_node *node, const char *name);
+
+/* ---- canonical.c, canonical_shapes.c, canonical_images.c: rewrites, each named after its operator ---- */
+
+terse_onnx_rewrite terse_onnx_rewrite_broadcast, terse_onnx_rewrite_prelu, terse_onnx_rewrite_clip,
+    terse_onnx_rewrite_softmax, terse_onnx_rewrite_batch_normalization, terse_onnx_rewrite_group_normalization,
+    terse_onnx_rewrite_layer_normalization, terse_onnx_rewrite_cast, terse_onnx_rewrite_gelu, terse_onnx_rewrite_selu,
+    terse_onnx_rewrite_dropout, terse_onnx_rewrite_gemm, terse_onnx_rewrite_recurrent, terse_onnx_rewrite_windows,
+    terse_onnx_rewrite_pad, terse_onnx_rewrite_slice, terse_onnx_rewrite_split, terse_onnx_rewrite_squeeze,
+    terse_onnx_rewrite_reshape, terse_onnx_rewrite_top_k, terse_onnx_rewrite_reduce, terse_onnx_rewrite_tile,
+    terse_onnx_rewrite_concat, terse_onnx_rewrite_resize, terse_onnx_rewrite_upsample;
+
+/* Helpers of the rewrites. */
+bool terse_onnx_set_input(terse_graph *graph, int node, int position, int value);
+int terse_onnx_no_memory(terse_error *error);
+/* A value's integers when it is a constant of rank <= 1: how many, or -1. */
+int terse_onnx_constant_ints(const terse_graph *graph, int value, int64_t *ret_values, int max);
+
+/* An operand that must be lined up with axis A of input 0 (the `axis` of opsets before 7): kept as this attribute until
+ * ranks are known. */
+#define TERSE_ONNX_BROADCAST_AXIS "broadcast_axis"
+
+/* ---- clean.c, infer.c, fold.c, signature.c, batchable.c ---- */
+
+int terse_onnx_clean(terse_graph *graph, terse_error *error);
+int terse_onnx_line_up(terse_graph *graph, terse_error *error); /* resolves TERSE_ONNX_BROADCAST_AXIS */
+int terse_onnx_signature_inputs(terse_onnx_builder *builder, terse_error *error);
+int terse_onnx_signature_outputs(terse_onnx_builder *builder, terse_error *error);
+/* Compares what the file says of the outputs with what was inferred, and states what could not be inferred. */
+int terse_onnx_signature_check(terse_onnx_builder *builder, terse_error *error);
+
+#endif
