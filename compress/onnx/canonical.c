@@ -249,6 +249,17 @@ static int full_mask(terse_onnx_builder *builder, int index, int mask, terse_err
     return TERSE_OK;
 }
 
+/* A constant that says "train", with a ratio that is not 0. */
+static bool drops(const terse_graph *graph, const terse_node *node)
+{
+    const terse_value *training = &graph->values[node->inputs[2]];
+    const terse_value *ratio = node->inputs[1] >= 0 ? &graph->values[node->inputs[1]] : NULL;
+    if (training->bytes != 1 || *(const char *)training->data == 0)
+        return false;
+    return !ratio || !ratio->data || ratio->dtype != TERSE_FP32 || ratio->bytes != sizeof(float) ||
+           *(const float *)ratio->data != 0;
+}
+
 /* Nothing is dropped when a network answers. */
 int terse_onnx_rewrite_dropout(terse_onnx_builder *builder, int index, terse_error *error)
 {
@@ -258,12 +269,11 @@ int terse_onnx_rewrite_dropout(terse_onnx_builder *builder, int index, terse_err
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "has %d inputs and %d outputs", node->n_inputs,
                           node->n_outputs);
     const int training = node->n_inputs > 2 ? node->inputs[2] : TERSE_NO_VALUE;
-    if (training != TERSE_NO_VALUE) {
-        const terse_value *mode = &graph->values[training];
-        if (!mode->data || mode->bytes != 1 || *(const char *)mode->data != 0)
-            terse_onnx_unsupported(builder->report, node->name,
-                                   "training_mode (other than a constant false) of op 'Dropout'");
-    }
+    if (training != TERSE_NO_VALUE && graph->values[training].data && drops(graph, node))
+        terse_onnx_unsupported(builder->report, node->name, "training_mode of op 'Dropout'");
+    else if (training != TERSE_NO_VALUE && !graph->values[training].data)
+        terse_onnx_warn(builder->report, "node '%.300s' (Dropout) never drops anything, whatever '%.300s' holds",
+                        node->name, graph->values[training].name);
     terse_onnx_attribute_drop(node, "ratio");
     terse_onnx_attribute_drop(node, "is_test");
     terse_onnx_attribute_drop(node, "seed");
