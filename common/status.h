@@ -7,6 +7,10 @@
 #ifndef TERSE_COMMON_STATUS_H
 #define TERSE_COMMON_STATUS_H
 
+#ifndef TERSE_API /* what libterse exports, as client/terse.h defines it */
+#define TERSE_API __attribute__((visibility("default")))
+#endif
+
 #ifndef TERSE_STATUS_CODES
 #define TERSE_STATUS_CODES
 typedef enum terse_status {
@@ -38,7 +42,7 @@ int terse_fail(terse_error *error, terse_status status, const char *format, ...)
 int terse_error_prefix(terse_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* "INVALID_ARGUMENT" and so on; "UNKNOWN" for a number outside the enum. */
-const char *terse_status_name(terse_status status);
+TERSE_API const char *terse_status_name(terse_status status);
 /* The code of a name from the wire; TERSE_INTERNAL for a name that is not known. */
 terse_status terse_status_from_name(const char *name, unsigned long length);
 

@@ -14,7 +14,10 @@ enum { TERSE_MAX_RANK = 8 };
 /* No tensor, named or computed, is larger (bytes). Every product of dimensions is checked against it. */
 #define TERSE_MAX_TENSOR_BYTES ((int64_t)1 << 40)
 
-/* Names as the Open Inference Protocol spells them. Numbers are pinned: they travel between our processes. */
+/* Names as the Open Inference Protocol spells them. Numbers are pinned: they travel between our processes, and
+ * client/terse.h repeats them. */
+#ifndef TERSE_DTYPE_CODES
+#define TERSE_DTYPE_CODES
 typedef enum terse_dtype {
     TERSE_DTYPE_NONE = 0, /* not known yet */
     TERSE_FP32 = 1,
@@ -31,6 +34,7 @@ typedef enum terse_dtype {
     TERSE_UINT64 = 12,
     TERSE_BOOL = 13, /* one byte, 0 or 1 */
 } terse_dtype;
+#endif
 
 /* How a constant's bytes are laid out. Activations are always TERSE_LAYOUT_PLAIN. Numbers are pinned (file). */
 typedef enum terse_layout {
@@ -54,8 +58,8 @@ typedef struct terse_tensor {
     int64_t row_stride;
 } terse_tensor;
 
-size_t terse_dtype_size(terse_dtype dtype);              /* bytes of one element; 0 for NONE and strangers */
-const char *terse_dtype_name(terse_dtype dtype);         /* "FP32"; "NONE"; "?" for strangers */
+TERSE_API size_t terse_dtype_size(terse_dtype dtype);              /* bytes of one element; 0 for NONE and strangers */
+TERSE_API const char *terse_dtype_name(terse_dtype dtype);         /* "FP32"; "NONE"; "?" for strangers */
 terse_dtype terse_dtype_from_name(const char *name, size_t length); /* TERSE_DTYPE_NONE when not known */
 
 const char *terse_layout_name(terse_layout layout); /* "f32_n16", as files spell it; "?" for strangers */

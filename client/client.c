@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The connection: one DEALER socket, and its monitor, which tells when the connection was lost and made.
+ *
+ * ZMQ_IMMEDIATE keeps libzmq from queueing for a peer that is not there: what cannot be sent stays with us, unsent.
+ * When the monitor tells of a loss, everything unanswered becomes unsent again, and the next handshake sends it under
+ * the same session and ids. The daemon drops what it has already; a second answer finds no entry here and is dropped
+ * too. */
+#include "client/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "client/loop.h"
+#include "common/bytes.h"
+
+enum {
+    DEFAULT_CONNECT_MS = 5000,
+    DEFAULT_RECONNECT_MS = 30000,
+    DEFAULT_OUTSTANDING = 4096,
+    MAX_OUTSTANDING = 1 << 20,
+    GRACE_NS = 100 * 1000 * 1000, /* how much later than the daemon we end a request ourselves */
+    MAX_FRAMES = TERSE_WIRE_MAX_IO + 1,
+};
+
+static uint64_t deadline_after(int timeout_ms)
+{
+    return timeout_ms < 0 ? UINT64_MAX : terse_now_ns() + (uint64_t)timeout_ms * 1000000u;
+}
+
+/* --- sending ---------------------------------------------------------------------------------------------- */
+
+/* Sends one entry whole; false when there is no connection that takes it (libzmq takes a message whole or not at all:
+ * only its first frame can be refused). */
+static bool send_entry(terse_client *client, pending *entry)
+{
+    for (int i = 0; i < entry->n_frames; i++) {
+        zmq_msg_t copy;
+        zmq_msg_init(&copy);
+        zmq_msg_copy(&copy, &entry->frames[i]);
+        int sent;
+        do
+            sent = zmq_msg_send(&copy, client->socket, ZMQ_DONTWAIT | (i + 1 < entry->n_frames ? ZMQ_SNDMORE : 0));
+        while (sent < 0 && errno == EINTR);
+        if (sent < 0) {
+            zmq_msg_close(&copy);
+            return false;
+        }
+    }
+    entry->state = PENDING_SENT;
+    return true;
+}
+
+static void send_unsent(terse_client *client)
+{
+    client->unsent = false;
+    for (pending *entry = client->first; entry; entry = entry->next)
+        if (entry->state == PENDING_UNSENT && !send_entry(client, entry)) {
+            client->unsent = true;
+            return;
+        }
+}
+
+static void append(terse_client *client, pending *entry)
+{
+    terse_table_put(&client->table, entry);
+    entry->previous = client->last;
+    *(client->last ? &client->last->next : &client->first) = entry;
+    client->last = entry;
+    client->n_unanswered++;
+}
+
+terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_kind kind, const terse_request *request,
+                               uint64_t timeout_us, uint64_t *ret_id)
+{
+    /* Operations of our own pass the limit: a cancel must not fail because everything is full. */
+    if ((kind == PENDING_INFER && client->n_unanswered >= client->max_outstanding) ||
+        client->table.n > client->table.mask / 2)
+        return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "%zu requests are outstanding, %zu are allowed", client->table.n,
+                           client->max_outstanding);
+    terse_wire_request *wire = &client->wire_request;
+    wire->op = op;
+    wire->has_id = wire->has_session = true;
+    wire->id = client->next_id;
+    memcpy(wire->session, client->session, sizeof wire->session);
+    size_t size;
+    const int status =
+        terse_wire_encode_request(wire, client->buffer, sizeof client->buffer, &size, terse_client_error_slot());
+    if (status)
+        return (terse_status)status;
+    const int n_inputs = request ? request->n_inputs : 0;
+    pending *entry = terse_pending_new(client, kind, n_inputs + 1);
+    if (!entry || zmq_msg_init_size(&entry->frames[0], size) < 0) {
+        if (entry)
+            terse_pending_free(client, entry);
+        return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a request");
+    }
+    memcpy(zmq_msg_data(&entry->frames[0]), client->buffer, size);
+    for (int i = 0; i < n_inputs; i++) /* shares the bytes; the request itself is not changed by it */
+        zmq_msg_copy(&entry->frames[i + 1], (zmq_msg_t *)(uintptr_t)&request->inputs[i].data);
+    entry->id = client->next_id++;
+    if (timeout_us > 0 && timeout_us < UINT64_MAX / 4000) {
+        entry->deadline_ns = terse_now_ns() + timeout_us * 1000 + GRACE_NS;
+        if (entry->deadline_ns < client->next_deadline_ns)
+            client->next_deadline_ns = entry->deadline_ns;
+    }
+    append(client, entry);
+    if (client->unsent || !send_entry(client, entry)) /* in order: nothing overtakes what waits */
+        client->unsent = true;
+    if (ret_id)
+        *ret_id = entry->id;
+    return TERSE_OK;
+}
+
+/* --- receiving -------------------------------------------------------------------------------------------- */
+
+/* One whole message into `frames` (initialized ones beyond *ret_n are closed by the caller). false: none is there. A
+ * message of too many frames is read to its end and counted as one of 0 frames. */
+static bool receive_message(terse_client *client, zmq_msg_t *frames, int *ret_n)
+{
+    int n = 0;
+    bool surplus = false;
+    for (;;) {
+        zmq_msg_t frame;
+        zmq_msg_init(&frame);
+        int got;
+        do
+            got = zmq_msg_recv(&frame, client->socket, ZMQ_DONTWAIT);
+        while (got < 0 && errno == EINTR);
+        if (got < 0) {
+            zmq_msg_close(&frame);
+            break;
+        }
+        const bool more = zmq_msg_more(&frame);
+        if (n < MAX_FRAMES) {
+            zmq_msg_init(&frames[n]);
+            zmq_msg_move(&frames[n++], &frame);
+        } else {
+            surplus = true;
+        }
+        zmq_msg_close(&frame);
+        if (more)
+            continue;
+        for (; surplus && n > 0; n--)
+            zmq_msg_close(&frames[n - 1]);
+        *ret_n = n;
+        return true;
+    }
+    return false;
+}
+
+static void handle_message(terse_client *client, zmq_msg_t *frames, int n)
+{
+    terse_error error = {0};
+    terse_wire_reply *wire = &client->wire_reply;
+    terse_wire_reply_init(wire);
+    const int status = n == 0
+                           ? TERSE_INTERNAL
+                           : terse_wire_decode_reply(zmq_msg_data(&frames[0]), zmq_msg_size(&frames[0]), wire, &error);
+    pending *entry = n > 0 && wire->has_id ? terse_table_find(&client->table, wire->id) : NULL;
+    if (!entry || entry->state == PENDING_DONE)
+        return; /* a second answer, or not for us */
+    terse_reply *reply = NULL;
+    if (status)
+        reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, error.message);
+    else if (terse_reply_make(wire, &frames[0], frames + 1, n - 1, entry->kind == PENDING_OWN, &reply))
+        reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, terse_last_error());
+    terse_pending_complete(client, entry, reply);
+}
+
+static void receive_all(terse_client *client)
+{
+    zmq_msg_t frames[MAX_FRAMES];
+    int n = 0;
+    while (receive_message(client, frames, &n)) {
+        handle_message(client, frames, n);
+        for (int i = 0; i < n; i++)
+            zmq_msg_close(&frames[i]);
+    }
+}
+
+/* --- loss and time ---------------------------------------------------------------------------------------- */
+
+static void read_monitor(terse_client *client)
+{
+    zmq_msg_t frame;
+    zmq_msg_init(&frame);
+    while (zmq_msg_recv(&frame, client->monitor, ZMQ_DONTWAIT) >= 0) {
+        uint16_t event = 0;
+        if (zmq_msg_size(&frame) >= sizeof event)
+            memcpy(&event, zmq_msg_data(&frame), sizeof event);
+        if (zmq_msg_more(&frame)) /* the endpoint: there is only one */
+            zmq_msg_recv(&frame, client->monitor, 0);
+        if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+            client->connected = true;
+            client->unsent = true;
+        } else if (event == ZMQ_EVENT_DISCONNECTED) {
+            if (client->connected)
+                client->lost_since_ns = terse_now_ns();
+            client->connected = false;
+            for (pending *entry = client->first; entry; entry = entry->next)
+                entry->state = PENDING_UNSENT;
+            client->unsent = client->first != NULL;
+        }
+    }
+    zmq_msg_close(&frame);
+}
+
+static void fail_entry(terse_client *client, pending *entry, terse_status status, const char *text)
+{
+    terse_pending_complete(client, entry, terse_reply_make_failed(entry->id, status, text));
+}
+
+/* Ends what waited too long, and finds the next moment at which something will have. */
+static void expire(terse_client *client)
+{
+    const uint64_t now = terse_now_ns();
+    const bool lost = !client->connected && client->first && now - client->lost_since_ns >= client->reconnect_ns;
+    if (!lost && now < client->next_deadline_ns)
+        return;
+    uint64_t next = UINT64_MAX;
+    for (pending *entry = client->first, *following; entry; entry = following) {
+        following = entry->next;
+        if (lost) {
+            char text[TERSE_WIRE_MAX_TEXT + 128];
+            snprintf(text, sizeof text, "no daemon at '%.1000s' for %llu ms", client->endpoint,
+                     (unsigned long long)((now - client->lost_since_ns) / 1000000u));
+            fail_entry(client, entry, TERSE_UNAVAILABLE, text);
+        } else if (entry->deadline_ns && entry->deadline_ns <= now) {
+            fail_entry(client, entry, TERSE_DEADLINE_EXCEEDED, "the daemon did not answer in the request's time");
+        } else if (entry->deadline_ns && entry->deadline_ns < next) {
+            next = entry->deadline_ns;
+        }
+    }
+    client->next_deadline_ns = next;
+}
+
+uint64_t terse_client_next_event_ns(const terse_client *client)
+{
+    uint64_t next = client->next_deadline_ns;
+    if (!client->connected && client->first && client->lost_since_ns + client->reconnect_ns < next)
+        next = client->lost_since_ns + client->reconnect_ns;
+    return next;
+}
+
+void terse_client_process(terse_client *client)
+{
+    receive_all(client);
+    read_monitor(client);
+    if (client->unsent)
+        send_unsent(client);
+    expire(client);
+}
+
+/* Waits for libzmq, a deadline of ours or `until_ns`, whichever is first. */
+static void wait_for_events(terse_client *client, uint64_t until_ns)
+{
+    const uint64_t next = terse_client_next_event_ns(client), now = terse_now_ns();
+    if (next < until_ns)
+        until_ns = next;
+    long ms = -1;
+    if (until_ns != UINT64_MAX)
+        ms = until_ns <= now ? 0 : (long)((until_ns - now + 999999) / 1000000);
+    zmq_pollitem_t items[] = {{client->socket, 0, ZMQ_POLLIN, 0}, {client->monitor, 0, ZMQ_POLLIN, 0}};
+    zmq_poll(items, 2, ms);
+}
+
+/* --- taking replies --------------------------------------------------------------------------------------- */
+
+static terse_reply *take(terse_client *client, pending *entry)
+{
+    terse_reply *reply = entry->reply;
+    entry->reply = NULL;
+    terse_table_remove(&client->table, entry->id);
+    terse_pending_free(client, entry);
+    return reply;
+}
+
+static void remove_done(terse_client *client, const pending *entry)
+{
+    pending *before = NULL;
+    for (pending *at = client->done_first; at != entry; at = at->next_done)
+        before = at;
+    *(before ? &before->next_done : &client->done_first) = entry->next_done;
+    if (client->done_last == entry)
+        client->done_last = before;
+}
+
+static terse_status hand_out(terse_client *client, pending *entry, terse_reply **ret_reply)
+{
+    terse_reply *reply = take(client, entry);
+    if (!reply)
+        return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a reply");
+    *ret_reply = reply;
+    return TERSE_OK;
+}
+
+terse_status terse_client_poll(terse_client *client, int timeout_ms, terse_reply **ret_reply)
+{
+    const uint64_t until = deadline_after(timeout_ms);
+    while (!client->done_first) {
+        terse_client_process(client);
+        if (client->done_first)
+            break;
+        if (timeout_ms < 0 && !client->first)
+            return CLIENT_FAIL(TERSE_UNAVAILABLE, "nothing is outstanding: a wait without an end would never end");
+        if (until != UINT64_MAX && terse_now_ns() >= until) {
+            terse_loop_update(client);
+            *ret_reply = NULL;
+            return TERSE_OK;
+        }
+        wait_for_events(client, until);
+    }
+    pending *entry = client->done_first;
+    client->done_first = entry->next_done;
+    if (!client->done_first)
+        client->done_last = NULL;
+    const terse_status status = hand_out(client, entry, ret_reply);
+    terse_loop_update(client);
+    return status;
+}
+
+/* For requests and for our own operations. */
+static terse_status wait_for(terse_client *client, pending *entry, int timeout_ms, terse_reply **ret_reply)
+{
+    const uint64_t until = deadline_after(timeout_ms);
+    while (entry->state != PENDING_DONE) {
+        terse_client_process(client);
+        if (entry->state == PENDING_DONE)
+            break;
+        if (until != UINT64_MAX && terse_now_ns() >= until) {
+            terse_loop_update(client);
+            *ret_reply = NULL;
+            return TERSE_OK;
+        }
+        wait_for_events(client, until);
+    }
+    if (entry->kind == PENDING_INFER)
+        remove_done(client, entry);
+    const terse_status status = hand_out(client, entry, ret_reply);
+    terse_loop_update(client);
+    return status;
+}
+
+terse_status terse_client_wait(terse_client *client, uint64_t id, int timeout_ms, terse_reply **ret_reply)
+{
+    pending *entry = terse_table_find(&client->table, id);
+    if (!entry || entry->kind != PENDING_INFER)
+        return CLIENT_FAIL(TERSE_NOT_FOUND, "request %llu is not outstanding", (unsigned long long)id);
+    return wait_for(client, entry, timeout_ms, ret_reply);
+}
+
+/* --- the interface's verbs -------------------------------------------------------------------------------- */
+
+terse_status terse_client_submit(terse_client *client, const terse_request *request, uint64_t *ret_id)
+{
+    terse_wire_request_init(&client->wire_request);
+    terse_request_describe(request, &client->wire_request);
+    const terse_status status =
+        terse_client_send(client, TERSE_WIRE_INFER, PENDING_INFER, request, request->timeout_us, ret_id);
+    terse_loop_update(client);
+    return status;
+}
+
+/* A reply that says no becomes the thread's error. */
+static terse_status reply_verdict(terse_reply *reply, terse_reply **ret_reply)
+{
+    if (reply->status == TERSE_OK) {
+        *ret_reply = reply;
+        return TERSE_OK;
+    }
+    const terse_status status =
+        CLIENT_FAIL(reply->status == TERSE_SYSTEM ? TERSE_INTERNAL : reply->status, "%s", reply->error);
+    terse_reply_free(reply);
+    return status;
+}
+
+terse_status terse_client_infer(terse_client *client, const terse_request *request, terse_reply **ret_reply)
+{
+    uint64_t id;
+    terse_reply *reply = NULL;
+    terse_status status = terse_client_submit(client, request, &id);
+    if (!status)
+        status = terse_client_wait(client, id, -1, &reply);
+    return status ? status : reply_verdict(reply, ret_reply);
+}
+
+terse_status terse_client_finish(terse_client *client, uint64_t id, int timeout_ms, terse_reply **ret_reply)
+{
+    pending *entry = terse_table_find(&client->table, id);
+    terse_reply *reply = NULL;
+    const terse_status status = wait_for(client, entry, timeout_ms, &reply);
+    if (status)
+        return status;
+    if (!reply) { /* it may still come: then nobody waits for it */
+        entry->kind = PENDING_FORGET;
+        return CLIENT_FAIL(TERSE_DEADLINE_EXCEEDED, "the daemon at '%.300s' did not answer within %d ms",
+                           client->endpoint, timeout_ms);
+    }
+    return reply_verdict(reply, ret_reply);
+}
+
+terse_status terse_client_cancel(terse_client *client, uint64_t id)
+{
+    const pending *entry = terse_table_find(&client->table, id);
+    if (!entry || entry->kind != PENDING_INFER)
+        return CLIENT_FAIL(TERSE_NOT_FOUND, "request %llu is not outstanding", (unsigned long long)id);
+    if (entry->state == PENDING_DONE)
+        return TERSE_OK;
+    terse_wire_request_init(&client->wire_request);
+    client->wire_request.has_target = true;
+    client->wire_request.target = id;
+    const terse_status status = terse_client_send(client, TERSE_WIRE_CANCEL, PENDING_FORGET, NULL, 0, NULL);
+    terse_loop_update(client);
+    return status;
+}
+
+size_t terse_client_outstanding(const terse_client *client)
+{
+    return client->table.n;
+}
+
+/* --- opening and closing ---------------------------------------------------------------------------------- */
+
+const char *terse_default_endpoint(void)
+{
+    static _Thread_local char endpoint[512];
+    const char *set = getenv("TERSE_ENDPOINT"), *runtime = getenv("XDG_RUNTIME_DIR");
+    if (set && *set)
+        return set;
+    if (geteuid() == 0 || access("/run/terse/tersed.sock", F_OK) == 0 || !runtime || !*runtime)
+        return "ipc:///run/terse/tersed.sock";
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/terse/tersed.sock", runtime);
+    return endpoint;
+}
+
+static bool set_options(void *socket)
+{
+    const int zero = 0, yes = 1, first_ms = 10, last_ms = 500;
+    const int64_t max_frame = TERSE_MAX_TENSOR_BYTES;
+    return zmq_setsockopt(socket, ZMQ_LINGER, &zero, sizeof zero) == 0 &&
+           zmq_setsockopt(socket, ZMQ_SNDHWM, &zero, sizeof zero) == 0 &&
+           zmq_setsockopt(socket, ZMQ_RCVHWM, &zero, sizeof zero) == 0 &&
+           zmq_setsockopt(socket, ZMQ_IMMEDIATE, &yes, sizeof yes) == 0 &&
+           zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame) == 0 &&
+           zmq_setsockopt(socket, ZMQ_RECONNECT_IVL, &first_ms, sizeof first_ms) == 0 &&
+           zmq_setsockopt(socket, ZMQ_RECONNECT_IVL_MAX, &last_ms, sizeof last_ms) == 0;
+}
+
+static terse_status connect_sockets(terse_client *client)
+{
+    client->context = zmq_ctx_new();
+    client->socket = client->context ? zmq_socket(client->context, ZMQ_DEALER) : NULL;
+    client->monitor = client->context ? zmq_socket(client->context, ZMQ_PAIR) : NULL;
+    if (!client->socket || !client->monitor || !set_options(client->socket) ||
+        zmq_socket_monitor(client->socket, "inproc://monitor", ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) <
+            0 ||
+        zmq_connect(client->monitor, "inproc://monitor") < 0)
+        return CLIENT_FAIL(TERSE_UNAVAILABLE, "cannot make a ZeroMQ socket: %s", zmq_strerror(zmq_errno()));
+    if (zmq_connect(client->socket, client->endpoint) < 0)
+        return CLIENT_FAIL(TERSE_INVALID_ARGUMENT,
+                           "endpoint '%.300s' cannot be used: %s (ipc://PATH and tcp://HOST:PORT can)",
+                           client->endpoint, zmq_strerror(zmq_errno()));
+    return TERSE_OK;
+}
+
+static terse_status greet(terse_client *client, uint32_t timeout_ms)
+{
+    uint64_t id;
+    terse_reply *reply = NULL;
+    terse_wire_request_init(&client->wire_request);
+    terse_status status = terse_client_send(client, TERSE_WIRE_LIVE, PENDING_OWN, NULL, 0, &id);
+    if (!status)
+        status = terse_client_finish(client, id, timeout_ms > INT32_MAX ? INT32_MAX : (int)timeout_ms, &reply);
+    terse_reply_free(reply);
+    if (status == TERSE_DEADLINE_EXCEEDED)
+        status =
+            CLIENT_FAIL(TERSE_UNAVAILABLE, "no daemon answers at '%.300s' within %u ms", client->endpoint, timeout_ms);
+    return status;
+}
+
+static terse_status open_client(terse_client *client, const terse_client_options *options)
+{
+    client->endpoint = strdup(options->endpoint && *options->endpoint ? options->endpoint : terse_default_endpoint());
+    client->max_outstanding = options->max_outstanding ? options->max_outstanding : DEFAULT_OUTSTANDING;
+    if (client->max_outstanding > MAX_OUTSTANDING)
+        return CLIENT_FAIL(TERSE_INVALID_ARGUMENT, "max_outstanding is %zu, at most %d are allowed",
+                           client->max_outstanding, MAX_OUTSTANDING);
+    client->reconnect_ns =
+        1000000u * (uint64_t)(options->reconnect_timeout_ms ? options->reconnect_timeout_ms : DEFAULT_RECONNECT_MS);
+    client->next_id = 1;
+    client->next_deadline_ns = UINT64_MAX;
+    client->lost_since_ns = terse_now_ns();
+    /* Room beside the requests for operations of our own and for replies that nobody has taken yet. */
+    if (!client->endpoint || !terse_table_init(&client->table, client->max_outstanding * 2 + 64))
+        return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a client");
+    if (getrandom(client->session, sizeof client->session, 0) != (ssize_t)sizeof client->session)
+        return CLIENT_FAIL(TERSE_SYSTEM, "cannot draw a session number");
+    const terse_status status = connect_sockets(client);
+    return status ? status
+                  : greet(client, options->connect_timeout_ms ? options->connect_timeout_ms : DEFAULT_CONNECT_MS);
+}
+
+terse_status terse_client_open(const terse_client_options *options, terse_client **ret_client)
+{
+    terse_client_options known = TERSE_CLIENT_OPTIONS_INIT;
+    if (options && options->size < offsetof(terse_client_options, connect_timeout_ms))
+        return CLIENT_FAIL(TERSE_INVALID_ARGUMENT, "options have size %zu: start from TERSE_CLIENT_OPTIONS_INIT",
+                           options->size);
+    if (options)
+        memcpy(&known, options, options->size < sizeof known ? options->size : sizeof known);
+    terse_client *client = calloc(1, sizeof *client);
+    if (!client)
+        return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a client");
+    client->epoll_fd = client->timer_fd = client->event_fd = -1;
+    const terse_status status = open_client(client, &known);
+    if (status) {
+        terse_client_close(client);
+        return status;
+    }
+    *ret_client = client;
+    return TERSE_OK;
+}
+
+static void free_entries(terse_client *client)
+{
+    for (size_t i = 0; client->table.slots && i <= client->table.mask; i++)
+        if (client->table.slots[i])
+            terse_pending_free(client, client->table.slots[i]);
+    for (pending *entry = client->spare, *next; entry; entry = next) {
+        next = entry->next;
+        free(entry);
+    }
+    terse_table_done(&client->table);
+}
+
+void terse_client_close(terse_client *client)
+{
+    if (!client)
+        return;
+    free_entries(client);
+    terse_loop_close(client);
+    if (client->socket) {
+        zmq_socket_monitor(client->socket, NULL, 0);
+        zmq_close(client->socket);
+    }
+    if (client->monitor) {
+        const int zero = 0;
+        zmq_setsockopt(client->monitor, ZMQ_LINGER, &zero, sizeof zero);
+        zmq_close(client->monitor);
+    }
+    if (client->context) /* messages in replies that live on do not need it */
+        zmq_ctx_term(client->context);
+    free(client->endpoint);
+    free(client);
+}

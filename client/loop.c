@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client/loop.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "common/bytes.h"
+
+static int descriptor_of(void *socket)
+{
+    int fd = -1;
+    size_t size = sizeof fd;
+    zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
+    return fd;
+}
+
+static bool readable(void *socket)
+{
+    int events = 0;
+    size_t size = sizeof events;
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
+}
+
+static bool watch(int epoll_fd, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    return fd >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+int terse_client_fd(terse_client *client)
+{
+    if (client->epoll_fd >= 0)
+        return client->epoll_fd;
+    client->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    client->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    client->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (client->epoll_fd < 0 || !watch(client->epoll_fd, client->event_fd) ||
+        !watch(client->epoll_fd, client->timer_fd) || !watch(client->epoll_fd, descriptor_of(client->socket)) ||
+        !watch(client->epoll_fd, descriptor_of(client->monitor))) {
+        CLIENT_FAIL(TERSE_SYSTEM, "cannot make a descriptor to watch");
+        terse_loop_close(client);
+        return -1;
+    }
+    terse_loop_update(client);
+    return client->epoll_fd;
+}
+
+void terse_loop_update(terse_client *client)
+{
+    if (client->epoll_fd < 0)
+        return;
+    const bool ready = client->done_first || readable(client->socket) || readable(client->monitor);
+    uint64_t count = 1;
+    if (ready && !client->event_set)
+        client->event_set = write(client->event_fd, &count, sizeof count) == (ssize_t)sizeof count;
+    else if (!ready && client->event_set)
+        client->event_set = read(client->event_fd, &count, sizeof count) < 0;
+    const uint64_t next = terse_client_next_event_ns(client);
+    if (next == client->timer_set_ns)
+        return;
+    client->timer_set_ns = next;
+    struct itimerspec when = {.it_value = {0, 0}}; /* 0 stops it */
+    if (next != UINT64_MAX)
+        when.it_value = (struct timespec){(time_t)(next / 1000000000u), (long)(next % 1000000000u) | 1};
+    timerfd_settime(client->timer_fd, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+void terse_loop_close(terse_client *client)
+{
+    terse_close_fdp(&client->epoll_fd);
+    terse_close_fdp(&client->timer_fd);
+    terse_close_fdp(&client->event_fd);
+}

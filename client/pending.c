@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client/internal.h"
+
+#include <stdlib.h>
+
+enum { MAX_SPARE = 1024 };
+
+pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames)
+{
+    pending *entry = client->spare;
+    if (entry) {
+        client->spare = entry->next;
+        client->n_spare--;
+    } else if (!(entry = malloc(sizeof *entry))) {
+        return NULL;
+    }
+    entry->kind = kind;
+    entry->state = PENDING_UNSENT;
+    entry->deadline_ns = 0;
+    entry->reply = NULL;
+    entry->next = entry->previous = entry->next_done = NULL;
+    entry->n_frames = n_frames;
+    entry->frames = n_frames <= INLINE_FRAMES ? entry->inline_frames : malloc((size_t)n_frames * sizeof *entry->frames);
+    if (!entry->frames) {
+        free(entry);
+        return NULL;
+    }
+    for (int i = 0; i < n_frames; i++)
+        zmq_msg_init(&entry->frames[i]);
+    return entry;
+}
+
+static void drop_frames(pending *entry)
+{
+    for (int i = 0; i < entry->n_frames; i++)
+        zmq_msg_close(&entry->frames[i]);
+    if (entry->frames != entry->inline_frames)
+        free(entry->frames);
+    entry->frames = entry->inline_frames;
+    entry->n_frames = 0;
+}
+
+/* The entry is in no table and no list any more (or never was). */
+void terse_pending_free(terse_client *client, pending *entry)
+{
+    drop_frames(entry);
+    terse_reply_free(entry->reply);
+    if (client->n_spare >= MAX_SPARE) {
+        free(entry);
+        return;
+    }
+    entry->next = client->spare;
+    client->spare = entry;
+    client->n_spare++;
+}
+
+static void unlink_entry(terse_client *client, pending *entry)
+{
+    *(entry->previous ? &entry->previous->next : &client->first) = entry->next;
+    *(entry->next ? &entry->next->previous : &client->last) = entry->previous;
+}
+
+/* From unanswered to done; `reply` may be NULL when memory was out, which is told as such when it is taken. */
+void terse_pending_complete(terse_client *client, pending *entry, terse_reply *reply)
+{
+    unlink_entry(client, entry);
+    client->n_unanswered--;
+    drop_frames(entry);
+    entry->state = PENDING_DONE;
+    entry->reply = reply;
+    if (entry->kind == PENDING_FORGET) {
+        terse_table_remove(&client->table, entry->id);
+        terse_pending_free(client, entry);
+        return;
+    }
+    if (entry->kind != PENDING_INFER)
+        return;
+    entry->next_done = NULL;
+    *(client->done_first ? &client->done_last->next_done : &client->done_first) = entry;
+    client->done_last = entry;
+}

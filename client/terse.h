@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* terse.h: libterse, the C client of tersed.
+ *
+ * A terse_client is one connection to a daemon; any number of requests may be outstanding on it. A terse_request says
+ * what to compute, a terse_reply holds the answer. All three are opaque. Links libzmq and msgpack-c, nothing else.
+ *
+ *     terse_client *client;
+ *     if (terse_client_open(NULL, &client) != TERSE_OK)
+ *         die(terse_last_error());
+ *     terse_request *request = terse_request_new("digits");
+ *     terse_request_add_input(request, "image", TERSE_FP32, 4, (int64_t[]){1, 1, 8, 8}, pixels);
+ *     terse_reply *reply;
+ *     if (terse_client_infer(client, request, &reply) != TERSE_OK)
+ *         die(terse_last_error());
+ *     const float *logits = terse_reply_data(reply, 0, NULL);
+ *
+ * client/examples/classify.c is a whole program.
+ *
+ * Errors. Functions that can fail return a terse_status; TERSE_OK is 0. terse_last_error() then says in one line what
+ * was found and what is allowed; it belongs to the calling thread and holds until that thread's next failing call. What
+ * a ret_ parameter points to is written on success only.
+ *
+ * Threads. A terse_client may be used by one thread at a time: share it under a lock of your own, or open one per
+ * thread. A terse_request and a terse_reply likewise. Different handles are independent of each other.
+ *
+ * Ownership. What a _new, _open or ret_ parameter gives is the caller's, to be ended with _free or _close; these accept
+ * NULL. Strings and data returned by an accessor belong to the handle that they were asked of.
+ *
+ * Lost connections. libterse reconnects by itself and sends what is unanswered again under the same request id; the
+ * daemon knows ids that it has seen, and every request is completed here exactly once: with the daemon's answer, with
+ * TERSE_DEADLINE_EXCEEDED when its own time is over, or with TERSE_UNAVAILABLE when no daemon has been reachable for
+ * reconnect_timeout_ms.
+ */
+#ifndef TERSE_H
+#define TERSE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef TERSE_API
+#if defined(__GNUC__)
+#define TERSE_API __attribute__((visibility("default")))
+#else
+#define TERSE_API
+#endif
+#endif
+
+/* Status codes, named as gRPC names them. Numbers are pinned; new ones may be added at the end. */
+#ifndef TERSE_STATUS_CODES
+#define TERSE_STATUS_CODES
+typedef enum terse_status {
+    TERSE_OK = 0,
+    TERSE_INVALID_ARGUMENT = 1,   /* the call or the request is wrong; sending it again will not help */
+    TERSE_NOT_FOUND = 2,          /* no such model or version */
+    TERSE_RESOURCE_EXHAUSTED = 3, /* the daemon is full, or too much is outstanding: try later */
+    TERSE_DEADLINE_EXCEEDED = 4,  /* not done in the time given */
+    TERSE_UNAVAILABLE = 5,        /* no daemon answers, or it is draining: try later */
+    TERSE_CANCELLED = 6,          /* terse_client_cancel came in time */
+    TERSE_INTERNAL = 7,           /* a fault of the daemon's, or a request that kills its workers */
+    TERSE_UNIMPLEMENTED = 8,
+    TERSE_PERMISSION_DENIED = 9,
+    TERSE_SYSTEM = 10, /* a system call failed here; terse_last_error has errno's text */
+} terse_status;
+#endif
+
+/* Element types, named as the Open Inference Protocol names them. Numbers are pinned. */
+#ifndef TERSE_DTYPE_CODES
+#define TERSE_DTYPE_CODES
+typedef enum terse_dtype {
+    TERSE_DTYPE_NONE = 0, /* no type: what an accessor gives for an index that is out of range */
+    TERSE_FP32 = 1,
+    TERSE_FP64 = 2,
+    TERSE_FP16 = 3,
+    TERSE_BF16 = 4,
+    TERSE_INT8 = 5,
+    TERSE_INT16 = 6,
+    TERSE_INT32 = 7,
+    TERSE_INT64 = 8,
+    TERSE_UINT8 = 9,
+    TERSE_UINT16 = 10,
+    TERSE_UINT32 = 11,
+    TERSE_UINT64 = 12,
+    TERSE_BOOL = 13, /* one byte, 0 or 1 */
+} terse_dtype;
+#endif
+
+typedef struct terse_client terse_client;
+typedef struct terse_request terse_request;
+typedef struct terse_reply terse_reply;
+
+/* "0.1.0": of the library that is loaded. */
+TERSE_API const char *terse_version(void);
+/* One line on the last failure in this thread, never NULL. */
+TERSE_API const char *terse_last_error(void);
+/* "OK", "INVALID_ARGUMENT" ...; "UNKNOWN" for a number that is no status. */
+TERSE_API const char *terse_status_name(terse_status status);
+/* "FP32" ..., and the bytes of one element (0 for a number that is no type). */
+TERSE_API const char *terse_dtype_name(terse_dtype dtype);
+TERSE_API size_t terse_dtype_size(terse_dtype dtype);
+
+/* --- the connection --------------------------------------------------------------------------------------- */
+
+/* Start from TERSE_CLIENT_OPTIONS_INIT: it sets `size`, by which the library knows which fields the program that was
+ * compiled against this header has. A field that is 0 or NULL takes the default in brackets. */
+typedef struct terse_client_options {
+    size_t size;
+    /* "ipc:///run/terse/tersed.sock" or "tcp://HOST:PORT" [$TERSE_ENDPOINT, else what terse_default_endpoint says] */
+    const char *endpoint;
+    uint32_t connect_timeout_ms;   /* how long terse_client_open waits for the daemon's answer [5000] */
+    uint32_t reconnect_timeout_ms; /* how long a lost daemon is waited for before requests fail [30000] */
+    uint32_t max_outstanding;      /* unanswered requests at most; more are RESOURCE_EXHAUSTED [4096] */
+} terse_client_options;
+#define TERSE_CLIENT_OPTIONS_INIT                                                                                      \
+    {                                                                                                                  \
+        sizeof(terse_client_options), NULL, 0, 0, 0                                                                    \
+    }
+
+/* Where a daemon on this host listens by default: $TERSE_ENDPOINT when set, else ipc:///run/terse/tersed.sock for root
+ * and wherever that socket exists, else ipc://$XDG_RUNTIME_DIR/terse/tersed.sock. Valid until this thread's next call.
+ */
+TERSE_API const char *terse_default_endpoint(void);
+
+/* Connects and waits until the daemon has answered once. `options` may be NULL: all defaults.
+ * UNAVAILABLE when nothing answers in connect_timeout_ms, INVALID_ARGUMENT for an endpoint that cannot be. */
+TERSE_API terse_status terse_client_open(const terse_client_options *options, terse_client **ret_client);
+/* Ends the connection; unanswered requests are forgotten. Replies that were taken stay valid. */
+TERSE_API void terse_client_close(terse_client *client);
+
+/* --- requests --------------------------------------------------------------------------------------------- */
+
+/* A request for `model` (copied), all outputs, no deadline, priority 0. NULL when memory is out or the name is empty or
+ * longer than 1024 bytes. It may be submitted any number of times, also while an earlier submission is outstanding. */
+TERSE_API terse_request *terse_request_new(const char *model);
+TERSE_API void terse_request_free(terse_request *request);
+
+/* Adds an input tensor: row-major, `rank` (0..8) sizes in `dims`, dense little-endian elements at `data`, which are
+ * copied before this returns. Naming an input again replaces it. The first dimension counts rows: 1 to the model's
+ * max_batch of them may travel in one request, and they are answered together. */
+TERSE_API terse_status terse_request_add_input(terse_request *request, const char *name, terse_dtype dtype, int rank,
+                                               const int64_t *dims, const void *data);
+/* Asks for this output only (and for those named by further calls, in that order). */
+TERSE_API terse_status terse_request_add_output(terse_request *request, const char *name);
+/* The version of the model ["1" or whatever is served]; NULL for any. */
+TERSE_API terse_status terse_request_set_version(terse_request *request, const char *version);
+/* Time from submission to answer, in microseconds; 0 for none. When it is over the request is completed with
+ * DEADLINE_EXCEEDED, by the daemon as soon as it knows that it cannot be in time. */
+TERSE_API void terse_request_set_timeout(terse_request *request, uint64_t timeout_us);
+/* 0 (first come, first served) to 9 (most urgent); more is taken as 9. */
+TERSE_API void terse_request_set_priority(terse_request *request, unsigned priority);
+
+/* Submits and waits for the answer: OK with a reply to free, or the status of whatever went wrong. */
+TERSE_API terse_status terse_client_infer(terse_client *client, const terse_request *request, terse_reply **ret_reply);
+
+/* --- many requests at once -------------------------------------------------------------------------------- */
+
+/* Sends a request and returns at once. *ret_id (may be NULL) names it on this client: never 0, never used again.
+ * `request` may be changed or freed afterwards. RESOURCE_EXHAUSTED when max_outstanding are unanswered. */
+TERSE_API terse_status terse_client_submit(terse_client *client, const terse_request *request, uint64_t *ret_id);
+/* Gives the next completed request, whichever it is, waiting at most timeout_ms (0: not at all, -1: for ever).
+ * OK with *ret_reply NULL: nothing was completed in that time. How the request ended is terse_reply_status's to say:
+ * a request that failed is a reply too. UNAVAILABLE when nothing is outstanding and the wait would be for ever. */
+TERSE_API terse_status terse_client_poll(terse_client *client, int timeout_ms, terse_reply **ret_reply);
+/* The same for one request. NOT_FOUND when `id` is not outstanding here or its reply has been taken already. */
+TERSE_API terse_status terse_client_wait(terse_client *client, uint64_t id, int timeout_ms, terse_reply **ret_reply);
+/* Asks the daemon to drop a request. It is still completed: CANCELLED, or with its answer when that was quicker. */
+TERSE_API terse_status terse_client_cancel(terse_client *client, uint64_t id);
+/* How many requests are unanswered or answered and not yet taken. */
+TERSE_API size_t terse_client_outstanding(const terse_client *client);
+
+/* A descriptor for poll, epoll or select of your own event loop: readable whenever terse_client_poll(client, 0, ...)
+ * has something to do; call that until it gives NULL. It stays the client's; never read from it or close it. -1 (and
+ * terse_last_error) when the system gives no descriptor. */
+TERSE_API int terse_client_fd(terse_client *client);
+
+/* --- replies ---------------------------------------------------------------------------------------------- */
+
+TERSE_API void terse_reply_free(terse_reply *reply);
+TERSE_API uint64_t terse_reply_id(const terse_reply *reply);
+TERSE_API terse_status terse_reply_status(const terse_reply *reply);
+/* One line when the status is not OK, else "". */
+TERSE_API const char *terse_reply_error(const terse_reply *reply);
+/* The model's version that answered, "" when unknown. */
+TERSE_API const char *terse_reply_version(const terse_reply *reply);
+/* Outputs: 0 when the status is not OK. */
+TERSE_API int terse_reply_n_outputs(const terse_reply *reply);
+/* The index of an output by name, -1 when there is none. */
+TERSE_API int terse_reply_find(const terse_reply *reply, const char *name);
+/* Of output `index`; NULL, TERSE_DTYPE_NONE and -1 when it is out of range. terse_reply_shape returns the rank. */
+TERSE_API const char *terse_reply_name(const terse_reply *reply, int index);
+TERSE_API terse_dtype terse_reply_dtype(const terse_reply *reply, int index);
+TERSE_API int terse_reply_shape(const terse_reply *reply, int index, const int64_t **ret_dims);
+/* Dense, row-major, aligned to 16 bytes; *ret_bytes (may be NULL) is their number. Valid until terse_reply_free. */
+TERSE_API const void *terse_reply_data(const terse_reply *reply, int index, size_t *ret_bytes);
+/* What the daemon measured: microseconds in the queue and in the engine, and rows in the batch. Each may be NULL. */
+TERSE_API void terse_reply_timing(const terse_reply *reply, uint64_t *ret_queue_us, uint64_t *ret_compute_us,
+                                  uint32_t *ret_batch);
+
+/* --- about the daemon ------------------------------------------------------------------------------------- */
+
+/* OK when every model (or `model`, when not NULL) has a warmed worker; UNAVAILABLE while not; NOT_FOUND. */
+TERSE_API terse_status terse_client_ready(terse_client *client, const char *model, int timeout_ms);
+
+/* The models served. Name, version and state ("READY", "LOADING" ...) of number `index`, NULL when out of range. */
+typedef struct terse_models terse_models;
+TERSE_API terse_status terse_client_models(terse_client *client, int timeout_ms, terse_models **ret_models);
+TERSE_API void terse_models_free(terse_models *models);
+TERSE_API int terse_models_count(const terse_models *models);
+TERSE_API const char *terse_models_name(const terse_models *models, int index);
+TERSE_API const char *terse_models_version(const terse_models *models, int index);
+TERSE_API const char *terse_models_state(const terse_models *models, int index);
+
+/* What a model takes and gives. */
+typedef struct terse_signature terse_signature;
+TERSE_API terse_status terse_client_metadata(terse_client *client, const char *model, int timeout_ms,
+                                             terse_signature **ret_signature);
+TERSE_API void terse_signature_free(terse_signature *signature);
+/* Whether requests are grouped into batches, and how many rows one request may have. */
+TERSE_API int terse_signature_batchable(const terse_signature *signature);
+TERSE_API unsigned terse_signature_max_batch(const terse_signature *signature);
+/* Ports: inputs when `output` is 0, else outputs. Name NULL, type NONE and rank -1 when index is out of range.
+ * A size of -1 is free; terse_signature_symbol has its name ("batch"), NULL for a fixed one. */
+TERSE_API int terse_signature_count(const terse_signature *signature, int output);
+TERSE_API const char *terse_signature_name(const terse_signature *signature, int output, int index);
+TERSE_API terse_dtype terse_signature_dtype(const terse_signature *signature, int output, int index);
+TERSE_API int terse_signature_shape(const terse_signature *signature, int output, int index, const int64_t **ret_dims);
+TERSE_API const char *terse_signature_symbol(const terse_signature *signature, int output, int index, int axis);
+
+/* Counters and histograms of the daemon: the msgpack map as it came ("models", "workers" ...; see terse-protocol).
+ * Free it with terse_stats_free. */
+typedef struct terse_stats terse_stats;
+TERSE_API terse_status terse_client_stats(terse_client *client, int timeout_ms, terse_stats **ret_stats);
+TERSE_API const void *terse_stats_msgpack(const terse_stats *stats, size_t *ret_bytes);
+TERSE_API void terse_stats_free(terse_stats *stats);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
