@@ -1,0 +1,27 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Builds the kernel tests for AArch64, static, and runs them under qemu-user: the NEON tier against the scalar one.
+# Prints TAP; skips when the cross compiler or the emulator is missing (gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+# qemu-user). On an AArch64 machine the ordinary kernel tests cover the tier.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+out=build/arm
+echo 1..3
+n=0
+for name in products windows vectors; do
+    n=$((n + 1))
+    if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
+        echo "ok $n - neon_$name # SKIP needs aarch64-linux-gnu-gcc and qemu-aarch64"
+        continue
+    fi
+    mkdir -p $out
+    if aarch64-linux-gnu-gcc -std=c17 -D_GNU_SOURCE -I. -O2 -static -Wall -Wextra -Wshadow -Wconversion -Werror \
+        -ffp-contract=off -fno-math-errno common/status.c common/kernels/dispatch.c common/kernels/ref/*.c \
+        common/kernels/arm/*.c tests/kernels/test_$name.c -lm -o $out/test_$name >&2 &&
+        qemu-aarch64 $out/test_$name >$out/$name.tap; then
+        echo "ok $n - neon_$name"
+    else
+        sed 's/^/# /' $out/$name.tap 2>/dev/null
+        echo "not ok $n - neon_$name"
+    fi
+done
