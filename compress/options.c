@@ -56,6 +56,14 @@ static int set_json(terse_options *options, const char *argument, terse_error *e
     return TERSE_OK;
 }
 
+static int set_quiet(terse_options *options, const char *argument, terse_error *error)
+{
+    (void)argument;
+    (void)error;
+    options->quiet = true;
+    return TERSE_OK;
+}
+
 static int set_plain(terse_options *options, const char *argument, terse_error *error)
 {
     (void)argument;
@@ -83,6 +91,7 @@ const terse_option terse_options_table[] = {
      set_validate},
     {"--name", 0, "NAME", "the model's name (default: the input's file name without its ending)", false, set_name},
     {"--json", 0, NULL, "print one JSON object as the last line", false, set_json},
+    {"--quiet", 'q', NULL, "print no report and no warnings", false, set_quiet},
     {"--plain", 0, NULL, "import only: no pass changes the graph", true, set_plain},
     {"--help", 'h', NULL, "print this", false, set_help},
 };

@@ -14,7 +14,7 @@ typedef struct terse_options {
     const char *name;     /* NULL: from the input's file name */
     const char *validate; /* NULL: not asked for */
     double low_rank;      /* 0: not asked for */
-    bool json, plain, help;
+    bool json, quiet, plain, help;
 } terse_options;
 
 typedef struct terse_option {
