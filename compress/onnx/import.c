@@ -28,6 +28,24 @@ static void hash_file(const void *bytes, size_t size, terse_onnx_report *report)
         snprintf(report->source_sha256 + 2 * i, 3, "%02x", digest[i]);
 }
 
+/* Folding lets more shapes be inferred, shapes let more be folded and removed. */
+static int simplify(terse_graph *graph, terse_onnx_report *report, terse_error *error)
+{
+    enum { MAX_ROUNDS = 4 };
+    bool changed = true;
+    int status = TERSE_OK;
+    for (int round = 0; round < MAX_ROUNDS && changed && status == TERSE_OK; round++) {
+        const int n_nodes = graph->n_nodes;
+        status = terse_onnx_infer(graph, report, error);
+        if (status == TERSE_OK)
+            status = terse_onnx_fold(graph, NULL, error);
+        if (status == TERSE_OK)
+            status = terse_onnx_clean(graph, error);
+        changed = graph->n_nodes != n_nodes;
+    }
+    return status == TERSE_OK && changed ? terse_onnx_infer(graph, report, error) : status;
+}
+
 /* Build, then everything that needs the whole graph. */
 static int import_model(terse_onnx_builder *builder, terse_error *error)
 {
@@ -39,6 +57,10 @@ static int import_model(terse_onnx_builder *builder, terse_error *error)
         status = terse_graph_sort(graph, error);
     if (status == TERSE_OK)
         status = terse_onnx_clean(graph, error);
+    if (status == TERSE_OK)
+        status = terse_onnx_line_up(graph, builder->report, error);
+    if (status == TERSE_OK)
+        status = simplify(graph, builder->report, error);
     if (status == TERSE_OK)
         status = terse_onnx_signature_check(builder, error);
     if (status == TERSE_OK)
@@ -82,9 +104,7 @@ int terse_onnx_import(const char *path, terse_graph **ret_graph, terse_onnx_repo
         return status;
     const char *slash = strrchr(path, '/');
     TERSE_AUTO(terse_freep)
-    char *directory = !slash          ? strdup(".")
-                      : slash == path ? strdup("/")
-                                      : strndup(path, (size_t)(slash - path));
+    char *directory = !slash ? strdup(".") : slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
     status = directory ? terse_onnx_import_bytes(bytes, size, directory, ret_graph, report, error)
                        : terse_onnx_no_memory(error);
     if (bytes)

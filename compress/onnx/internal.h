@@ -138,13 +138,45 @@ int terse_onnx_constant_ints(const terse_graph *graph, int value, int64_t *ret_v
  * ranks are known. */
 #define TERSE_ONNX_BROADCAST_AXIS "broadcast_axis"
 
-/* ---- clean.c, infer.c, fold.c, signature.c, batchable.c ---- */
+/* ---- clean.c, line_up.c, signature.c ---- */
 
 int terse_onnx_clean(terse_graph *graph, terse_error *error);
-int terse_onnx_line_up(terse_graph *graph, terse_error *error); /* resolves TERSE_ONNX_BROADCAST_AXIS */
+/* Resolves TERSE_ONNX_BROADCAST_AXIS once ranks can be inferred. */
+int terse_onnx_line_up(terse_graph *graph, terse_onnx_report *report, terse_error *error);
 int terse_onnx_signature_inputs(terse_onnx_builder *builder, terse_error *error);
 int terse_onnx_signature_outputs(terse_onnx_builder *builder, terse_error *error);
 /* Compares what the file says of the outputs with what was inferred, and states what could not be inferred. */
 int terse_onnx_signature_check(terse_onnx_builder *builder, terse_error *error);
+
+/* ---- probe.c: the shapes of all values for a few choices of the symbols ---- */
+
+enum { TERSE_ONNX_BINDINGS = 5 };
+
+/* Bindings 0, 1, 2 differ in `batch` only, 3 and 4 in everything. No two symbols agree in all of them. A graph without
+ * symbols has one binding. */
+typedef struct terse_onnx_probe {
+    const terse_graph *graph;
+    int n_bindings;
+    int batch;           /* the symbol at axis 0 of the first input, -1 when that is fixed */
+    int64_t *bound;      /* [binding][symbol], -1 where no input has that symbol */
+    terse_tensor *views; /* [binding][value]: dtype NONE where unknown; data where a shape depends on it */
+    terse_arena *arenas[TERSE_ONNX_BINDINGS];
+    int n_failed;      /* nodes that no shape could be found for, over all bindings */
+    terse_error first; /* why, the first of them */
+} terse_onnx_probe;
+
+/* Operators that do not take what they are given are noted in `report` (may be NULL). A graph whose nodes do not fit
+ * together fails when nothing is symbolic; with symbols that is n_failed > 0, since another choice might fit. */
+int terse_onnx_probe_run(const terse_graph *graph, terse_onnx_report *report, terse_onnx_probe *ret_probe,
+                         terse_error *error);
+void terse_onnx_probe_done(terse_onnx_probe *probe);
+static inline const terse_tensor *terse_onnx_probe_view(const terse_onnx_probe *probe, int binding, int value)
+{
+    return &probe->views[(size_t)binding * (size_t)probe->graph->n_values + (size_t)value];
+}
+static inline int64_t terse_onnx_probe_symbol(const terse_onnx_probe *probe, int binding, int symbol)
+{
+    return probe->bound[(size_t)binding * (size_t)probe->graph->n_symbols + (size_t)symbol];
+}
 
 #endif
