@@ -86,8 +86,13 @@ static bool copies_rows(const terse_engine *engine, const terse_plan *plan, int 
     return whole && axis_splits(whole, terse_alias_axis(node, whole->rank));
 }
 
+/* A value with very many readers stays dense: the walk would be repeated for each of them. */
+enum { MAX_READERS = 256 };
+
 static bool readers_take_strides(const terse_engine *engine, const terse_plan *plan, int value)
 {
+    if (engine->use_start[value + 1] - engine->use_start[value] > MAX_READERS)
+        return false;
     for (int i = engine->use_start[value]; i < engine->use_start[value + 1]; i++) {
         const int n = engine->uses[i];
         if (engine->work.state[n] != TERSE_NODE_KNOWN && !(engine->impls[n]->flags & TERSE_OP_STRIDED_INPUTS) &&
