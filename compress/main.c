@@ -1,8 +1,263 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdio.h>
+/* The program terse-compress, which `terse compress` executes: import, passes, low rank, validation, file, report. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-int main(void)
+#include "common/model.h"
+#include "compress/onnx/import.h"
+#include "compress/options.h"
+#include "compress/passes/passes.h"
+#include "compress/report.h"
+
+/* Everything that one run makes. */
+typedef struct job {
+    terse_options options;
+    terse_onnx_report source;
+    terse_graph *imported;   /* as the importer gave it */
+    terse_graph *exact;      /* after the passes, without compression: only made for --validate */
+    terse_graph *compressed; /* what is written */
+    terse_report report;
+    char name[256];
+    char command[512];
+    bool progress;
+} job;
+
+static void job_done(job *j)
 {
-    fprintf(stderr, "not built yet\n");
-    return 1;
+    terse_graph_free(j->exact);
+    terse_graph_free(j->compressed);
+    terse_graph_free(j->imported);
+    terse_onnx_report_done(&j->source);
+    terse_report_done(&j->report);
+}
+
+static void progress(const job *j, const char *text)
+{
+    if (j->progress)
+        fprintf(stderr, "\r\033[K%.70s", text);
+}
+
+static void layer_progress(void *context, int layer, int n_layers, const char *name)
+{
+    char text[160];
+    snprintf(text, sizeof text, "factoring layer %d of %d: %s", layer, n_layers, name);
+    progress(context, text);
+}
+
+/* The file name without directory and ending; what a model name may not have becomes '_'. */
+static void name_from_path(const char *path, char *name, size_t size)
+{
+    const char *slash = strrchr(path, '/');
+    snprintf(name, size, "%.128s", slash ? slash + 1 : path);
+    char *dot = strrchr(name, '.');
+    if (dot && dot != name)
+        *dot = 0;
+    for (char *c = name; *c; c++)
+        if ((unsigned char)*c <= ' ' || *c == 127)
+            *c = '_';
+    if (!*name)
+        snprintf(name, size, "model");
+}
+
+/* What decides about the bytes of the file, so that equal input and options give equal files wherever they are put. */
+static void write_command(job *j)
+{
+    const terse_options *o = &j->options;
+    const char *slash = strrchr(o->input, '/');
+    int at = snprintf(j->command, sizeof j->command, "terse compress %.200s", slash ? slash + 1 : o->input);
+    if (o->low_rank > 0)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --low-rank %.17g", o->low_rank);
+    if (o->validate)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --validate");
+    if (o->plain)
+        snprintf(j->command + at, sizeof j->command - (size_t)at, " --plain");
+}
+
+static int import(job *j, terse_error *error)
+{
+    progress(j, "importing");
+    const int status = terse_onnx_import(j->options.input, &j->imported, &j->source, error);
+    if (status != TERSE_OK)
+        return status;
+    j->report.bytes_before = j->source.file_bytes;
+    j->report.n_nodes_before = j->imported->n_nodes;
+    return TERSE_OK;
+}
+
+/* A copy of the imported graph through all passes; `energy` 0 compresses nothing. */
+static int transform(job *j, double energy, terse_graph **ret_graph, terse_low_rank_report *ret_layers,
+                     terse_error *error)
+{
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = NULL;
+    int status = terse_edit_clone(j->imported, &graph, error);
+    if (status == TERSE_OK && !j->options.plain) {
+        progress(j, "transforming");
+        status = terse_passes_run(graph, TERSE_PASSES_PREPARE, error);
+        if (status == TERSE_OK)
+            status = terse_low_rank_run(graph, energy, layer_progress, j, ret_layers, error);
+        if (status == TERSE_OK)
+            status = terse_passes_run(graph, TERSE_PASSES_FINISH, error);
+    }
+    if (status == TERSE_OK)
+        *ret_graph = TERSE_TAKE(graph);
+    return status;
+}
+
+static int validate(job *j, terse_error *error)
+{
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    terse_low_rank_report ignored = {0};
+    int status = terse_npz_read(j->options.validate, &data, error);
+    if (status == TERSE_OK)
+        status = transform(j, 0, &j->exact, &ignored, error);
+    terse_low_rank_report_done(&ignored);
+    if (status != TERSE_OK)
+        return status;
+    progress(j, "validating");
+    status = terse_validate_run(j->imported, j->exact, j->compressed, data, &j->report.validation, error);
+    if (status != TERSE_OK)
+        return terse_error_prefix(error, "'%s'", j->options.validate);
+    j->report.validated = true;
+    return TERSE_OK;
+}
+
+static void measure_cost(job *j)
+{
+    terse_report *r = &j->report;
+    size_t arena_bytes, ignored;
+    if (terse_validate_cost(j->imported, &r->macs_before, &ignored, NULL) != TERSE_OK ||
+        terse_validate_cost(j->compressed, &r->macs_after, &arena_bytes, NULL) != TERSE_OK)
+        r->macs_before = r->macs_after = r->arena_bytes = -1; /* one sample with symbols of 1 is nothing it can run */
+    else
+        r->arena_bytes = (int64_t)arena_bytes;
+}
+
+/* Where -o names an open descriptor of ours, its number; -1 otherwise. */
+static int descriptor_of(const char *path)
+{
+    static const char *const forms[] = {"/dev/fd/", "/proc/self/fd/"};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        const size_t length = strlen(forms[i]);
+        if (strncmp(path, forms[i], length) != 0)
+            continue;
+        char *end;
+        const long number = strtol(path + length, &end, 10);
+        if (end != path + length && !*end && number >= 0 && number < 1 << 20)
+            return (int)number;
+    }
+    return -1;
+}
+
+/* The size of the file that the model makes, by writing it to memory. */
+static int measure_bytes(job *j, const terse_model *about, terse_error *error)
+{
+    TERSE_AUTO(terse_close_fdp) int fd = memfd_create("terse-compress", MFD_CLOEXEC);
+    struct stat st;
+    if (fd < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot create memory for the model");
+    const int status = terse_model_write_fd(fd, j->compressed, about, error);
+    if (status != TERSE_OK)
+        return status;
+    if (fstat(fd, &st) < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot measure the model");
+    j->report.bytes_after = (uint64_t)st.st_size;
+    return TERSE_OK;
+}
+
+/* Packs the report twice: its size is the same, so the first round tells how large the file will be. */
+static int write_model(job *j, terse_error *error)
+{
+    progress(j, "writing");
+    terse_model about = {
+        .tool = "terse " TERSE_VERSION, .source_sha256 = j->source.source_sha256, .command = j->command};
+    const int fd = descriptor_of(j->options.output);
+    int status = TERSE_OK;
+    for (int round = 0; round < 2 && status == TERSE_OK; round++) {
+        msgpack_sbuffer packed;
+        msgpack_sbuffer_init(&packed);
+        status = terse_report_pack(&j->report, &packed, error);
+        about.report = packed.data;
+        about.report_bytes = packed.size;
+        if (status == TERSE_OK && round == 0)
+            status = measure_bytes(j, &about, error);
+        else if (status == TERSE_OK)
+            status = fd >= 0 ? terse_model_write_fd(fd, j->compressed, &about, error)
+                             : terse_model_write(j->options.output, j->compressed, &about, error);
+        msgpack_sbuffer_destroy(&packed);
+    }
+    return status;
+}
+
+static int run(job *j, terse_error *error)
+{
+    int status = import(j, error);
+    if (status != TERSE_OK)
+        return status;
+    if (j->options.name)
+        snprintf(j->name, sizeof j->name, "%s", j->options.name);
+    else
+        name_from_path(j->options.input, j->name, sizeof j->name);
+    write_command(j);
+    j->imported->name = j->name;
+    status = transform(j, j->options.low_rank, &j->compressed, &j->report.layers, error);
+    if (status == TERSE_OK && j->options.validate)
+        status = validate(j, error);
+    if (status != TERSE_OK)
+        return status;
+    measure_cost(j);
+    j->report.input = j->options.input;
+    j->report.output = j->options.output;
+    j->report.name = j->name;
+    j->report.low_rank = j->options.low_rank;
+    j->report.n_nodes_after = j->compressed->n_nodes;
+    return write_model(j, error);
+}
+
+/* One line each for what is not supported, then the one that sums it up. */
+static void print_failure(const job *j, const char *command, const terse_error *error)
+{
+    for (int i = 0; i < j->source.unsupported.n; i++)
+        fprintf(stderr, "terse %s: %s\n", command, j->source.unsupported.lines[i]);
+    fprintf(stderr, "terse %s: %s\n", command, error->message);
+}
+
+int main(int argc, char **argv)
+{
+    job j = {0};
+    terse_error error = {0};
+    /* `terse` hands over its own words: "compress" or, for an .onnx file, "inspect" */
+    const char *command = argc > 0 && strcmp(argv[0], "inspect") == 0 ? "inspect" : "compress";
+    if (terse_options_parse(argc, argv, &j.options, &error) != TERSE_OK) {
+        fprintf(stderr, "terse %s: %s (terse compress --help)\n", command, error.message);
+        return 2;
+    }
+    if (j.options.help) {
+        terse_options_help(stdout);
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
+    j.progress = isatty(STDERR_FILENO) == 1 && !j.options.quiet;
+    const int status = run(&j, &error);
+    progress(&j, "");
+    if (status != TERSE_OK) {
+        print_failure(&j, command, &error);
+        job_done(&j);
+        return 1;
+    }
+    for (int i = 0; i < j.source.warnings.n && !j.options.quiet; i++)
+        fprintf(stderr, "terse %s: warning: %s\n", command, j.source.warnings.lines[i]);
+    if (!j.options.quiet)
+        terse_report_print(&j.report, stdout);
+    if (j.options.json)
+        terse_report_json(&j.report, stdout);
+    job_done(&j);
+    if (fflush(stdout) != 0) {
+        fprintf(stderr, "terse compress: cannot write the report: %s\n", strerror(errno));
+        return 1;
+    }
+    return 0;
 }
