@@ -57,9 +57,30 @@ int terse_cli_usage_error(const char *name, const char *format, ...) __attribute
 /* Path of a helper program (terse-compress): beside `terse` itself, else in ../lib/terse. false when there is none. */
 bool terse_cli_helper(const char *program, char *ret_path, unsigned long size);
 
+/* --- what infer, status and bench share (remote.c) --- */
+
+#include "client/terse.h"
+#include "common/tensor.h"
+
+/* The thread's last libterse failure as "terse NAME: ...". */
+int terse_cli_fail_client(const char *name);
+/* Opens a client; NULL after telling why (exit code TERSE_CLI_FAILED). */
+terse_client *terse_cli_connect(const char *name, const char *endpoint, uint64_t connect_ms);
+/* 64-byte aligned tensors for every input of a signature: rows along axis 0 where it is free, other free sizes from
+ * dims ("NAME=SIZE"), else 1. Random: floats in [-1, 1), integers 0 or 1. The caller frees each data. */
+int terse_cli_random_inputs(const terse_signature *signature, uint64_t rows, const terse_cli_texts *dims, uint64_t seed,
+                            terse_tensor *ret_inputs, terse_error *error);
+/* Shared with `terse run`: fills a tensor's bytes; parses "NAME=SIZE" against a symbol. */
+void terse_cli_fill_random(terse_tensor *tensor, uint64_t *state);
+int terse_cli_dim_of(const terse_cli_texts *dims, const char *symbol, int64_t fallback, int64_t *ret_size,
+                     terse_error *error);
+
 /* The subcommands: argv[0] is the subcommand's name. */
 int terse_cli_compress(int argc, char **argv);
 int terse_cli_inspect(int argc, char **argv);
 int terse_cli_run(int argc, char **argv);
+int terse_cli_infer(int argc, char **argv);
+int terse_cli_status(int argc, char **argv);
+int terse_cli_bench(int argc, char **argv);
 
 #endif

@@ -12,11 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/cli/msgpack_json.h"
 #include "common/bytes.h"
 #include "common/graph/engine.h"
 #include "common/json.h"
 #include "common/model.h"
-#include "common/pack.h"
 
 /* What a row of the node table says beyond the node: bytes of its constants, and, at size 1 of every free dimension,
  * what the engine would do. macs is -1 when no plan can be made at that size. */
@@ -161,63 +161,6 @@ static void json_node(terse_json *json, const terse_graph *graph, const terse_no
     terse_json_end(json);
 }
 
-static void json_object(terse_json *json, const char *key, const msgpack_object *object)
-{
-    switch (object->type) {
-    case MSGPACK_OBJECT_BOOLEAN:
-        terse_json_bool(json, key, object->via.boolean);
-        break;
-    case MSGPACK_OBJECT_POSITIVE_INTEGER:
-        terse_json_uint(json, key, object->via.u64);
-        break;
-    case MSGPACK_OBJECT_NEGATIVE_INTEGER:
-        terse_json_int(json, key, object->via.i64);
-        break;
-    case MSGPACK_OBJECT_FLOAT32:
-    case MSGPACK_OBJECT_FLOAT64:
-        terse_json_double(json, key, object->via.f64);
-        break;
-    case MSGPACK_OBJECT_STR:
-        terse_json_text_n(json, key, object->via.str.ptr, object->via.str.size);
-        break;
-    case MSGPACK_OBJECT_ARRAY:
-        terse_json_array(json, key);
-        for (uint32_t i = 0; i < object->via.array.size; i++)
-            json_object(json, NULL, &object->via.array.ptr[i]);
-        terse_json_end(json);
-        break;
-    case MSGPACK_OBJECT_MAP:
-        terse_json_object(json, key);
-        for (uint32_t i = 0; i < object->via.map.size; i++) {
-            const msgpack_object *name = &object->via.map.ptr[i].key;
-            char text[256] = "?";
-            if (name->type == MSGPACK_OBJECT_STR)
-                snprintf(text, sizeof text, "%.*s", (int)name->via.str.size, name->via.str.ptr);
-            json_object(json, text, &object->via.map.ptr[i].val);
-        }
-        terse_json_end(json);
-        break;
-    default:
-        terse_json_null(json, key);
-    }
-}
-
-/* The report as the compressor left it; a report that is no msgpack is shown as null. */
-static void json_report(terse_json *json, const terse_model *model)
-{
-    msgpack_zone zone;
-    msgpack_object report;
-    if (!model->report || !msgpack_zone_init(&zone, 8192)) {
-        terse_json_null(json, "report");
-        return;
-    }
-    if (terse_pack_unpack(model->report, model->report_bytes, 1 << 20, &zone, &report, NULL) == TERSE_OK)
-        json_object(json, "report", &report);
-    else
-        terse_json_null(json, "report");
-    msgpack_zone_destroy(&zone);
-}
-
 static void print_json(const terse_model *model, const char *path, uint64_t file_bytes, bool verified)
 {
     const terse_graph *graph = model->graph;
@@ -253,7 +196,7 @@ static void print_json(const terse_model *model, const char *path, uint64_t file
     for (int i = 0; i < graph->n_values; i++)
         json_value(&json, graph, &graph->values[i]);
     terse_json_end(&json);
-    json_report(&json, model);
+    terse_msgpack_json_bytes(&json, "report", model->report, model->report_bytes);
     terse_json_end(&json);
     putchar('\n');
 }

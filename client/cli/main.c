@@ -13,6 +13,9 @@ static const struct {
     {"compress", terse_cli_compress, "turn an ONNX file into a .terse file"},
     {"inspect", terse_cli_inspect, "show what is in a .terse or .onnx file"},
     {"run", terse_cli_run, "run a .terse file without a daemon, or time it"},
+    {"infer", terse_cli_infer, "send inputs to a daemon and store what comes back"},
+    {"status", terse_cli_status, "show a daemon's models, workers and counters"},
+    {"bench", terse_cli_bench, "measure a daemon's latency and throughput"},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

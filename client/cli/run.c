@@ -91,44 +91,21 @@ static int bind_symbols(const run *r, int64_t *sizes, terse_error *error)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "--batch %" PRIu64 ": no input of the model has a free first dimension", r->batch);
     for (int k = 0; k < r->dims.n; k++) {
-        const char *text = r->dims.texts[k], *equals = strchr(text, '=');
-        char *end = NULL;
-        const long long size = equals ? strtoll(equals + 1, &end, 10) : -1;
-        int symbol = -1;
-        for (int s = 0; equals && s < graph->n_symbols; s++)
-            if (strlen(graph->symbols[s]) == (size_t)(equals - text) &&
-                memcmp(graph->symbols[s], text, (size_t)(equals - text)) == 0)
-                symbol = s;
-        if (!equals || end == equals + 1 || *end || size < 0)
-            return terse_fail(error, TERSE_INVALID_ARGUMENT, "--dim %s: NAME=SIZE is wanted, SIZE at least 0", text);
-        if (symbol < 0)
-            return terse_fail(error, TERSE_INVALID_ARGUMENT, "--dim %s: the model has no dimension of that name", text);
-        sizes[symbol] = size;
+        const size_t length = strcspn(r->dims.texts[k], "=");
+        bool known = false;
+        for (int s = 0; s < graph->n_symbols; s++)
+            known = known ||
+                    (strlen(graph->symbols[s]) == length && memcmp(graph->symbols[s], r->dims.texts[k], length) == 0);
+        if (!known)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT, "--dim %s: the model has no dimension of that name",
+                              r->dims.texts[k]);
+    }
+    for (int s = 0; s < graph->n_symbols; s++) {
+        const int status = terse_cli_dim_of(&r->dims, graph->symbols[s], sizes[s], &sizes[s], error);
+        if (status)
+            return status;
     }
     return TERSE_OK;
-}
-
-static uint64_t next_random(uint64_t *state) /* Steele et al. 2014, SplitMix64 */
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-/* Floats in [-1, 1), integers and booleans 0 or 1. */
-static void fill(terse_tensor *tensor, uint64_t *state)
-{
-    const int64_t n = terse_tensor_count(tensor);
-    const size_t size = terse_dtype_size(tensor->dtype);
-    memset(tensor->data, 0, (size_t)n * size);
-    for (int64_t i = 0; i < n; i++) {
-        const uint64_t bits = next_random(state);
-        if (tensor->dtype == TERSE_FP32)
-            ((float *)tensor->data)[i] = (float)(int64_t)(bits >> 40) / (float)(1 << 23) - 1.0f;
-        else
-            ((uint8_t *)tensor->data)[(size_t)i * size] = bits & 1; /* little endian */
-    }
 }
 
 static int make_inputs(run *r, terse_error *error)
@@ -150,7 +127,7 @@ static int make_inputs(run *r, terse_error *error)
                                          value->dtype, value->rank, dims);
         if (!r->inputs[i].data)
             return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for input '%s'", value->name);
-        fill(&r->inputs[i], &state);
+        terse_cli_fill_random(&r->inputs[i], &state);
     }
     return TERSE_OK;
 }

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* terse bench: a daemon's latency and throughput.
+ *
+ * Closed loop (--concurrency C): C requests are always outstanding; a latency counts from the submission. Open loop
+ * (--rate R): requests are due at Poisson moments whatever the daemon does, and a latency counts from the moment at
+ * which its request was due, so that a stall is charged to all requests that it delayed (no coordinated omission). */
+#include "client/cli/cli.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/bytes.h"
+#include "common/json.h"
+#include "common/npz.h"
+
+enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 17 };
+
+typedef struct bench {
+    const char *model, *endpoint, *input;
+    bool json, verify;
+    uint64_t concurrency, rows, requests, timeout_ms, seed, connect_ms;
+    double rate, seconds, warmup;
+    terse_cli_texts dims;
+    terse_client *client;
+    terse_signature *signature;
+    terse_npz *npz;
+    terse_tensor inputs[MAX_IO]; /* random ones, ours to free */
+    terse_request *request;
+    terse_reply *reference; /* --verify: the first answer */
+
+    uint64_t *due_ns; /* by id modulo RING */
+    uint64_t measure_from_ns, end_ns;
+    uint64_t *latencies; /* of measured requests that were answered OK */
+    size_t n_latencies, capacity;
+    uint64_t sent, ok, errors[N_STATUS], mismatches, batches; /* batches: sum over replies of their batch's rows */
+    double elapsed;
+    uint64_t first_ns, last_ns; /* of measured completions */
+} bench;
+
+static int prepare_request(bench *b, terse_error *error)
+{
+    int status = TERSE_OK;
+    if (b->input)
+        status = terse_npz_read(b->input, &b->npz, error);
+    else
+        status = terse_cli_random_inputs(b->signature, b->rows, &b->dims, b->seed, b->inputs, error);
+    if (status)
+        return status;
+    b->request = terse_request_new(b->model);
+    terse_status added = b->request ? TERSE_OK : TERSE_INTERNAL;
+    const int n = b->npz ? b->npz->n : terse_signature_count(b->signature, 0);
+    for (int i = 0; !added && i < n; i++) {
+        const terse_tensor *tensor = b->npz ? &b->npz->tensors[i] : &b->inputs[i];
+        const char *name = b->npz && *b->npz->names[i] ? b->npz->names[i] : terse_signature_name(b->signature, 0, i);
+        added = terse_request_add_input(b->request, name ? name : "", tensor->dtype, tensor->rank, tensor->dims,
+                                        tensor->data);
+    }
+    if (added)
+        return terse_fail(error, added, "%s", terse_last_error());
+    terse_request_set_timeout(b->request, b->timeout_ms * 1000);
+    return TERSE_OK;
+}
+
+static bool same_outputs(const terse_reply *a, const terse_reply *b)
+{
+    if (terse_reply_n_outputs(a) != terse_reply_n_outputs(b))
+        return false;
+    for (int i = 0; i < terse_reply_n_outputs(a); i++) {
+        size_t size_a = 0, size_b = 0;
+        const void *data_a = terse_reply_data(a, i, &size_a), *data_b = terse_reply_data(b, i, &size_b);
+        if (size_a != size_b || memcmp(data_a, data_b, size_a) != 0)
+            return false;
+    }
+    return true;
+}
+
+static bool record(bench *b, uint64_t latency)
+{
+    if (b->n_latencies == b->capacity) {
+        const size_t capacity = b->capacity ? b->capacity * 2 : 1 << 16;
+        uint64_t *more = realloc(b->latencies, capacity * sizeof *more);
+        if (!more)
+            return false;
+        b->latencies = more;
+        b->capacity = capacity;
+    }
+    b->latencies[b->n_latencies++] = latency;
+    return true;
+}
+
+static bool take_reply(bench *b, terse_reply *reply)
+{
+    const uint64_t now = terse_now_ns(), due = b->due_ns[terse_reply_id(reply) % RING];
+    const terse_status status = terse_reply_status(reply);
+    bool kept = false, room = true;
+    if (status == TERSE_OK && b->verify) {
+        if (!b->reference) {
+            b->reference = reply;
+            kept = true;
+        } else if (!same_outputs(b->reference, reply)) {
+            b->mismatches++;
+        }
+    }
+    if (due >= b->measure_from_ns) {
+        if (!b->first_ns)
+            b->first_ns = due;
+        b->last_ns = now;
+        if (status == TERSE_OK) {
+            uint32_t batch = 0;
+            terse_reply_timing(reply, NULL, NULL, &batch);
+            b->ok++;
+            b->batches += batch;
+            room = record(b, now - due);
+        } else {
+            b->errors[(unsigned)status < N_STATUS ? status : TERSE_INTERNAL]++;
+        }
+    }
+    if (!kept)
+        terse_reply_free(reply);
+    return room;
+}
+
+/* A submission that the library refuses is an answer too: it is counted by its status. */
+static terse_status submit(bench *b, uint64_t due)
+{
+    uint64_t id = 0;
+    const terse_status status = terse_client_submit(b->client, b->request, &id);
+    if (due >= b->measure_from_ns)
+        b->sent++;
+    if (!status)
+        b->due_ns[id % RING] = due;
+    else if (due >= b->measure_from_ns)
+        b->errors[status]++;
+    return status;
+}
+
+static int closed_loop(bench *b)
+{
+    uint64_t submitted = 0, now = terse_now_ns();
+    bool sending = true;
+    while (sending || terse_client_outstanding(b->client) > 0) {
+        while (sending && terse_client_outstanding(b->client) < b->concurrency) {
+            if ((b->requests && submitted >= b->requests) || (!b->requests && now >= b->end_ns)) {
+                sending = false;
+                break;
+            }
+            now = terse_now_ns();
+            if (submit(b, now) == TERSE_OK)
+                submitted++;
+            else
+                return terse_cli_fail_client("bench");
+        }
+        terse_reply *reply = NULL;
+        if (!sending && terse_client_outstanding(b->client) == 0)
+            break;
+        if (terse_client_poll(b->client, -1, &reply))
+            return terse_cli_fail_client("bench");
+        if (!take_reply(b, reply))
+            return terse_cli_fail("bench", &(terse_error){.message = "out of memory for latencies"});
+        now = terse_now_ns();
+    }
+    return TERSE_CLI_DONE;
+}
+
+static double uniform(uint64_t *state) /* in (0, 1]: xorshift64* (Vigna 2016) */
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return (double)((*state * 0x2545f4914f6cdd1du >> 11) + 1) / 9007199254740992.0;
+}
+
+static int wait_readable(bench *b, uint64_t until_ns)
+{
+    const uint64_t now = terse_now_ns();
+    if (until_ns <= now)
+        return 0;
+    struct pollfd watched = {.fd = terse_client_fd(b->client), .events = POLLIN};
+    const struct timespec left = {(time_t)((until_ns - now) / 1000000000u), (long)((until_ns - now) % 1000000000u)};
+    return ppoll(&watched, 1, &left, NULL);
+}
+
+static int open_loop(bench *b)
+{
+    uint64_t state = b->seed * 2654435761u + 88172645463325252u, due = terse_now_ns(), submitted = 0;
+    bool sending = true;
+    while (sending || terse_client_outstanding(b->client) > 0) {
+        for (uint64_t now = terse_now_ns(); sending && due <= now; submitted++) {
+            if ((b->requests && submitted >= b->requests) || (!b->requests && due >= b->end_ns)) {
+                sending = false;
+                break;
+            }
+            submit(b, due);
+            due += (uint64_t)(-log(uniform(&state)) * 1e9 / b->rate);
+        }
+        terse_reply *reply = NULL;
+        if (terse_client_poll(b->client, sending ? 0 : 1000, &reply))
+            return terse_cli_fail_client("bench");
+        if (!reply && sending)
+            wait_readable(b, due);
+        else if (reply && !take_reply(b, reply))
+            return terse_cli_fail("bench", &(terse_error){.message = "out of memory for latencies"});
+    }
+    return TERSE_CLI_DONE;
+}
+
+static int compare_u64(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The smallest latency that at least a part of q of all do not pass (nearest rank). */
+static double percentile_us(const bench *b, double q)
+{
+    if (b->n_latencies == 0)
+        return NAN;
+    size_t rank = (size_t)ceil(q * (double)b->n_latencies);
+    rank = rank < 1 ? 1 : rank;
+    return (double)b->latencies[rank - 1] / 1e3;
+}
+
+static void report(bench *b)
+{
+    if (b->n_latencies)
+        qsort(b->latencies, b->n_latencies, sizeof *b->latencies, compare_u64);
+    const double seconds = (double)(b->last_ns - b->first_ns) / 1e9;
+    const double rate = seconds > 0 ? (double)b->ok / seconds : 0;
+    const double mean_batch = b->ok ? (double)b->batches / (double)b->ok : 0;
+    if (b->json) {
+        terse_json json = terse_json_to(stdout);
+        terse_json_object(&json, NULL);
+        terse_json_text(&json, "model", b->model);
+        if (b->rate > 0)
+            terse_json_double(&json, "offered_rate", b->rate);
+        else
+            terse_json_uint(&json, "concurrency", b->concurrency);
+        terse_json_double(&json, "seconds", seconds);
+        terse_json_double(&json, "rate", rate);
+        terse_json_uint(&json, "sent", b->sent);
+        terse_json_uint(&json, "ok", b->ok);
+        terse_json_object(&json, "errors");
+        for (int s = 1; s < N_STATUS; s++)
+            if (b->errors[s])
+                terse_json_uint(&json, terse_status_name((terse_status)s), b->errors[s]);
+        terse_json_end(&json);
+        if (b->verify)
+            terse_json_uint(&json, "mismatches", b->mismatches);
+        terse_json_double(&json, "p50_us", percentile_us(b, 0.5));
+        terse_json_double(&json, "p90_us", percentile_us(b, 0.9));
+        terse_json_double(&json, "p99_us", percentile_us(b, 0.99));
+        terse_json_double(&json, "p999_us", percentile_us(b, 0.999));
+        terse_json_double(&json, "mean_batch", mean_batch);
+        terse_json_end(&json);
+        putchar('\n');
+        return;
+    }
+    printf("%s: %" PRIu64 " sent, %" PRIu64 " ok in %.2f s: %.0f requests/s, mean batch %.2f\n", b->model, b->sent,
+           b->ok, seconds, rate, mean_batch);
+    for (int s = 1; s < N_STATUS; s++)
+        if (b->errors[s])
+            printf("  %s: %" PRIu64 "\n", terse_status_name((terse_status)s), b->errors[s]);
+    if (b->verify)
+        printf("  replies that differ from the first: %" PRIu64 "\n", b->mismatches);
+    if (b->n_latencies)
+        printf("  latency: p50 %.0f us, p90 %.0f us, p99 %.0f us, p99.9 %.0f us\n", percentile_us(b, 0.5),
+               percentile_us(b, 0.9), percentile_us(b, 0.99), percentile_us(b, 0.999));
+}
+
+static int bench_run(bench *b)
+{
+    terse_error error = {0};
+    if (!(b->client = terse_cli_connect("bench", b->endpoint, b->connect_ms)))
+        return TERSE_CLI_FAILED;
+    if (terse_client_metadata(b->client, b->model, (int)b->connect_ms, &b->signature))
+        return terse_cli_fail_client("bench");
+    if (!(b->due_ns = calloc(RING, sizeof *b->due_ns)) || prepare_request(b, &error))
+        return terse_cli_fail("bench", &error);
+    const uint64_t start = terse_now_ns();
+    b->measure_from_ns = start + (uint64_t)((b->requests ? 0 : b->warmup) * 1e9);
+    b->end_ns = b->measure_from_ns + (uint64_t)(b->seconds * 1e9);
+    const int code = b->rate > 0 ? open_loop(b) : closed_loop(b);
+    if (code)
+        return code;
+    report(b);
+    return b->mismatches ? TERSE_CLI_FAILED : TERSE_CLI_DONE;
+}
+
+static void bench_done(bench *b)
+{
+    for (int i = 0; i < MAX_IO; i++)
+        free(b->inputs[i].data);
+    free(b->latencies);
+    free(b->due_ns);
+    terse_reply_free(b->reference);
+    terse_request_free(b->request);
+    terse_npz_free(b->npz);
+    terse_signature_free(b->signature);
+    terse_client_close(b->client);
+}
+
+int terse_cli_bench(int argc, char **argv)
+{
+    bench b = {.concurrency = 1, .rows = 1, .seconds = 5, .warmup = 0.5, .seed = 1, .connect_ms = 5000};
+    const terse_cli_usage usage = {
+        "bench", "[-e ENDPOINT] MODEL [--concurrency C | --rate R]",
+        "Measures latency and throughput of a running daemon. With --concurrency that many requests are\n"
+        "always outstanding; with --rate they arrive at random (Poisson) moments, and a latency counts\n"
+        "from the moment at which its request was due.",
+        1, 1};
+    const terse_cli_option options[] = {
+        {"endpoint", 'e', TERSE_CLI_TEXT, "ENDPOINT", &b.endpoint, 0, 0,
+         "the daemon's (default: $TERSE_ENDPOINT, else this host's)"},
+        {"concurrency", 'c', TERSE_CLI_COUNT, "C", &b.concurrency, 1, 1 << 16,
+         "closed loop with C outstanding (default 1)"},
+        {"rate", 'r', TERSE_CLI_NUMBER, "R", &b.rate, 1e-3, 1e7, "open loop with R requests a second"},
+        {"duration", 'd', TERSE_CLI_NUMBER, "S", &b.seconds, 0.01, 86400, "seconds measured (default 5)"},
+        {"warmup", 0, TERSE_CLI_NUMBER, "S", &b.warmup, 0, 3600, "seconds before that (default 0.5)"},
+        {"requests", 'n', TERSE_CLI_COUNT, "N", &b.requests, 1, 1e12, "send N requests instead, all measured"},
+        {"rows", 0, TERSE_CLI_COUNT, "B", &b.rows, 1, 1 << 20, "rows in each request (default 1)"},
+        {"input", 'i', TERSE_CLI_TEXT, "IN.npz", &b.input, 0, 0, "send these arrays (default: random ones)"},
+        {"dim", 0, TERSE_CLI_TEXTS, "NAME=SIZE", &b.dims, 0, 0,
+         "size of a free dimension of random inputs (default 1)"},
+        {"seed", 0, TERSE_CLI_COUNT, "S", &b.seed, 1, 1e15, "of random inputs and arrivals (default 1)"},
+        {"timeout-ms", 0, TERSE_CLI_COUNT, "T", &b.timeout_ms, 1, 1e9, "deadline of each request (default: none)"},
+        {"connect-ms", 0, TERSE_CLI_COUNT, "T", &b.connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
+        {"verify", 0, TERSE_CLI_FLAG, NULL, &b.verify, 0, 0,
+         "compare every reply with the first, bit by bit; exit 1 if one differs"},
+        {"json", 0, TERSE_CLI_FLAG, NULL, &b.json, 0, 0, "print one JSON object"},
+        {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},
+    };
+    int n;
+    const int parsed = terse_cli_parse(&usage, options, argc, argv, &b.model, &n);
+    if (parsed >= 0)
+        return parsed;
+    const int code = bench_run(&b);
+    bench_done(&b);
+    return code;
+}
