@@ -61,7 +61,7 @@ typedef enum terse_msg_kind {
     TERSE_MSG_HELLO = 64, /* terse_msg_hello + input memfd (read-only descriptor) + output memfd */
     TERSE_MSG_BATCH,      /* terse_msg_batch, its tensors and its members */
     /* worker -> front end (data socket); WARMED to the supervisor too */
-    TERSE_MSG_WARMED = 96, /* terse_msg_warmed */
+    TERSE_MSG_WARMED = 96, /* terse_msg_warmed; on the data socket terse_msg_warm_cost may follow */
     TERSE_MSG_DONE,        /* terse_msg_done and its output tensors */
 } terse_msg_kind;
 
@@ -135,6 +135,13 @@ typedef struct terse_msg_warmed {
     uint64_t private_bytes; /* of the worker, informative */
 } terse_msg_warmed;
 
+/* Behind terse_msg_warmed on the data socket: what warming measured, at most TERSE_MAX_MODELS * 2 of them. Only for
+ * models whose inputs have no symbols but the batch. */
+typedef struct terse_msg_warm_cost {
+    uint32_t model, rows;
+    uint64_t ns;
+} terse_msg_warm_cost;
+
 /* A tensor's shape in a message. */
 typedef struct terse_msg_tensor {
     uint32_t dtype;
@@ -142,6 +149,9 @@ typedef struct terse_msg_tensor {
     int64_t dims[TERSE_MAX_RANK]; /* BATCH: of the whole batch (dims[0] = rows); DONE: of the whole batch */
     uint64_t bytes;               /* dense bytes of the whole batch */
 } terse_msg_tensor;
+
+/* The capacity of an output that a member does not want: nothing is written for it. */
+#define TERSE_MSG_UNWANTED UINT64_MAX
 
 /* BATCH: terse_msg_batch, then n_inputs terse_msg_tensor, then per member: uint64_t rows, then n_inputs input offsets
  * (uint64_t, into the input memfd), then n_outputs {offset, capacity} pairs (into the output memfd). A batch of one
