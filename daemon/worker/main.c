@@ -1,8 +1,169 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdio.h>
+/* terse-worker: runs one batch at a time for the front end. tersed starts it with the control socket as descriptor 3.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <malloc.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/bytes.h"
+#include "daemon/log.h"
+#include "daemon/worker/worker.h"
+
+static void leave_front_end(terse_worker *worker)
+{
+    if (worker->data_fd >= 0)
+        close(worker->data_fd);
+    worker->data_fd = -1;
+    if (worker->inputs)
+        munmap((void *)(uintptr_t)worker->inputs, worker->input_bytes);
+    if (worker->outputs)
+        munmap(worker->outputs, worker->output_bytes);
+    worker->inputs = NULL;
+    worker->outputs = NULL;
+}
+
+static void tell_warmed(terse_worker *worker)
+{
+    terse_msg_warmed warmed = {
+        .head = {TERSE_MSG_WARMED, sizeof warmed},
+        .worker = worker->index,
+        .epoch = worker->epoch,
+        .private_bytes = terse_worker_private_bytes(),
+    };
+    if (!terse_msg_send(worker->control_fd, &warmed, sizeof warmed, NULL, 0))
+        terse_log(TERSE_LOG_WARNING, "cannot tell the supervisor: %s", strerror(errno));
+    uint8_t *at = worker->answer + sizeof warmed;
+    for (uint32_t i = 0; i < worker->n_models; i++) {
+        memcpy(at, worker->models[i].costs, worker->models[i].n_costs * sizeof worker->models[i].costs[0]);
+        at += worker->models[i].n_costs * sizeof worker->models[i].costs[0];
+    }
+    warmed.head.bytes = (uint32_t)(at - worker->answer);
+    memcpy(worker->answer, &warmed, sizeof warmed);
+    if (!terse_msg_send(worker->data_fd, worker->answer, warmed.head.bytes, NULL, 0))
+        terse_log(TERSE_LOG_WARNING, "cannot tell the front end: %s", strerror(errno));
+}
+
+static bool take_hello(terse_worker *worker, const terse_msg_hello *hello, const int *fds)
+{
+    void *inputs = mmap(NULL, hello->input_bytes, PROT_READ, MAP_SHARED, fds[0], 0);
+    void *outputs = mmap(NULL, hello->output_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
+    if (inputs == MAP_FAILED || outputs == MAP_FAILED) {
+        terse_log(TERSE_LOG_ERROR, "cannot map the slots of the front end: %s", strerror(errno));
+        return false;
+    }
+    worker->inputs = inputs;
+    worker->outputs = outputs;
+    worker->input_bytes = hello->input_bytes;
+    worker->output_bytes = hello->output_bytes;
+    worker->index = hello->worker;
+    worker->epoch = hello->epoch;
+    terse_worker_warm(worker);
+    malloc_trim(0); /* what reading the models left behind */
+    tell_warmed(worker);
+    return true;
+}
+
+/* One message of the front end. false: it is gone, or nothing can be understood any more. */
+static bool hear_front_end(terse_worker *worker)
+{
+    int fds[4], n_fds = 0;
+    const int64_t size = terse_msg_receive(worker->data_fd, worker->message, fds, &n_fds);
+    if (size < 0 && errno == EAGAIN)
+        return true;
+    if (size <= 0)
+        return false;
+    const terse_msg *head = (const terse_msg *)(const void *)worker->message;
+    bool good = true;
+    if (head->kind == TERSE_MSG_HELLO && size == sizeof(terse_msg_hello) && n_fds == 2 && !worker->inputs) {
+        const terse_msg_hello hello = *(const terse_msg_hello *)(const void *)worker->message;
+        good = take_hello(worker, &hello, fds);
+    } else if (head->kind == TERSE_MSG_BATCH && worker->inputs) {
+        const uint32_t bytes = terse_worker_run(worker, (size_t)size);
+        if (bytes == 0)
+            terse_log(TERSE_LOG_ERROR, "a batch of %" PRId64 " bytes cannot be understood", size);
+        good = bytes > 0 && (terse_msg_send(worker->data_fd, worker->answer, bytes, NULL, 0) || errno == EPIPE);
+    } else {
+        terse_log(TERSE_LOG_WARNING, "the front end sent a message of kind %" PRIu32 " that is not awaited",
+                  head->kind);
+    }
+    for (int i = 0; i < n_fds; i++)
+        close(fds[i]);
+    return good;
+}
+
+/* One message of the supervisor. false: it is gone. */
+static bool hear_supervisor(terse_worker *worker)
+{
+    int fds[4], n_fds = 0;
+    const int64_t size = terse_msg_receive(worker->control_fd, worker->message, fds, &n_fds);
+    if (size < 0 && errno == EAGAIN)
+        return true;
+    if (size <= 0)
+        return false;
+    const terse_msg *head = (const terse_msg *)(const void *)worker->message;
+    if (head->kind == TERSE_MSG_MODEL && size == sizeof(terse_msg_model) && n_fds == 1) {
+        terse_worker_add_model(worker, (const terse_msg_model *)(const void *)worker->message, fds[0]);
+    } else if (head->kind == TERSE_MSG_DATA && n_fds == 1) {
+        leave_front_end(worker);
+        worker->data_fd = fds[0];
+        fcntl(fds[0], F_SETFL, fcntl(fds[0], F_GETFL) | O_NONBLOCK);
+        n_fds = 0;
+    } else {
+        terse_log(TERSE_LOG_WARNING, "the supervisor sent a message of kind %" PRIu32 " that is not known here",
+                  head->kind);
+    }
+    for (int i = 0; i < n_fds; i++)
+        close(fds[i]);
+    return true;
+}
+
+static void serve(terse_worker *worker)
+{
+    for (;;) {
+        struct pollfd watched[2] = {{.fd = worker->data_fd, .events = POLLIN},
+                                    {.fd = worker->control_fd, .events = POLLIN}};
+        if (poll(watched, 2, -1) < 0 && errno != EINTR)
+            return;
+        if (watched[0].revents && !hear_front_end(worker))
+            leave_front_end(worker);
+        if (watched[1].revents && !hear_supervisor(worker))
+            return;
+    }
+}
 
 int main(void)
 {
-    fprintf(stderr, "not built yet\n");
-    return 1;
+    terse_log_init("terse-worker");
+    int type = 0;
+    socklen_t size = sizeof type;
+    if (getsockopt(TERSE_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) {
+        terse_log(TERSE_LOG_ERROR, "descriptor %d is no control socket: tersed starts this program", TERSE_CONTROL_FD);
+        return 2;
+    }
+    fcntl(TERSE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
+    fcntl(TERSE_CONTROL_FD, F_SETFL, fcntl(TERSE_CONTROL_FD, F_GETFL) | O_NONBLOCK);
+    /* The supervisor ends us by closing the control socket; what systemd or a terminal sends to all is not for us. */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    terse_worker *worker = calloc(1, sizeof *worker);
+    if (!worker) {
+        terse_log(TERSE_LOG_ERROR, "no memory");
+        return 1;
+    }
+    worker->control_fd = TERSE_CONTROL_FD;
+    worker->data_fd = -1;
+    terse_worker_sandbox();
+    serve(worker);
+    _exit(0); /* the kernel takes back faster what it gave */
 }

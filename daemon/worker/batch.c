@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/bytes.h"
+#include "daemon/worker/worker.h"
+
+/* Design notes
+ *   A batch of one member runs straight from its input slot into its output slot. With more, the rows are gathered
+ *   into one buffer and the results scattered from another: a copy each, but of small tensors; the kernels want
+ *   dense rows.
+ *   The front end is trusted as our own program, yet every number of its message is checked: a slip there must not
+ *   become a wild write here. */
+
+typedef struct batch {
+    const terse_msg_batch *head;
+    const terse_msg_tensor *inputs;
+    const uint64_t *members; /* per member: rows, input offsets, {offset, capacity} of outputs */
+    terse_worker_model *served;
+    terse_plan *plan;
+    size_t stride; /* uint64_t per member */
+    bool unwanted[TERSE_MAX_IO];
+} batch;
+
+bool terse_worker_reserve(terse_worker_buffer *buffer, size_t bytes)
+{
+    if (bytes <= buffer->bytes)
+        return true;
+    free(buffer->data);
+    const size_t rounded = terse_align(bytes, 4096);
+    buffer->data = rounded >= bytes ? aligned_alloc(64, rounded) : NULL;
+    buffer->bytes = buffer->data ? rounded : 0;
+    return buffer->data != NULL;
+}
+
+static const uint64_t *member_of(const batch *b, uint32_t index)
+{
+    return b->members + index * b->stride;
+}
+
+static uint64_t input_offset(const batch *b, uint32_t member, uint32_t input)
+{
+    return member_of(b, member)[1 + input];
+}
+
+static const uint64_t *output_place(const batch *b, uint32_t member, uint32_t output)
+{
+    return member_of(b, member) + 1 + b->head->n_inputs + 2 * (size_t)output;
+}
+
+/* Finds the parts of the message; false when they do not fill it exactly or the model is not known. */
+static bool read_batch(terse_worker *worker, size_t size, batch *b)
+{
+    const terse_msg_batch *head = (const terse_msg_batch *)(const void *)worker->message;
+    if (size < sizeof *head || head->model >= worker->n_models || !worker->models[head->model].model)
+        return false;
+    b->head = head;
+    b->served = &worker->models[head->model];
+    b->plan = NULL;
+    const terse_graph *graph = b->served->model->graph;
+    if (head->n_inputs != (uint32_t)graph->n_inputs || head->n_outputs != (uint32_t)graph->n_outputs ||
+        head->n_inputs > TERSE_MAX_IO || head->n_outputs > TERSE_MAX_IO || head->n_members < 1 || head->rows < 1 ||
+        head->n_members > TERSE_MAX_BATCH)
+        return false;
+    b->stride = 1 + head->n_inputs + 2 * (size_t)head->n_outputs;
+    b->inputs = (const terse_msg_tensor *)(const void *)(head + 1);
+    b->members = (const uint64_t *)(const void *)(b->inputs + head->n_inputs);
+    return size == sizeof *head + head->n_inputs * sizeof *b->inputs + head->n_members * b->stride * sizeof *b->members;
+}
+
+/* Every member's share of every tensor inside the slot memories, and rows that add up. */
+static int check_batch(const terse_worker *worker, batch *b, terse_error *error)
+{
+    uint64_t rows = 0;
+    for (uint32_t m = 0; m < b->head->n_members; m++)
+        rows += member_of(b, m)[0] <= b->head->rows ? member_of(b, m)[0] : UINT32_MAX;
+    if (rows != b->head->rows)
+        return terse_fail(error, TERSE_INTERNAL, "a batch of %" PRIu32 " rows has %" PRIu64, b->head->rows, rows);
+    for (uint32_t i = 0; i < b->head->n_inputs; i++) {
+        const terse_msg_tensor *input = &b->inputs[i];
+        const int64_t count =
+            input->rank >= 0 && input->rank <= TERSE_MAX_RANK ? terse_dims_count(input->dims, input->rank) : -1;
+        if (count < 0 || (uint64_t)count * terse_dtype_size((terse_dtype)input->dtype) != input->bytes ||
+            (b->head->n_members > 1 && input->bytes % b->head->rows != 0))
+            return terse_fail(error, TERSE_INTERNAL, "input %" PRIu32 " of a batch has %" PRIu64 " bytes", i,
+                              input->bytes);
+        for (uint32_t m = 0; m < b->head->n_members; m++) {
+            const uint64_t bytes = input->bytes / b->head->rows * member_of(b, m)[0];
+            const uint64_t offset = input_offset(b, m, i);
+            if (offset > worker->input_bytes || bytes > worker->input_bytes - offset)
+                return terse_fail(error, TERSE_INTERNAL, "an input lies beyond its memory");
+        }
+    }
+    for (uint32_t i = 0; i < b->head->n_outputs; i++) {
+        b->unwanted[i] = true;
+        for (uint32_t m = 0; m < b->head->n_members; m++) {
+            const uint64_t *place = output_place(b, m, i);
+            if (place[1] == TERSE_MSG_UNWANTED)
+                continue;
+            b->unwanted[i] = false;
+            if (place[0] > worker->output_bytes || place[1] > worker->output_bytes - place[0])
+                return terse_fail(error, TERSE_INTERNAL, "an output lies beyond its memory");
+        }
+    }
+    return TERSE_OK;
+}
+
+static int make_plan(const terse_worker *worker, batch *b, terse_error *error)
+{
+    terse_tensor tensors[TERSE_MAX_IO];
+    for (uint32_t i = 0; i < b->head->n_inputs; i++) {
+        const terse_msg_tensor *input = &b->inputs[i];
+        /* Looked at only where values decide shapes; such a model is not batchable, and its batch has one member. */
+        void *data = b->head->n_members == 1 ? (void *)(uintptr_t)(worker->inputs + input_offset(b, 0, i)) : NULL;
+        tensors[i] = terse_tensor_view(data, (terse_dtype)input->dtype, input->rank, input->dims);
+    }
+    return terse_engine_plan(b->served->engine, tensors, &b->plan, error);
+}
+
+static uint64_t output_bytes(const batch *b, uint32_t index)
+{
+    return (uint64_t)terse_tensor_bytes(terse_plan_output(b->plan, (int)index));
+}
+
+static bool has_room(const batch *b)
+{
+    for (uint32_t i = 0; i < b->head->n_outputs; i++) {
+        const uint64_t bytes = output_bytes(b, i);
+        for (uint32_t m = 0; m < b->head->n_members; m++)
+            if (output_place(b, m, i)[1] < bytes / b->head->rows * member_of(b, m)[0] ||
+                (b->head->n_members == 1 && output_place(b, m, i)[1] < bytes))
+                return false;
+    }
+    return true;
+}
+
+static int run_alone(terse_worker *worker, const batch *b, terse_error *error)
+{
+    const void *inputs[TERSE_MAX_IO];
+    void *outputs[TERSE_MAX_IO];
+    for (uint32_t i = 0; i < b->head->n_inputs; i++)
+        inputs[i] = worker->inputs + input_offset(b, 0, i);
+    for (uint32_t i = 0; i < b->head->n_outputs; i++)
+        outputs[i] = b->unwanted[i] ? NULL : worker->outputs + output_place(b, 0, i)[0];
+    return terse_plan_run(b->plan, inputs, outputs, error);
+}
+
+/* Copies the members' rows of all inputs one behind the other. */
+static bool gather(terse_worker *worker, const batch *b, const void **inputs)
+{
+    size_t total = 0;
+    for (uint32_t i = 0; i < b->head->n_inputs; i++)
+        total += terse_align(b->inputs[i].bytes, 64);
+    if (!terse_worker_reserve(&worker->gathered, total ? total : 1))
+        return false;
+    uint8_t *at = worker->gathered.data;
+    for (uint32_t i = 0; i < b->head->n_inputs; i++) {
+        const uint64_t row = b->inputs[i].bytes / b->head->rows;
+        inputs[i] = at;
+        uint8_t *to = at;
+        for (uint32_t m = 0; m < b->head->n_members; m++) {
+            const uint64_t bytes = row * member_of(b, m)[0];
+            memcpy(to, worker->inputs + input_offset(b, m, i), bytes);
+            to += bytes;
+        }
+        at += terse_align(b->inputs[i].bytes, 64);
+    }
+    return true;
+}
+
+static void scatter(terse_worker *worker, const batch *b, void *const *outputs)
+{
+    for (uint32_t i = 0; i < b->head->n_outputs; i++) {
+        const uint64_t row = output_bytes(b, i) / b->head->rows;
+        const uint8_t *from = outputs[i];
+        for (uint32_t m = 0; from && m < b->head->n_members; m++) {
+            const uint64_t *place = output_place(b, m, i);
+            const uint64_t bytes = row * member_of(b, m)[0];
+            if (place[1] != TERSE_MSG_UNWANTED)
+                memcpy(worker->outputs + place[0], from, bytes);
+            from += bytes;
+        }
+    }
+}
+
+static int run_together(terse_worker *worker, const batch *b, terse_error *error)
+{
+    const void *inputs[TERSE_MAX_IO];
+    void *outputs[TERSE_MAX_IO] = {0};
+    size_t total = 0;
+    for (uint32_t i = 0; i < b->head->n_outputs; i++) {
+        if (output_bytes(b, i) % b->head->rows != 0)
+            return terse_fail(error, TERSE_INTERNAL, "an output of %" PRIu64 " bytes is not for %" PRIu32 " rows",
+                              output_bytes(b, i), b->head->rows);
+        total += b->unwanted[i] ? 0 : terse_align(output_bytes(b, i), 64);
+    }
+    if (!gather(worker, b, inputs) || !terse_worker_reserve(&worker->results, total ? total : 1))
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a batch of %" PRIu32 " rows", b->head->rows);
+    uint8_t *at = worker->results.data;
+    for (uint32_t i = 0; i < b->head->n_outputs; i++) {
+        if (b->unwanted[i])
+            continue;
+        outputs[i] = at;
+        at += terse_align(output_bytes(b, i), 64);
+    }
+    const int status = terse_plan_run(b->plan, inputs, outputs, error);
+    if (!status)
+        scatter(worker, b, outputs);
+    return status;
+}
+
+static uint32_t answer(terse_worker *worker, const batch *b, int status, bool needs_room, uint64_t compute_ns,
+                       const terse_error *error)
+{
+    const bool tells_outputs = status == TERSE_OK || needs_room;
+    const uint32_t n = tells_outputs ? b->head->n_outputs : 0;
+    terse_msg_done done = {
+        .head = {TERSE_MSG_DONE, (uint32_t)(sizeof done + n * sizeof(terse_msg_tensor))},
+        .batch = b->head->batch,
+        .epoch = b->head->epoch,
+        .model = b->head->model,
+        .status = status == TERSE_SYSTEM ? TERSE_INTERNAL : status,
+        .needs_room = needs_room,
+        .n_outputs = n,
+        .compute_ns = compute_ns,
+    };
+    if (status)
+        memcpy(done.error, error->message, strnlen(error->message, sizeof done.error - 1));
+    memcpy(worker->answer, &done, sizeof done);
+    terse_msg_tensor *tensors = (terse_msg_tensor *)(void *)(worker->answer + sizeof done);
+    for (uint32_t i = 0; i < n; i++) {
+        const terse_tensor *output = terse_plan_output(b->plan, (int)i);
+        tensors[i] = (terse_msg_tensor){.dtype = output->dtype, .rank = output->rank, .bytes = output_bytes(b, i)};
+        memcpy(tensors[i].dims, output->dims, sizeof tensors[i].dims);
+    }
+    return done.head.bytes;
+}
+
+uint32_t terse_worker_run(terse_worker *worker, size_t size)
+{
+    batch b;
+    terse_error error = {0};
+    if (!read_batch(worker, size, &b))
+        return 0;
+    const uint64_t start = terse_now_ns();
+    int status = check_batch(worker, &b, &error);
+    if (!status)
+        status = make_plan(worker, &b, &error);
+    if (!status && !has_room(&b))
+        return answer(worker, &b, TERSE_OK, true, 0, &error);
+    if (!status)
+        status = b.head->n_members == 1 ? run_alone(worker, &b, &error) : run_together(worker, &b, &error);
+    return answer(worker, &b, status, false, terse_now_ns() - start, &error);
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/bytes.h"
+#include "daemon/log.h"
+#include "daemon/worker/worker.h"
+
+/* Plans of one model: batch sizes times shapes. */
+enum { KEPT_PLANS = 48 };
+/* A batch of max_batch rows is warmed only when it is this quick: a worker that comes back must serve soon. */
+#define WARM_LIMIT_NS UINT64_C(20000000)
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+/* No plan may take more than a quarter of the machine. */
+static size_t arena_limit(void)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (size_t)pages / 4 * (size_t)page : (size_t)1 << 30;
+}
+
+static int open_model(terse_worker_model *served, const terse_msg_model *message, int fd, terse_error *error)
+{
+    char name[TERSE_MODEL_NAME + 1] = {0};
+    memcpy(name, message->name, TERSE_MODEL_NAME);
+    /* Private, though nobody writes: kernels before 6.7 refuse shared mappings of a memfd sealed against writing. */
+    void *base = message->bytes ? mmap(NULL, message->bytes, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+    if (base == MAP_FAILED)
+        return terse_fail(error, TERSE_SYSTEM, "cannot map model '%s' of %" PRIu64 " bytes", name, message->bytes);
+    served->base = base;
+    served->bytes = message->bytes;
+    served->max_batch = message->max_batch;
+    /* All pages at once instead of a fault for each; where that is not known the faults come. */
+    (void)madvise(base, message->bytes, MADV_POPULATE_READ);
+    const terse_kernels *kernels = NULL;
+    int status = terse_kernels_get(&kernels, error);
+    if (!status)
+        status = terse_model_parse(base, message->bytes, name, 0, &served->model, error);
+    if (!status)
+        status = terse_engine_new(served->model->graph, kernels, KEPT_PLANS, arena_limit(), &served->engine, error);
+    return status;
+}
+
+void terse_worker_add_model(terse_worker *worker, const terse_msg_model *message, int fd)
+{
+    terse_error error;
+    if (message->model >= TERSE_MAX_MODELS || worker->models[message->model].base) {
+        terse_log(TERSE_LOG_ERROR, "model number %" PRIu32 " is there already or beyond %d", message->model,
+                  TERSE_MAX_MODELS);
+        return;
+    }
+    terse_worker_model *served = &worker->models[message->model];
+    if (open_model(served, message, fd, &error)) {
+        terse_log(TERSE_LOG_ERROR, "%s", error.message);
+        terse_engine_free(served->engine);
+        terse_model_close(served->model);
+        if (served->base)
+            munmap(served->base, served->bytes);
+        *served = (terse_worker_model){0};
+        return;
+    }
+    if (message->model >= worker->n_models)
+        worker->n_models = message->model + 1;
+}
+
+/* --- warming ------------------------------------------------------------------------------------------------- */
+
+/* Tensors for a run with `rows` rows. false when a dimension is not known from the model alone. */
+static bool plain_inputs(const terse_worker_model *served, int64_t rows, terse_tensor *inputs, size_t *ret_bytes)
+{
+    const terse_graph *graph = served->model->graph;
+    size_t total = 0;
+    if (graph->n_inputs > TERSE_MAX_IO || graph->n_outputs > TERSE_MAX_IO ||
+        terse_engine_value_inputs(served->engine) != 0)
+        return false;
+    for (int i = 0; i < graph->n_inputs; i++) {
+        const terse_value *value = &graph->values[graph->inputs[i]];
+        int64_t dims[TERSE_MAX_RANK];
+        for (int axis = 0; axis < value->rank; axis++) {
+            dims[axis] = value->dims[axis];
+            if (dims[axis] < 0 && axis == 0 && graph->batchable)
+                dims[axis] = rows;
+            if (dims[axis] < 0)
+                return false;
+        }
+        inputs[i] = terse_tensor_view(NULL, value->dtype, value->rank, dims);
+        total += terse_align((size_t)terse_tensor_bytes(&inputs[i]), 64);
+    }
+    *ret_bytes = total;
+    return true;
+}
+
+/* One run over zeros, which are good numbers and good indices. Returns its time, 0 when it did not run. */
+static uint64_t run_once(terse_worker *worker, terse_worker_model *served, int64_t rows)
+{
+    terse_tensor inputs[TERSE_MAX_IO];
+    const void *data[TERSE_MAX_IO];
+    void *outputs[TERSE_MAX_IO] = {0};
+    terse_plan *plan = NULL;
+    terse_error error;
+    size_t bytes = 0;
+    if (!plain_inputs(served, rows, inputs, &bytes) || !terse_worker_reserve(&worker->gathered, bytes ? bytes : 1))
+        return 0;
+    memset(worker->gathered.data, 0, bytes);
+    uint8_t *at = worker->gathered.data;
+    for (int i = 0; i < served->model->graph->n_inputs; i++) {
+        data[i] = at;
+        at += terse_align((size_t)terse_tensor_bytes(&inputs[i]), 64);
+    }
+    if (terse_engine_plan(served->engine, inputs, &plan, &error) || terse_plan_run(plan, data, outputs, &error))
+        return 0;
+    const uint64_t start = terse_now_ns(); /* the second run: the first one touches memory for the first time */
+    if (terse_plan_run(plan, data, outputs, &error))
+        return 0;
+    return terse_now_ns() - start;
+}
+
+static void warm_model(terse_worker *worker, uint32_t index)
+{
+    terse_worker_model *served = &worker->models[index];
+    served->warmed = true;
+    const uint64_t one = run_once(worker, served, 1);
+    if (one == 0)
+        return;
+    served->costs[served->n_costs++] = (terse_msg_warm_cost){index, 1, one};
+    if (!served->model->graph->batchable || served->max_batch <= 1 || one * served->max_batch > WARM_LIMIT_NS)
+        return;
+    const uint64_t full = run_once(worker, served, served->max_batch);
+    if (full)
+        served->costs[served->n_costs++] = (terse_msg_warm_cost){index, served->max_batch, full};
+}
+
+void terse_worker_warm(terse_worker *worker)
+{
+    for (uint32_t i = 0; i < worker->n_models; i++)
+        if (worker->models[i].model && !worker->models[i].warmed)
+            warm_model(worker, i);
+}
+
+/* The sum of the Private_ lines of smaps_rollup; 0 where there is none. */
+uint64_t terse_worker_private_bytes(void)
+{
+    char text[4096];
+    uint64_t kilobytes = 0;
+    TERSE_AUTO(terse_close_fdp) int fd = open("/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC);
+    const int64_t size = fd >= 0 ? terse_read_full(fd, text, sizeof text - 1) : -1;
+    if (size <= 0)
+        return 0;
+    text[size] = 0;
+    for (const char *at = text; (at = strstr(at, "\nPrivate_")); at++) {
+        const char *colon = strchr(at + 1, ':');
+        if (colon)
+            kilobytes += strtoull(colon + 1, NULL, 10);
+    }
+    return kilobytes * 1024;
+}

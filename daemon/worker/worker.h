@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* worker.h: a worker's one struct: models, slot memories, sockets.
+ * Runs in: terse-worker, one thread, no ZeroMQ. Ownership: the struct owns all below it; weights are pages of the
+ * sealed memfd that every process maps, never touched for writing.
+ *
+ * Rooms: main.c hears the sockets; models.c maps and warms; batch.c runs one batch; sandbox.c closes the doors. */
+#ifndef TERSE_WORKER_WORKER_H
+#define TERSE_WORKER_WORKER_H
+
+#include "common/graph/engine.h"
+#include "common/model.h"
+#include "daemon/protocol.h"
+
+typedef struct terse_worker_model {
+    terse_model *model; /* NULL: none of this number, or it could not be read */
+    terse_engine *engine;
+    void *base;
+    size_t bytes;
+    uint32_t max_batch;
+    bool warmed;
+    terse_msg_warm_cost costs[2];
+    uint32_t n_costs;
+} terse_worker_model;
+
+/* Memory that grows to what the largest batch needs and stays. */
+typedef struct terse_worker_buffer {
+    uint8_t *data;
+    size_t bytes;
+} terse_worker_buffer;
+
+typedef struct terse_worker {
+    int control_fd, data_fd; /* data_fd -1: no front end */
+    uint32_t index, epoch;
+    terse_worker_model models[TERSE_MAX_MODELS];
+    uint32_t n_models;
+    const uint8_t *inputs; /* slot memories of the front end, NULL before its HELLO */
+    uint8_t *outputs;
+    uint64_t input_bytes, output_bytes;
+    terse_worker_buffer gathered, results;
+    _Alignas(16) uint8_t message[TERSE_MSG_BYTES], answer[TERSE_MSG_BYTES];
+} terse_worker;
+
+/* models.c */
+void terse_worker_add_model(terse_worker *worker, const terse_msg_model *message, int fd);
+/* Runs every model that has not run yet, where its shapes are known. */
+void terse_worker_warm(terse_worker *worker);
+uint64_t terse_worker_private_bytes(void);
+
+/* batch.c: runs the BATCH in worker->message (size bytes) and leaves DONE in worker->answer; returns its bytes, 0 for a
+ * message that cannot be a batch. */
+uint32_t terse_worker_run(terse_worker *worker, size_t size);
+/* Grows a buffer; false: no memory. What was in it is lost. */
+bool terse_worker_reserve(terse_worker_buffer *buffer, size_t bytes);
+
+/* sandbox.c: from here on only what serving needs; nothing happens where the kernel or the build forbids. */
+void terse_worker_sandbox(void);
+
+#endif
