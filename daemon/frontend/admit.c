@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <string.h>
+
+#include "daemon/frontend/frontend.h"
+
+static void join_client(terse_client *client, terse_request *request)
+{
+    request->client = client;
+    request->client_previous = NULL;
+    request->client_next = client->requests;
+    if (client->requests)
+        client->requests->client_previous = request;
+    client->requests = request;
+    client->outstanding++;
+    client->input_bytes += request->input_bytes;
+}
+
+/* A request that is sent again while the first one still waits or runs: its answer goes where the last one came from.
+ * true when that was so. */
+static bool attach(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
+{
+    if (!wire->has_session)
+        return false;
+    terse_request *request = terse_sessions_find(&fe->sessions, wire->session, wire->id);
+    if (!request || request->answered)
+        return false;
+    terse_client *old = request->client;
+    if (old == client)
+        return true;
+    if (request->client_previous)
+        request->client_previous->client_next = request->client_next;
+    else
+        old->requests = request->client_next;
+    if (request->client_next)
+        request->client_next->client_previous = request->client_previous;
+    old->outstanding--;
+    old->input_bytes -= request->input_bytes;
+    join_client(client, request);
+    if (request->state == TERSE_REQUEST_PARKED && !client->slow) {
+        if (request->alone)
+            terse_queue_push_suspect(&fe->queue, request);
+        else
+            terse_queue_push(&fe->queue, request);
+    }
+    return true;
+}
+
+static int find_served(terse_frontend *fe, const terse_wire_request *wire, terse_served **ret_model, terse_error *error)
+{
+    terse_served *model = terse_ops_find_model(fe, wire->model);
+    if (!model)
+        return terse_fail(error, TERSE_NOT_FOUND, "no model '%.*s' is served",
+                          (int)(wire->model.length < 200 ? wire->model.length : 200), wire->model.data);
+    if (wire->version.data && !terse_wire_text_is(wire->version, model->version))
+        return terse_fail(error, TERSE_NOT_FOUND, "model '%s' has no version '%.*s', it is version '%s'", model->name,
+                          (int)(wire->version.length < 100 ? wire->version.length : 100), wire->version.data,
+                          model->version);
+    *ret_model = model;
+    return TERSE_OK;
+}
+
+static int check_limits(const terse_frontend *fe, const terse_client *client, const terse_served_call *call,
+                        terse_error *error)
+{
+    if (fe->draining)
+        return terse_fail(error, TERSE_UNAVAILABLE, "the daemon is shutting down");
+    if (client->slow)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "this client does not read its replies: %" PRIu32 " of them and %" PRIu64 " bytes wait",
+                          client->n_late, client->owed_bytes);
+    if (client->outstanding >= fe->max_client_outstanding)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "%" PRIu32 " requests of this client are outstanding, %" PRIu32 " are allowed",
+                          client->outstanding, fe->max_client_outstanding);
+    if (fe->queue.n_requests >= fe->max_queue)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "the queue is full: %" PRIu32 " requests wait, %" PRIu32 " are allowed", fe->queue.n_requests,
+                          fe->max_queue);
+    if (call->bytes > fe->max_request_bytes)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "the request's tensors have %" PRIu64 " bytes, %" PRIu64 " are allowed", call->bytes,
+                          fe->max_request_bytes);
+    /* Half of the arena at most for one client, or one request of any allowed size. */
+    if (client->input_bytes > 0 && client->input_bytes + call->bytes > fe->input_bytes / 2)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "the tensors of this client's requests would take %" PRIu64 " bytes, %" PRIu64 " are allowed",
+                          client->input_bytes + call->bytes, fe->input_bytes / 2);
+    return TERSE_OK;
+}
+
+static void copy_inputs(terse_frontend *fe, const terse_request *request, const terse_served *model,
+                        const terse_served_call *call, zmq_msg_t *frames)
+{
+    uint8_t *at = terse_slots_data(fe->inputs, request->input_slot);
+    for (uint32_t i = 0; i < model->n_inputs; i++) {
+        zmq_msg_t *frame = &frames[call->inputs[i]->frame - 1];
+        const size_t bytes = zmq_msg_size(frame);
+        if (bytes > 0)
+            memcpy(at, zmq_msg_data(frame), bytes);
+        at += terse_align(bytes, TERSE_SLOT_ALIGN);
+    }
+}
+
+static uint64_t deadline_of(const terse_frontend *fe, const terse_served *model, const terse_wire_request *wire)
+{
+    uint64_t deadline = TERSE_NO_DEADLINE, after;
+    if (!wire->has_timeout)
+        return model->deadline_ns ? fe->now_ns + model->deadline_ns : TERSE_NO_DEADLINE;
+    if (__builtin_mul_overflow(wire->timeout_us, UINT64_C(1000), &after) ||
+        __builtin_add_overflow(fe->now_ns, after, &deadline))
+        return TERSE_NO_DEADLINE;
+    return deadline;
+}
+
+/* Takes slots, copies the tensors and puts the request into its lane. */
+static int enter(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, terse_served *model,
+                 const terse_served_call *call, zmq_msg_t *frames, terse_error *error)
+{
+    terse_request *request = terse_request_new(fe);
+    if (!request)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a request");
+    request->state = TERSE_REQUEST_PARKED;
+    request->id = wire->id;
+    request->arrival_ns = fe->now_ns;
+    request->deadline_ns = deadline_of(fe, model, wire);
+    request->priority = (uint8_t)wire->priority;
+    request->rows = call->rows;
+    request->n_wanted = call->n_wanted;
+    memcpy(request->wanted, call->wanted, call->n_wanted);
+    for (uint32_t i = 0; i < call->n_wanted; i++)
+        request->wanted_mask |= UINT64_C(1) << call->wanted[i];
+    request->lane = terse_served_lane(model, call, fe->now_ns);
+    if (request->lane)
+        request->lane->n_users++;
+    if (!request->lane || !terse_queue_deadline_add(&fe->queue, request)) {
+        terse_request_free(fe, request);
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a request");
+    }
+    request->input_slot = terse_slots_take(fe->inputs, call->bytes);
+    if (request->input_slot == TERSE_SLOT_NONE) {
+        terse_request_free(fe, request);
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "no room for %" PRIu64 " bytes of tensors: %" PRIu64 " of %" PRIu64 " are in use",
+                          call->bytes, terse_slots_used(fe->inputs), fe->input_bytes);
+    }
+    request->input_bytes = call->bytes;
+    copy_inputs(fe, request, model, call, frames);
+    if (wire->has_session) {
+        request->has_session = true;
+        memcpy(request->session, wire->session, TERSE_WIRE_SESSION_BYTES);
+        terse_sessions_add(&fe->sessions, request);
+    }
+    join_client(client, request);
+    terse_queue_push(&fe->queue, request);
+    return TERSE_OK;
+}
+
+void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, zmq_msg_t *frames,
+                 uint32_t n_frames)
+{
+    terse_error error;
+    terse_served *model = NULL;
+    terse_served_call call;
+    size_t frame_bytes[TERSE_WIRE_MAX_IO];
+    if (attach(fe, client, wire))
+        return;
+    int status = find_served(fe, wire, &model, &error);
+    if (!status) {
+        model->stats.requests++;
+        for (uint32_t i = 0; i < n_frames; i++)
+            frame_bytes[i] = zmq_msg_size(&frames[i]);
+        status = terse_served_match(model, wire, n_frames, frame_bytes, &call, &error);
+    }
+    if (!status)
+        status = check_limits(fe, client, &call, &error);
+    if (!status && wire->has_timeout && wire->timeout_us == 0)
+        status = terse_fail(&error, TERSE_DEADLINE_EXCEEDED, "the request allows 0 us");
+    if (!status)
+        status = enter(fe, client, wire, model, &call, frames, &error);
+    if (!status)
+        return;
+    if (model)
+        model->stats.by_status[status]++;
+    fe->failed++;
+    terse_reply_error(fe, client, wire->id, (terse_status)status, error.message);
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/frontend/clients.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { FIRST_BUCKETS = 64 };
+#define SECOND_NS UINT64_C(1000000000)
+#define FORGOTTEN_NS (60 * SECOND_NS)
+
+static uint32_t bucket_of(uint32_t peer, uint32_t n_buckets)
+{
+    return (peer * UINT32_C(2654435769) >> 7) & (n_buckets - 1);
+}
+
+bool terse_clients_init(terse_clients *clients)
+{
+    clients->buckets = calloc(FIRST_BUCKETS, sizeof(terse_client *));
+    clients->n_buckets = clients->buckets ? FIRST_BUCKETS : 0;
+    return clients->buckets != NULL;
+}
+
+static void free_client(terse_client *client)
+{
+    for (terse_late_reply *late = client->late_first, *next; late; late = next) {
+        next = late->next;
+        for (uint32_t i = 0; i < late->n_parts; i++)
+            zmq_msg_close(&late->parts[i]);
+        free(late);
+    }
+    free(client);
+}
+
+void terse_clients_done(terse_clients *clients)
+{
+    for (uint32_t i = 0; i < clients->n_buckets; i++)
+        for (terse_client *client = clients->buckets[i], *next; client; client = next) {
+            next = client->next;
+            free_client(client);
+        }
+    free(clients->buckets);
+    *clients = (terse_clients){0};
+}
+
+/* Twice the buckets when there are as many clients; without memory the chains just get longer. */
+static void grow(terse_clients *clients)
+{
+    const uint32_t n = 2 * clients->n_buckets;
+    terse_client **buckets = calloc(n, sizeof(terse_client *));
+    if (!buckets)
+        return;
+    for (uint32_t i = 0; i < clients->n_buckets; i++)
+        for (terse_client *client = clients->buckets[i], *next; client; client = next) {
+            next = client->next;
+            terse_client **head = &buckets[bucket_of(client->peer, n)];
+            client->next = *head;
+            *head = client;
+        }
+    free(clients->buckets);
+    clients->buckets = buckets;
+    clients->n_buckets = n;
+}
+
+terse_client *terse_clients_get(terse_clients *clients, uint32_t peer, uint64_t now_ns)
+{
+    terse_client *client = clients->buckets[bucket_of(peer, clients->n_buckets)];
+    while (client && client->peer != peer)
+        client = client->next;
+    if (!client) {
+        if (clients->n >= clients->n_buckets)
+            grow(clients);
+        client = calloc(1, sizeof *client);
+        if (!client)
+            return NULL;
+        client->peer = peer;
+        terse_client **head = &clients->buckets[bucket_of(peer, clients->n_buckets)];
+        client->next = *head;
+        *head = client;
+        clients->n++;
+    }
+    client->seen_ns = now_ns;
+    return client;
+}
+
+void terse_clients_sweep(terse_clients *clients, uint64_t now_ns)
+{
+    if (now_ns - clients->swept_ns < SECOND_NS)
+        return;
+    clients->swept_ns = now_ns;
+    for (uint32_t i = 0; i < clients->n_buckets; i++)
+        for (terse_client **at = &clients->buckets[i]; *at;) {
+            terse_client *client = *at;
+            const bool idle = !client->outstanding && !client->pins && !client->n_late && !client->slow;
+            if (!idle || (!client->gone && now_ns - client->seen_ns < FORGOTTEN_NS)) {
+                at = &client->next;
+                continue;
+            }
+            *at = client->next;
+            clients->n--;
+            free_client(client);
+        }
+}
+
+/* --- requests by session and id -------------------------------------------------------------------------------- */
+
+bool terse_sessions_init(terse_sessions *sessions, uint32_t expected)
+{
+    uint32_t n = FIRST_BUCKETS;
+    while (n < expected && n < UINT32_C(1) << 20)
+        n *= 2;
+    sessions->buckets = calloc(n, sizeof(terse_request *));
+    sessions->n_buckets = sessions->buckets ? n : 0;
+    return sessions->buckets != NULL;
+}
+
+void terse_sessions_done(terse_sessions *sessions)
+{
+    free(sessions->buckets);
+    *sessions = (terse_sessions){0};
+}
+
+static terse_request **session_bucket(const terse_sessions *sessions, const uint8_t *session, uint64_t id)
+{
+    uint64_t half;
+    memcpy(&half, session, sizeof half); /* random bytes: as good as a hash */
+    const uint64_t hash = (half + id) * UINT64_C(0x9e3779b97f4a7c15);
+    return &sessions->buckets[(hash >> 40) & (sessions->n_buckets - 1)];
+}
+
+void terse_sessions_add(terse_sessions *sessions, terse_request *request)
+{
+    terse_request **head = session_bucket(sessions, request->session, request->id);
+    request->session_next = *head;
+    *head = request;
+    sessions->n++;
+}
+
+void terse_sessions_remove(terse_sessions *sessions, terse_request *request)
+{
+    for (terse_request **at = session_bucket(sessions, request->session, request->id); *at; at = &(*at)->session_next)
+        if (*at == request) {
+            *at = request->session_next;
+            sessions->n--;
+            return;
+        }
+}
+
+terse_request *terse_sessions_find(const terse_sessions *sessions, const uint8_t *session, uint64_t id)
+{
+    terse_request *request = *session_bucket(sessions, session, id);
+    while (request && (request->id != id || memcmp(request->session, session, TERSE_WIRE_SESSION_BYTES) != 0))
+        request = request->session_next;
+    return request;
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "daemon/frontend/frontend.h"
+
+#define SECOND_NS UINT64_C(1000000000)
+
+/* The supervisor reads at once; should its socket be full all the same, what we tell is told again later. */
+static void tell(terse_frontend *fe, const void *message, uint32_t bytes)
+{
+    if (!terse_msg_send(fe->control_fd, message, bytes, NULL, 0) && errno != EPIPE)
+        terse_log(TERSE_LOG_WARNING, "cannot tell the supervisor: %s", strerror(errno));
+}
+
+void terse_control_tell(terse_frontend *fe, terse_msg_kind kind)
+{
+    const terse_msg message = {kind, sizeof message};
+    tell(fe, &message, sizeof message);
+}
+
+void terse_control_alive(terse_frontend *fe)
+{
+    const terse_msg_alive message = {
+        .head = {TERSE_MSG_ALIVE, sizeof message},
+        .served = fe->served,
+        .failed = fe->failed,
+        .queued = fe->queue.n_requests,
+        .clients = fe->clients.n,
+    };
+    fe->alive_ns = fe->now_ns + SECOND_NS;
+    tell(fe, &message, sizeof message);
+}
+
+void terse_control_kill_worker(terse_frontend *fe, uint32_t worker)
+{
+    const terse_msg_worker message = {
+        .head = {TERSE_MSG_KILL_WORKER, sizeof message}, .worker = worker, .pid = fe->workers[worker].pid};
+    tell(fe, &message, sizeof message);
+}
+
+static void take_model(terse_frontend *fe, const terse_msg_model *message, int fd)
+{
+    terse_error error;
+    if (message->model >= TERSE_MAX_MODELS || fe->models[message->model]) {
+        terse_log(TERSE_LOG_ERROR, "model number %" PRIu32 " is there already or beyond %d", message->model,
+                  TERSE_MAX_MODELS);
+        return;
+    }
+    if (terse_served_open(message, fd, &fe->models[message->model], &error)) {
+        terse_log(TERSE_LOG_ERROR, "%s", error.message);
+        return;
+    }
+    if (message->model >= fe->n_models)
+        fe->n_models = message->model + 1;
+}
+
+/* ZeroMQ takes the listening socket over and closes it at its end. */
+static void take_listener(terse_frontend *fe, const terse_msg_listen *message, int *fd)
+{
+    char endpoint[sizeof message->endpoint + 1] = {0};
+    memcpy(endpoint, message->endpoint, sizeof message->endpoint);
+    if (zmq_setsockopt(fe->router, ZMQ_USE_FD, fd, sizeof *fd) != 0 || zmq_bind(fe->router, endpoint) != 0) {
+        terse_log(TERSE_LOG_ERROR, "cannot listen on '%s': %s", endpoint, zmq_strerror(errno));
+        return;
+    }
+    *fd = -1;
+}
+
+static void send_hello(terse_frontend *fe, terse_pool_worker *worker, uint32_t index)
+{
+    const terse_msg_hello hello = {
+        .head = {TERSE_MSG_HELLO, sizeof hello},
+        .worker = index,
+        .epoch = fe->epoch,
+        .input_bytes = terse_slots_bytes(fe->inputs),
+        .output_bytes = terse_slots_bytes(fe->outputs),
+    };
+    const int fds[2] = {terse_slots_fd(fe->inputs), terse_slots_fd(fe->outputs)};
+    worker->state = TERSE_POOL_WARMING;
+    if (!terse_msg_send(worker->fd, &hello, sizeof hello, fds, 2))
+        terse_log(TERSE_LOG_WARNING, "worker %d does not hear: %s", worker->pid, strerror(errno));
+}
+
+static void take_worker(terse_frontend *fe, const terse_msg_worker *message, int *fd)
+{
+    if (message->worker >= TERSE_MAX_WORKERS) {
+        terse_log(TERSE_LOG_ERROR, "worker number %" PRIu32 ", allowed are %d", message->worker, TERSE_MAX_WORKERS);
+        return;
+    }
+    terse_pool_worker *worker = &fe->workers[message->worker];
+    /* The end of the old socket may not have been seen yet. */
+    terse_complete_gone(fe, worker);
+    fcntl(*fd, F_SETFL, fcntl(*fd, F_GETFL) | O_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = message->worker};
+    if (epoll_ctl(fe->epoll_fd, EPOLL_CTL_ADD, *fd, &event) != 0) {
+        terse_log(TERSE_LOG_ERROR, "cannot watch worker %d: %s", message->pid, strerror(errno));
+        return;
+    }
+    worker->fd = *fd;
+    *fd = -1;
+    worker->pid = message->pid;
+    worker->restarts = message->restarts;
+    if (message->worker >= fe->n_workers)
+        fe->n_workers = message->worker + 1;
+    if (fe->inputs)
+        send_hello(fe, worker, message->worker);
+}
+
+/* Slots are made once their sizes are known; workers that came before get their HELLO now. */
+static bool take_configured(terse_frontend *fe, const terse_msg_configured *message)
+{
+    terse_error error;
+    fe->input_bytes = message->input_bytes;
+    fe->output_bytes = message->output_bytes;
+    fe->max_request_bytes = message->max_request_bytes;
+    fe->max_queue = message->max_queue;
+    fe->max_client_outstanding = message->max_client_outstanding;
+    if (fe->configured)
+        return true;
+    if (terse_slots_open("terse-inputs", fe->input_bytes, true, &fe->inputs, &error) ||
+        terse_slots_open("terse-outputs", fe->output_bytes, false, &fe->outputs, &error)) {
+        terse_log(TERSE_LOG_ERROR, "%s", error.message);
+        return false;
+    }
+    if (!terse_sessions_init(&fe->sessions, fe->max_queue)) {
+        terse_log(TERSE_LOG_ERROR, "no memory for %" PRIu32 " requests", fe->max_queue);
+        return false;
+    }
+    /* Twice what a request may have: whoever is a little above gets an answer, whoever is far above is cut off. */
+    const int64_t max_frame = (int64_t)(2 * fe->max_request_bytes + TERSE_WIRE_HEADER_BYTES);
+    zmq_setsockopt(fe->router, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame);
+    fe->configured = true;
+    for (uint32_t i = 0; i < fe->n_workers; i++)
+        if (fe->workers[i].fd >= 0)
+            send_hello(fe, &fe->workers[i], i);
+    fe->serving = true;
+    terse_control_tell(fe, TERSE_MSG_SERVING);
+    return true;
+}
+
+static bool take_message(terse_frontend *fe, size_t size, int *fd)
+{
+    /* A copy: handling may use fe->message for another. */
+    union {
+        terse_msg head;
+        terse_msg_model model;
+        terse_msg_listen listen;
+        terse_msg_worker worker;
+        terse_msg_configured configured;
+    } m = {0};
+    memcpy(&m, fe->message, size < sizeof m ? size : sizeof m);
+    switch (m.head.kind) {
+    case TERSE_MSG_MODEL:
+        if (size == sizeof m.model && *fd >= 0)
+            take_model(fe, &m.model, *fd);
+        return true;
+    case TERSE_MSG_LISTEN:
+        if (size == sizeof m.listen && *fd >= 0)
+            take_listener(fe, &m.listen, fd);
+        return true;
+    case TERSE_MSG_WORKER:
+        if (size == sizeof m.worker && *fd >= 0)
+            take_worker(fe, &m.worker, fd);
+        return true;
+    case TERSE_MSG_WORKER_EXIT:
+        if (size == sizeof m.worker && m.worker.worker < fe->n_workers)
+            terse_complete_exit(fe, &fe->workers[m.worker.worker], &m.worker);
+        return true;
+    case TERSE_MSG_CONFIGURED:
+        return size != sizeof m.configured || take_configured(fe, &m.configured);
+    case TERSE_MSG_DRAIN:
+        fe->draining = true;
+        return true;
+    default:
+        terse_log(TERSE_LOG_WARNING, "the supervisor sent a message of kind %" PRIu32 " that is not known here",
+                  m.head.kind);
+        return true;
+    }
+}
+
+bool terse_control_receive(terse_frontend *fe)
+{
+    int fds[4], n_fds = 0;
+    for (;;) {
+        const int64_t size = terse_msg_receive(fe->control_fd, fe->message, fds, &n_fds);
+        if (size < 0 && errno == EAGAIN)
+            return true;
+        if (size == 0)
+            return false;
+        if (size < 0) {
+            terse_log(TERSE_LOG_ERROR, "the supervisor sends what cannot be read: %s", strerror(errno));
+            return false;
+        }
+        int fd = n_fds > 0 ? fds[0] : -1;
+        for (int i = 1; i < n_fds; i++)
+            close(fds[i]);
+        const bool good = take_message(fe, (size_t)size, &fd);
+        if (fd >= 0)
+            close(fd);
+        if (!good)
+            return false;
+    }
+}

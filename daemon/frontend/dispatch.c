@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/frontend/frontend.h"
+
+/* Design notes
+ *   Every turn of the loop each idle worker is offered work: suspects first, then the lane whose first request has the
+ *   highest priority, and among equals the one that waits for longest: so models share the pool by arrival.
+ *   The batcher says how many rows of that lane to take; a lane that it holds is passed over.
+ *   A request's outputs get their slot when its batch forms. Without room the batch shrinks, and when not even one
+ *   request fits dispatch waits until ZeroMQ has sent something. */
+
+#define SECOND_NS UINT64_C(1000000000)
+enum { HANG_TIMES = 10 };
+
+/* Bytes of the outputs that a request wants, as they lie in its slot. */
+static uint64_t room_of(const terse_served *model, const terse_pool_worker *worker, const terse_request *request)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < model->n_outputs; i++)
+        if (request->wanted_mask & UINT64_C(1) << i)
+            bytes += terse_align(worker->output_bytes[i] * request->rows, TERSE_SLOT_ALIGN);
+    return bytes;
+}
+
+/* The time after which a batch counts as hung. Where nothing of its size and shape was measured it is scaled from what
+ * was: by the square of the inputs' growth, since attention grows so. */
+static uint64_t hang_limit(const terse_served *model, const terse_lane *lane, uint32_t rows)
+{
+    if (model->hang_ns)
+        return model->hang_ns;
+    if (terse_cost_known(&lane->cost)) {
+        const uint64_t limit = HANG_TIMES * terse_cost_peak(&lane->cost, rows);
+        return limit > SECOND_NS ? limit : SECOND_NS;
+    }
+    uint64_t limit = 0;
+    for (const terse_lane *other = model->lanes; other; other = other->next) {
+        if (!terse_cost_known(&other->cost))
+            continue;
+        double growth = ((double)lane->input_total + 1) / ((double)other->input_total + 1);
+        if (growth < 1)
+            growth = 1;
+        const double scaled = HANG_TIMES * growth * growth * (double)terse_cost_peak(&other->cost, rows);
+        if (scaled < 1e18 && (uint64_t)scaled > limit)
+            limit = (uint64_t)scaled;
+    }
+    if (!limit)
+        return 60 * SECOND_NS;
+    return limit > 5 * SECOND_NS ? limit : 5 * SECOND_NS;
+}
+
+static void put(uint8_t **at, const void *data, size_t size)
+{
+    memcpy(*at, data, size);
+    *at += size;
+}
+
+static void put_u64(uint8_t **at, uint64_t value)
+{
+    put(at, &value, sizeof value);
+}
+
+static uint8_t *put_inputs(const terse_served *model, const terse_pool_worker *worker, uint8_t *at)
+{
+    const terse_lane *lane = worker->lane;
+    for (uint32_t i = 0; i < model->n_inputs; i++) {
+        terse_msg_tensor tensor = {.dtype = model->inputs[i].dtype, .rank = model->inputs[i].rank};
+        memcpy(tensor.dims, lane->dims[i], sizeof tensor.dims);
+        tensor.bytes = lane->input_bytes[i] * worker->rows;
+        if (model->batchable)
+            tensor.dims[0] = worker->rows;
+        put(&at, &tensor, sizeof tensor);
+    }
+    return at;
+}
+
+static uint8_t *put_member(const terse_frontend *fe, const terse_served *model, const terse_pool_worker *worker,
+                           const terse_request *request, uint8_t *at)
+{
+    put_u64(&at, request->rows);
+    uint64_t offset = terse_slots_offset(fe->inputs, request->input_slot);
+    for (uint32_t i = 0; i < model->n_inputs; i++) {
+        put_u64(&at, offset);
+        offset += terse_align(worker->lane->input_bytes[i] * request->rows, TERSE_SLOT_ALIGN);
+    }
+    offset = terse_slots_offset(fe->outputs, request->output_slot);
+    for (uint32_t i = 0; i < model->n_outputs; i++) {
+        const bool wanted = request->wanted_mask & UINT64_C(1) << i;
+        const uint64_t bytes = worker->output_bytes[i] * request->rows;
+        put_u64(&at, wanted ? offset : 0);
+        put_u64(&at, wanted ? bytes : TERSE_MSG_UNWANTED);
+        if (wanted)
+            offset += terse_align(bytes, TERSE_SLOT_ALIGN);
+    }
+    return at;
+}
+
+/* Gives every member a slot for its outputs; takes all back and returns false when one gets none. */
+static bool take_output_slots(terse_frontend *fe, terse_pool_worker *worker)
+{
+    const terse_served *model = fe->models[worker->lane->model];
+    memcpy(worker->output_bytes, worker->lane->output_bytes, model->n_outputs * sizeof worker->output_bytes[0]);
+    for (uint32_t i = 0; i < worker->n_members; i++) {
+        terse_request *request = worker->members[i];
+        request->output_slot = terse_slots_take(fe->outputs, room_of(model, worker, request));
+        if (request->output_slot != TERSE_SLOT_NONE)
+            continue;
+        for (uint32_t k = 0; k < i; k++) {
+            terse_slots_give(fe->outputs, worker->members[k]->output_slot);
+            worker->members[k]->output_slot = TERSE_SLOT_NONE;
+        }
+        return false;
+    }
+    return true;
+}
+
+bool terse_dispatch_send(terse_frontend *fe, terse_pool_worker *worker)
+{
+    const terse_served *model = fe->models[worker->lane->model];
+    if (!take_output_slots(fe, worker))
+        return false;
+    terse_msg_batch head = {
+        .head = {TERSE_MSG_BATCH, 0},
+        .batch = ++fe->next_batch,
+        .epoch = fe->epoch,
+        .model = worker->lane->model,
+        .n_inputs = model->n_inputs,
+        .n_outputs = model->n_outputs,
+        .n_members = worker->n_members,
+        .rows = worker->rows,
+    };
+    uint8_t *at = put_inputs(model, worker, fe->message + sizeof head);
+    for (uint32_t i = 0; i < worker->n_members; i++)
+        at = put_member(fe, model, worker, worker->members[i], at);
+    head.head.bytes = (uint32_t)(at - fe->message);
+    memcpy(fe->message, &head, sizeof head);
+    worker->state = TERSE_POOL_RUNNING;
+    worker->batch = head.batch;
+    worker->started_ns = fe->now_ns;
+    worker->expected_ns = terse_cost_of(&worker->lane->cost, worker->rows);
+    worker->hang_ns = fe->now_ns + hang_limit(model, worker->lane, worker->rows);
+    /* A send that fails means that the worker is gone: the end of its socket brings the batch back. */
+    if (!terse_msg_send(worker->fd, fe->message, head.head.bytes, NULL, 0) && errno != EPIPE && errno != ECONNRESET)
+        terse_log(TERSE_LOG_WARNING, "worker %d takes no batch: %s", worker->pid, strerror(errno));
+    return true;
+}
+
+static void add_member(terse_frontend *fe, terse_pool_worker *worker, terse_request *request)
+{
+    terse_queue_remove(&fe->queue, request);
+    request->state = TERSE_REQUEST_RUNNING;
+    request->start_ns = fe->now_ns;
+    worker->members[worker->n_members++] = request;
+    worker->rows += request->rows;
+}
+
+/* Puts the last members back into the queue until `keep` are left. */
+static void give_back(terse_frontend *fe, terse_pool_worker *worker, uint32_t keep)
+{
+    while (worker->n_members > keep) {
+        terse_request *request = worker->members[--worker->n_members];
+        worker->rows -= request->rows;
+        if (request->alone)
+            terse_queue_push_suspect(&fe->queue, request);
+        else
+            terse_queue_push(&fe->queue, request);
+    }
+}
+
+/* Sends what `worker` has gathered, fewer when there is no room for all outputs. false: not even one fits now. */
+static bool send_gathered(terse_frontend *fe, terse_pool_worker *worker)
+{
+    while (!terse_dispatch_send(fe, worker)) {
+        if (worker->n_members > 1) {
+            give_back(fe, worker, worker->n_members / 2);
+            continue;
+        }
+        terse_request *request = worker->members[0];
+        const uint64_t bytes = room_of(fe->models[worker->lane->model], worker, request);
+        if (terse_slots_used(fe->outputs) > 0 && bytes <= fe->output_bytes / 2) {
+            give_back(fe, worker, 0);
+            return false;
+        }
+        worker->n_members = 0;
+        worker->rows = 0;
+        request->state = TERSE_REQUEST_PARKED;
+        terse_request_fail(fe, request, TERSE_RESOURCE_EXHAUSTED,
+                           "the outputs need %" PRIu64 " bytes, the daemon has %" PRIu64, bytes, fe->output_bytes / 2);
+        return true;
+    }
+    return true;
+}
+
+static void begin(terse_pool_worker *worker, terse_lane *lane)
+{
+    worker->lane = lane;
+    worker->n_members = 0;
+    worker->rows = 0;
+}
+
+static bool run_suspect(terse_frontend *fe, terse_pool_worker *worker)
+{
+    terse_request *request = fe->queue.suspects.first;
+    terse_served *model = fe->models[request->lane->model];
+    begin(worker, request->lane);
+    add_member(fe, worker, request);
+    if (!send_gathered(fe, worker))
+        return false;
+    model->stats.retries++;
+    return true;
+}
+
+static void gather(terse_frontend *fe, terse_pool_worker *worker, terse_lane *lane, uint32_t rows)
+{
+    const terse_served *model = fe->models[lane->model];
+    uint32_t limit = TERSE_MAX_BATCH < model->max_members ? TERSE_MAX_BATCH : model->max_members;
+    begin(worker, lane);
+    for (terse_request *request; limit > 0 && (request = terse_queue_first(lane)); limit--) {
+        if (worker->n_members > 0 && worker->rows + request->rows > rows)
+            break;
+        add_member(fe, worker, request);
+    }
+}
+
+static int compare_u64(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The pool as the batcher sees it. `left_ns` has room for all workers. */
+static void describe_pool(const terse_frontend *fe, terse_batcher_input *input, uint64_t *left_ns)
+{
+    input->idle = input->busy = 0;
+    for (uint32_t i = 0; i < fe->n_workers; i++) {
+        const terse_pool_worker *worker = &fe->workers[i];
+        if (worker->state == TERSE_POOL_IDLE)
+            input->idle++;
+        if (worker->state != TERSE_POOL_RUNNING)
+            continue;
+        const uint64_t end = worker->started_ns + worker->expected_ns;
+        /* Late already, or never measured: who knows. */
+        left_ns[input->busy++] = worker->expected_ns && end > fe->now_ns ? end - fe->now_ns : UINT64_MAX;
+    }
+    if (input->busy > 1)
+        qsort(left_ns, input->busy, sizeof *left_ns, compare_u64);
+    input->left_ns = left_ns;
+}
+
+/* true when a's first request goes before b's. */
+static bool goes_before(const terse_lane *a, const terse_lane *b)
+{
+    const int pa = 31 - __builtin_clz(a->mask), pb = 31 - __builtin_clz(b->mask);
+    if (pa != pb)
+        return pa > pb;
+    return a->waiting[pa].first->sequence < b->waiting[pb].first->sequence;
+}
+
+/* The lane to serve now, with the batcher's word on it; NULL when all are held or empty. */
+static terse_lane *choose(terse_frontend *fe, terse_batcher_input *input, terse_batcher_decision *ret_decision)
+{
+    terse_lane *best = NULL;
+    for (terse_lane *lane = fe->queue.busy; lane; lane = lane->next_busy) {
+        if (best && !goes_before(lane, best))
+            continue;
+        const terse_served *model = fe->models[lane->model];
+        input->rows = lane->n_rows;
+        input->max_batch = model->max_batch;
+        input->timeout_ns = model->batch_timeout_ns;
+        input->cost = &lane->cost;
+        input->oldest_ns = input->timeout_ns ? terse_queue_oldest_ns(lane) : 0;
+        input->deadline_ns = input->timeout_ns ? terse_queue_deadline_ns(lane, model->max_batch) : TERSE_NO_DEADLINE;
+        const terse_batcher_decision decision = terse_batcher_decide(input);
+        if (decision.rows == 0) {
+            if (decision.wake_ns < fe->hold_ns)
+                fe->hold_ns = decision.wake_ns;
+            continue;
+        }
+        best = lane;
+        *ret_decision = decision;
+    }
+    return best;
+}
+
+static bool run_lane(terse_frontend *fe, terse_pool_worker *worker)
+{
+    uint64_t left_ns[TERSE_MAX_WORKERS];
+    terse_batcher_input input = {.now_ns = fe->now_ns, .draining = fe->draining};
+    terse_batcher_decision decision = {0};
+    describe_pool(fe, &input, left_ns);
+    terse_lane *lane = choose(fe, &input, &decision);
+    if (!lane)
+        return false;
+    gather(fe, worker, lane, decision.rows);
+    if (!send_gathered(fe, worker))
+        return false;
+    if (worker->state == TERSE_POOL_RUNNING)
+        fe->models[lane->model]->stats.closed[decision.reason]++;
+    return true;
+}
+
+void terse_dispatch(terse_frontend *fe)
+{
+    fe->hold_ns = UINT64_MAX;
+    if (fe->queue.n_requests == 0 || fe->starved)
+        return;
+    for (uint32_t i = 0; i < fe->n_workers; i++) {
+        terse_pool_worker *worker = &fe->workers[i];
+        while (worker->state == TERSE_POOL_IDLE && fe->queue.n_requests > 0) {
+            const uint32_t waited = fe->queue.n_requests;
+            if (!(fe->queue.suspects.first ? run_suspect(fe, worker) : run_lane(fe, worker))) {
+                /* Held by the batcher, or no room: whoever frees some clears the mark. */
+                if (fe->hold_ns == UINT64_MAX && fe->queue.n_requests == waited)
+                    fe->starved = true;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* frontend.h: the front end's one struct, and what its rooms do for each other.
+ * Runs in: terse-frontend, one thread (ZeroMQ has its own for the sockets; it only meets us in pins.h).
+ * Ownership: the struct owns everything below it. Requests live in a pool that only grows; a request is known by
+ * pointer and, where it may be gone meanwhile, by its generation too.
+ *
+ * Rooms: main.c starts; loop.c waits; control.c hears the supervisor; receive.c takes messages apart; admit.c lets
+ * infer requests in; ops.c answers everything else; dispatch.c fills workers; complete.c takes results and deaths;
+ * reply.c sends; clients.c knows the peers. Rooms with state of their own: served, queue, batcher, cost, slots, stats.
+ */
+#ifndef TERSE_FRONTEND_FRONTEND_H
+#define TERSE_FRONTEND_FRONTEND_H
+
+#include <zmq.h>
+
+#include "daemon/frontend/clients.h"
+#include "daemon/frontend/pins.h"
+#include "daemon/frontend/served.h"
+#include "daemon/frontend/slots.h"
+#include "daemon/log.h"
+
+typedef struct terse_frontend terse_frontend;
+
+typedef enum terse_pool_state {
+    TERSE_POOL_ABSENT,  /* never there, or gone */
+    TERSE_POOL_WARMING, /* has our HELLO */
+    TERSE_POOL_IDLE,
+    TERSE_POOL_RUNNING,
+    TERSE_POOL_HUNG, /* we asked for its end */
+} terse_pool_state;
+
+/* A request that may be gone: valid while the generation agrees. */
+typedef struct terse_request_ref {
+    terse_request *request;
+    uint64_t generation;
+} terse_request_ref;
+
+/* A worker process as seen from here. */
+typedef struct terse_pool_worker {
+    int fd; /* -1: none */
+    terse_pool_state state;
+    int32_t pid;
+    uint32_t restarts;
+    uint64_t private_bytes;
+    uint64_t batches, busy_ns;
+    /* the batch that it has */
+    uint64_t batch, started_ns, expected_ns, hang_ns; /* hang_ns: when it counts as hung */
+    terse_lane *lane;
+    uint32_t rows, n_members;
+    uint64_t output_bytes[TERSE_MAX_IO]; /* room given per row */
+    terse_request *members[TERSE_MAX_BATCH];
+    /* who is to be judged when the supervisor tells how it died: the one request that ran alone, or the batch */
+    bool exit_known, exit_counts, exit_foreign; /* told before the end of its socket was seen */
+    uint32_t n_judged;
+    terse_request_ref *judged; /* TERSE_MAX_BATCH of them once it is needed */
+    bool judged_alone;
+} terse_pool_worker;
+
+struct terse_frontend {
+    /* sockets */
+    void *context, *router;
+    int control_fd, epoll_fd, wake_fd; /* wake_fd: rung by pins when room is awaited */
+    bool control_closed, configured, serving, ready_told, draining, drained_told;
+
+    /* limits */
+    uint64_t input_bytes, output_bytes, max_request_bytes;
+    uint32_t max_queue, max_client_outstanding;
+
+    terse_served *models[TERSE_MAX_MODELS];
+    uint32_t n_models; /* highest index + 1 */
+    terse_pool_worker *workers;
+    uint32_t n_workers; /* highest index + 1 */
+    uint32_t epoch;
+    uint64_t next_batch, next_generation;
+
+    terse_slots *inputs, *outputs;
+    terse_pins *pins;
+    terse_queue queue;
+    terse_clients clients;
+    terse_sessions sessions;
+    terse_arena *arena; /* of the requests */
+    terse_request *unused_requests;
+    uint32_t n_live; /* requests that are not unused */
+
+    /* totals */
+    uint64_t started_ns, served, failed, malformed, dropped_replies, refused_peers;
+
+    /* times */
+    uint64_t now_ns, alive_ns; /* of this turn of the loop; when ALIVE is due */
+    uint64_t hold_ns;          /* when the batcher wants to be asked again */
+    bool starved;              /* no room for outputs: dispatch waits for pins */
+
+    /* scratch */
+    terse_wire_request request;
+    terse_wire_reply reply;
+    uint8_t header[TERSE_WIRE_HEADER_BYTES];
+    _Alignas(16) uint8_t message[TERSE_MSG_BYTES];
+};
+
+/* control.c */
+bool terse_control_receive(terse_frontend *fe); /* takes all that the supervisor sent; false at its end */
+void terse_control_alive(terse_frontend *fe);
+void terse_control_tell(terse_frontend *fe, terse_msg_kind kind);
+void terse_control_kill_worker(terse_frontend *fe, uint32_t worker);
+
+/* receive.c: takes up to `limit` messages; returns how many there were. */
+unsigned terse_receive(terse_frontend *fe, unsigned limit);
+
+/* admit.c: an infer request; its frames stay the caller's. */
+void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, zmq_msg_t *frames,
+                 uint32_t n_frames);
+
+/* ops.c: any other request. */
+void terse_ops_answer(terse_frontend *fe, terse_client *client, const terse_wire_request *wire);
+terse_served *terse_ops_find_model(terse_frontend *fe, terse_wire_text name);
+bool terse_ops_ready(const terse_frontend *fe); /* a warmed worker serves */
+
+/* dispatch.c: gives every idle worker what the batcher decides. */
+void terse_dispatch(terse_frontend *fe);
+/* Sends a batch (members, lane, rows are in `worker`) with room for its outputs; false: no room. */
+bool terse_dispatch_send(terse_frontend *fe, terse_pool_worker *worker);
+
+/* complete.c */
+void terse_complete_receive(terse_frontend *fe, terse_pool_worker *worker); /* its socket has something */
+void terse_complete_exit(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_worker *message);
+void terse_complete_gone(terse_frontend *fe, terse_pool_worker *worker); /* its socket ended */
+void terse_complete_check_hung(terse_frontend *fe);
+
+/* requests.c */
+terse_request *terse_request_new(terse_frontend *fe); /* NULL: no memory */
+/* Ends a request that neither waits nor runs any more: slots, deadline, session, client are let go. */
+void terse_request_free(terse_frontend *fe, terse_request *request);
+/* Takes a waiting request out of wherever it waits. */
+void terse_request_withdraw(terse_frontend *fe, terse_request *request);
+/* Answers a request with an error: at once, wherever it is. A running one is marked, its result dropped later. */
+void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status status, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void terse_request_expire(terse_frontend *fe); /* answers those whose deadline has passed */
+
+/* reply.c */
+void terse_reply_error(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status, const char *message);
+/* Sends fe->header[0..size) alone. */
+void terse_reply_header(terse_frontend *fe, terse_client *client, const void *header, size_t size);
+/* Sends the result of a running request. `outputs` describes the batch, in the model's order. The output slot of the
+ * request is given away. */
+void terse_reply_result(terse_frontend *fe, const terse_pool_worker *worker, terse_request *request,
+                        const terse_msg_tensor *outputs, uint64_t compute_ns);
+/* Takes back what ZeroMQ has sent, and tries again to send what waits for slow readers. */
+void terse_reply_collect(terse_frontend *fe);
+void terse_reply_retry(terse_frontend *fe);
+
+#endif

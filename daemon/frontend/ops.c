@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/pack.h"
+#include "daemon/frontend/frontend.h"
+
+terse_served *terse_ops_find_model(terse_frontend *fe, terse_wire_text name)
+{
+    for (uint32_t i = 0; i < fe->n_models; i++)
+        if (fe->models[i] && terse_wire_text_is(name, fe->models[i]->name))
+            return fe->models[i];
+    return NULL;
+}
+
+bool terse_ops_ready(const terse_frontend *fe)
+{
+    for (uint32_t i = 0; i < fe->n_workers; i++)
+        if (fe->workers[i].state == TERSE_POOL_IDLE || fe->workers[i].state == TERSE_POOL_RUNNING)
+            return true;
+    return false;
+}
+
+static void answer_error(terse_frontend *fe, terse_client *client, const terse_error *error)
+{
+    fe->failed++;
+    terse_reply_error(fe, client, fe->request.id, error->status, error->message);
+}
+
+static void send_reply(terse_frontend *fe, terse_client *client)
+{
+    terse_error error;
+    size_t size = 0;
+    if (terse_wire_encode_reply(&fe->reply, fe->header, sizeof fe->header, &size, &error))
+        answer_error(fe, client, &error);
+    else
+        terse_reply_header(fe, client, fe->header, size);
+}
+
+/* The model that a request names; answers NOT_FOUND and gives NULL when it is not served. */
+static terse_served *wanted_model(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
+{
+    terse_error error;
+    terse_served *model = terse_ops_find_model(fe, wire->model);
+    if (model && (!wire->version.data || terse_wire_text_is(wire->version, model->version)))
+        return model;
+    const terse_wire_text missing = model ? wire->version : wire->model;
+    terse_fail(&error, TERSE_NOT_FOUND, model ? "the model has no version '%.*s'" : "no model '%.*s' is served",
+               (int)(missing.length < 200 ? missing.length : 200), missing.data);
+    answer_error(fe, client, &error);
+    return NULL;
+}
+
+static void answer_ready(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
+{
+    terse_error error;
+    if (wire->model.data && !wanted_model(fe, client, wire))
+        return;
+    if (fe->draining)
+        terse_fail(&error, TERSE_UNAVAILABLE, "the daemon is shutting down");
+    else if (!terse_ops_ready(fe))
+        terse_fail(&error, TERSE_UNAVAILABLE, "no worker has warmed the models yet");
+    else {
+        send_reply(fe, client);
+        return;
+    }
+    answer_error(fe, client, &error);
+}
+
+static void answer_models(terse_frontend *fe, terse_client *client)
+{
+    const terse_wire_text state = terse_wire_text_of(terse_ops_ready(fe) ? "ready" : "loading");
+    terse_wire_reply *reply = &fe->reply;
+    reply->has_models = true;
+    for (uint32_t i = 0; i < fe->n_models; i++)
+        if (fe->models[i])
+            reply->models[reply->n_models++] = (terse_wire_model){terse_wire_text_of(fe->models[i]->name),
+                                                                  terse_wire_text_of(fe->models[i]->version), state};
+    send_reply(fe, client);
+}
+
+static void describe(const terse_served *model, const terse_served_tensor *tensors, uint32_t n,
+                     terse_wire_tensor *ret_tensors)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        terse_wire_tensor *tensor = &ret_tensors[i];
+        terse_wire_tensor_init(tensor);
+        tensor->name = (terse_wire_text){tensors[i].name, tensors[i].name_length};
+        tensor->dtype = tensors[i].dtype;
+        tensor->rank = tensors[i].rank;
+        for (int axis = 0; axis < tensors[i].rank; axis++) {
+            const int64_t dim = tensors[i].dims[axis];
+            tensor->dims[axis] = dim < 0 ? -1 : dim;
+            tensor->symbols[axis] = terse_wire_text_of(dim < 0 ? model->symbols[-1 - dim] : NULL);
+        }
+    }
+}
+
+static void answer_metadata(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
+{
+    const terse_served *model = wanted_model(fe, client, wire);
+    if (!model)
+        return;
+    terse_wire_reply *reply = &fe->reply;
+    reply->has_inputs = reply->has_outputs = reply->has_batchable = reply->has_max_batch = true;
+    reply->model = terse_wire_text_of(model->name);
+    reply->version = terse_wire_text_of(model->version);
+    reply->n_inputs = model->n_inputs;
+    reply->n_outputs = model->n_outputs;
+    reply->batchable = model->batchable;
+    reply->max_batch = model->max_batch;
+    describe(model, model->inputs, model->n_inputs, reply->inputs);
+    describe(model, model->outputs, model->n_outputs, reply->outputs);
+    send_reply(fe, client);
+}
+
+static void answer_cancel(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
+{
+    terse_error error;
+    terse_request *target = wire->has_session ? terse_sessions_find(&fe->sessions, wire->session, wire->target) : NULL;
+    for (terse_request *r = target ? NULL : client->requests; r && !target; r = r->client_next)
+        if (r->id == wire->target && !r->answered)
+            target = r;
+    if (!target || target->state == TERSE_REQUEST_RUNNING) {
+        terse_fail(&error, TERSE_NOT_FOUND, "request %" PRIu64 " %s", wire->target,
+                   target ? "is already running" : "does not wait here");
+        answer_error(fe, client, &error);
+        return;
+    }
+    terse_request_fail(fe, target, TERSE_CANCELLED, "request %" PRIu64 " was cancelled", wire->target);
+    send_reply(fe, client);
+}
+
+/* --- stats --------------------------------------------------------------------------------------------------- */
+
+static void pack_u64(msgpack_packer *packer, const char *key, uint64_t value)
+{
+    terse_pack_cstr(packer, key);
+    msgpack_pack_uint64(packer, value);
+}
+
+static const char *const pool_states[] = {
+    [TERSE_POOL_ABSENT] = "absent", [TERSE_POOL_WARMING] = "warming", [TERSE_POOL_IDLE] = "idle",
+    [TERSE_POOL_RUNNING] = "busy",  [TERSE_POOL_HUNG] = "hung",
+};
+
+static void pack_workers(const terse_frontend *fe, msgpack_packer *packer)
+{
+    terse_pack_cstr(packer, "workers");
+    msgpack_pack_array(packer, fe->n_workers);
+    for (uint32_t i = 0; i < fe->n_workers; i++) {
+        const terse_pool_worker *worker = &fe->workers[i];
+        msgpack_pack_map(packer, 7);
+        pack_u64(packer, "worker", i);
+        pack_u64(packer, "pid", (uint64_t)worker->pid);
+        terse_pack_cstr(packer, "state");
+        terse_pack_cstr(packer, pool_states[worker->state]);
+        pack_u64(packer, "restarts", worker->restarts);
+        pack_u64(packer, "private_bytes", worker->private_bytes);
+        pack_u64(packer, "batches", worker->batches);
+        pack_u64(packer, "busy_us", worker->busy_ns / 1000);
+    }
+}
+
+static void pack_models(const terse_frontend *fe, msgpack_packer *packer)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < fe->n_models; i++)
+        n += fe->models[i] != NULL;
+    terse_pack_cstr(packer, "models");
+    msgpack_pack_map(packer, n);
+    for (uint32_t i = 0; i < fe->n_models; i++)
+        if (fe->models[i]) {
+            terse_pack_cstr(packer, fe->models[i]->name);
+            terse_stats_pack(&fe->models[i]->stats, packer);
+        }
+}
+
+static void pack_daemon(const terse_frontend *fe, msgpack_packer *packer)
+{
+    pack_u64(packer, "uptime_us", (fe->now_ns - fe->started_ns) / 1000);
+    pack_u64(packer, "served", fe->served);
+    pack_u64(packer, "failed", fe->failed);
+    pack_u64(packer, "malformed", fe->malformed);
+    pack_u64(packer, "dropped_replies", fe->dropped_replies);
+    pack_u64(packer, "refused_peers", fe->refused_peers);
+    pack_u64(packer, "queued", fe->queue.n_requests);
+    pack_u64(packer, "clients", fe->clients.n);
+    pack_u64(packer, "input_bytes_used", terse_slots_used(fe->inputs));
+    pack_u64(packer, "output_bytes_used", terse_slots_used(fe->outputs));
+}
+
+static void answer_stats(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
+{
+    terse_error error;
+    uint8_t *bytes = malloc(TERSE_WIRE_STATS_BYTES);
+    terse_pack_buffer buffer = {.data = bytes, .capacity = bytes ? TERSE_WIRE_STATS_BYTES : 0};
+    msgpack_packer packer;
+    msgpack_packer_init(&packer, &buffer, terse_pack_buffer_write);
+    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 12);
+    pack_daemon(fe, &packer);
+    pack_workers(fe, &packer);
+    pack_models(fe, &packer);
+    if (buffer.full) {
+        terse_fail(&error, TERSE_RESOURCE_EXHAUSTED, "the counters need more than %d bytes", TERSE_WIRE_STATS_BYTES);
+        answer_error(fe, client, &error);
+    } else {
+        terse_reply_header(fe, client, bytes, buffer.size);
+    }
+    free(bytes);
+}
+
+static void answer_unknown(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
+{
+    terse_error error;
+    terse_fail(&error, TERSE_UNIMPLEMENTED, "op '%.*s' is not known here",
+               (int)(wire->op_name.length < 100 ? wire->op_name.length : 100), wire->op_name.data);
+    answer_error(fe, client, &error);
+}
+
+void terse_ops_answer(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
+{
+    terse_wire_reply_init(&fe->reply);
+    fe->reply.has_id = true;
+    fe->reply.id = wire->id;
+    switch (wire->op) {
+    case TERSE_WIRE_LIVE:
+        send_reply(fe, client);
+        return;
+    case TERSE_WIRE_READY:
+        answer_ready(fe, client, wire);
+        return;
+    case TERSE_WIRE_MODELS:
+        answer_models(fe, client);
+        return;
+    case TERSE_WIRE_METADATA:
+        answer_metadata(fe, client, wire);
+        return;
+    case TERSE_WIRE_STATS:
+        answer_stats(fe, client, wire);
+        return;
+    case TERSE_WIRE_CANCEL:
+        answer_cancel(fe, client, wire);
+        return;
+    default:
+        answer_unknown(fe, client, wire);
+    }
+}

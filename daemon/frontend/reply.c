@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/frontend/frontend.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Design notes
+ *   A reply is sent without waiting. When the client's pipe is full (it reads too slowly) the reply is kept, and the
+ *   client is slow: what it has waiting is parked, so that no worker works for it and no further reply piles up;
+ *   all other clients are served as before. The same when ZeroMQ holds OWED_BYTES of large replies for it.
+ *   A slow client that takes nothing for STUCK_NS loses its kept replies and its parked requests.
+ *   Large outputs go out from the output slab itself, pinned until ZeroMQ has sent them; a client may pin an eighth of
+ *   the slab, what is beyond is copied. Small outputs are copied at once. */
+enum { COPY_BELOW = 1024, LATE_REPLIES = 1024, MAX_PARTS = 1 + TERSE_MAX_IO };
+#define OWED_BYTES (UINT64_C(64) << 20)
+#define STUCK_NS UINT64_C(10000000000)
+
+typedef enum send_result { SENT, FULL, GONE } send_result;
+
+static send_result try_send(terse_frontend *fe, terse_client *client, zmq_msg_t *parts, uint32_t n)
+{
+    uint8_t peer[5] = {0};
+    memcpy(peer + 1, &client->peer, sizeof client->peer);
+    if (zmq_send(fe->router, peer, sizeof peer, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+        return errno == EAGAIN ? FULL : GONE;
+    for (uint32_t i = 0; i < n; i++)
+        if (zmq_msg_send(&parts[i], fe->router, (i + 1 < n ? ZMQ_SNDMORE : 0) | ZMQ_DONTWAIT) < 0)
+            return GONE;
+    return SENT;
+}
+
+static void close_parts(zmq_msg_t *parts, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        zmq_msg_close(&parts[i]);
+}
+
+static void drop_reply(terse_frontend *fe, terse_client *client, zmq_msg_t *parts, uint32_t n)
+{
+    close_parts(parts, n);
+    client->dropped++;
+    fe->dropped_replies++;
+}
+
+/* --- slow clients ------------------------------------------------------------------------------------------- */
+
+static void become_slow(terse_frontend *fe, terse_client *client)
+{
+    if (client->slow)
+        return;
+    client->slow = true;
+    client->moved_ns = fe->now_ns;
+    client->slow_previous = NULL;
+    client->slow_next = fe->clients.slow;
+    if (client->slow_next)
+        client->slow_next->slow_previous = client;
+    fe->clients.slow = client;
+    for (terse_request *r = client->requests; r; r = r->client_next)
+        if (r->state == TERSE_REQUEST_QUEUED || r->state == TERSE_REQUEST_SUSPECT)
+            terse_request_withdraw(fe, r);
+}
+
+static void leave_slow(terse_frontend *fe, terse_client *client)
+{
+    if (client->slow_previous)
+        client->slow_previous->slow_next = client->slow_next;
+    else
+        fe->clients.slow = client->slow_next;
+    if (client->slow_next)
+        client->slow_next->slow_previous = client->slow_previous;
+    client->slow = false;
+    for (terse_request *r = client->requests; r; r = r->client_next) {
+        if (r->state != TERSE_REQUEST_PARKED)
+            continue;
+        if (r->alone)
+            terse_queue_push_suspect(&fe->queue, r);
+        else
+            terse_queue_push(&fe->queue, r);
+    }
+}
+
+static void drop_waiting(terse_frontend *fe, terse_client *client)
+{
+    for (terse_request *r = client->requests, *next; r; r = next) {
+        next = r->client_next;
+        if (r->state == TERSE_REQUEST_RUNNING) {
+            r->answered = true;
+            continue;
+        }
+        terse_request_withdraw(fe, r);
+        terse_request_free(fe, r);
+        client->dropped++;
+        fe->dropped_replies++;
+    }
+    for (terse_late_reply *late; (late = client->late_first);) {
+        client->late_first = late->next;
+        drop_reply(fe, client, late->parts, late->n_parts);
+        free(late);
+    }
+    client->late_last = NULL;
+    client->n_late = 0;
+}
+
+static void become_gone(terse_frontend *fe, terse_client *client)
+{
+    client->gone = true;
+    drop_waiting(fe, client);
+    if (client->slow)
+        leave_slow(fe, client);
+}
+
+static void keep_late(terse_frontend *fe, terse_client *client, zmq_msg_t *parts, uint32_t n)
+{
+    terse_late_reply *late = client->n_late < LATE_REPLIES ? malloc(sizeof *late + n * sizeof(zmq_msg_t)) : NULL;
+    become_slow(fe, client);
+    if (!late) {
+        drop_reply(fe, client, parts, n);
+        return;
+    }
+    late->next = NULL;
+    late->n_parts = n;
+    for (uint32_t i = 0; i < n; i++) {
+        zmq_msg_init(&late->parts[i]);
+        zmq_msg_move(&late->parts[i], &parts[i]);
+        zmq_msg_close(&parts[i]);
+    }
+    if (client->late_last)
+        client->late_last->next = late;
+    else
+        client->late_first = late;
+    client->late_last = late;
+    client->n_late++;
+}
+
+/* Sends or keeps or drops: `parts` are no longer the caller's. */
+static void send_parts(terse_frontend *fe, terse_client *client, zmq_msg_t *parts, uint32_t n)
+{
+    if (client->gone) {
+        drop_reply(fe, client, parts, n);
+        return;
+    }
+    if (client->n_late > 0) {
+        keep_late(fe, client, parts, n);
+        return;
+    }
+    switch (try_send(fe, client, parts, n)) {
+    case SENT:
+        return;
+    case FULL:
+        keep_late(fe, client, parts, n);
+        return;
+    default:
+        drop_reply(fe, client, parts, n);
+        become_gone(fe, client);
+    }
+}
+
+/* Sends kept replies as far as they go. */
+static void retry_client(terse_frontend *fe, terse_client *client)
+{
+    for (terse_late_reply *late; (late = client->late_first);) {
+        const send_result result = try_send(fe, client, late->parts, late->n_parts);
+        if (result == GONE) {
+            become_gone(fe, client);
+            return;
+        }
+        if (result == FULL)
+            break;
+        client->moved_ns = fe->now_ns;
+        client->late_first = late->next;
+        if (!late->next)
+            client->late_last = NULL;
+        client->n_late--;
+        free(late);
+    }
+    if (client->n_late == 0 && client->owed_bytes <= OWED_BYTES / 2)
+        leave_slow(fe, client);
+    else if (fe->now_ns - client->moved_ns > STUCK_NS)
+        drop_waiting(fe, client);
+}
+
+void terse_reply_retry(terse_frontend *fe)
+{
+    for (terse_client *client = fe->clients.slow, *next; client; client = next) {
+        next = client->slow_next;
+        retry_client(fe, client);
+    }
+}
+
+void terse_reply_collect(terse_frontend *fe)
+{
+    for (terse_pin *pin = terse_pins_collect(fe->pins), *next; pin; pin = next) {
+        next = pin->next;
+        terse_client *client = pin->client;
+        client->pins--;
+        client->owed_bytes -= pin->bytes;
+        client->moved_ns = fe->now_ns;
+        if (pin->slot != TERSE_SLOT_NONE) {
+            terse_slots_give(fe->outputs, pin->slot);
+            fe->starved = false;
+        }
+        terse_pins_give(fe->pins, pin);
+    }
+}
+
+/* --- replies ------------------------------------------------------------------------------------------------ */
+
+static bool part_of(zmq_msg_t *part, const void *data, size_t size)
+{
+    if (zmq_msg_init_size(part, size) != 0)
+        return false;
+    if (size > 0)
+        memcpy(zmq_msg_data(part), data, size);
+    return true;
+}
+
+void terse_reply_header(terse_frontend *fe, terse_client *client, const void *header, size_t size)
+{
+    zmq_msg_t part;
+    if (client && part_of(&part, header, size))
+        send_parts(fe, client, &part, 1);
+}
+
+void terse_reply_error(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status, const char *message)
+{
+    uint8_t header[TERSE_WIRE_ERROR_BYTES];
+    terse_reply_header(fe, client, header, terse_wire_encode_error(id, status, message, header));
+}
+
+static size_t encode_result(terse_frontend *fe, const terse_pool_worker *worker, const terse_request *request,
+                            const terse_msg_tensor *outputs, uint64_t compute_ns)
+{
+    const terse_served *model = fe->models[request->lane->model];
+    terse_wire_reply *reply = &fe->reply;
+    terse_error error;
+    size_t size = 0;
+    terse_wire_reply_init(reply);
+    reply->has_id = reply->has_outputs = reply->has_timing = true;
+    reply->id = request->id;
+    reply->model = terse_wire_text_of(model->name);
+    reply->version = terse_wire_text_of(model->version);
+    reply->queue_us = (request->start_ns - request->arrival_ns) / 1000;
+    reply->compute_us = compute_ns / 1000;
+    reply->batch = worker->rows;
+    reply->n_outputs = request->n_wanted;
+    for (uint32_t i = 0; i < request->n_wanted; i++) {
+        const terse_msg_tensor *output = &outputs[request->wanted[i]];
+        const terse_served_tensor *about = &model->outputs[request->wanted[i]];
+        terse_wire_tensor *tensor = &reply->outputs[i];
+        terse_wire_tensor_init(tensor);
+        tensor->name = (terse_wire_text){about->name, about->name_length};
+        tensor->dtype = (terse_dtype)output->dtype;
+        tensor->rank = output->rank;
+        memcpy(tensor->dims, output->dims, sizeof tensor->dims);
+        if (model->batchable)
+            tensor->dims[0] = request->rows;
+        tensor->frame = i + 1;
+    }
+    return terse_wire_encode_reply(reply, fe->header, sizeof fe->header, &size, &error) ? 0 : size;
+}
+
+/* Makes one output's frame: small ones and those of a client that owes much are copied, others pinned. */
+static bool output_part(terse_frontend *fe, terse_request *request, zmq_msg_t *part, uint8_t *data, uint64_t bytes,
+                        terse_pin **slab)
+{
+    terse_client *client = request->client;
+    if (bytes < COPY_BELOW)
+        return part_of(part, data, bytes);
+    const bool pin_slab = client->owed_bytes + bytes <= fe->output_bytes / 8;
+    terse_pin *pin = pin_slab && *slab ? *slab : terse_pins_take(fe->pins);
+    if (!pin)
+        return part_of(part, data, bytes);
+    if (pin != *slab) {
+        pin->client = client;
+        client->pins++;
+    }
+    if (pin_slab) {
+        pin->slot = request->output_slot;
+        *slab = pin;
+    } else {
+        pin->copy = malloc(bytes);
+        if (!pin->copy) {
+            client->pins--;
+            terse_pins_give(fe->pins, pin);
+            return false;
+        }
+        memcpy(pin->copy, data, bytes);
+        data = pin->copy;
+    }
+    atomic_fetch_add_explicit(&pin->messages, 1, memory_order_relaxed);
+    pin->bytes += bytes;
+    client->owed_bytes += bytes;
+    if (zmq_msg_init_data(part, data, bytes, terse_pin_release, pin) == 0)
+        return true;
+    terse_pin_release(NULL, pin);
+    return false;
+}
+
+/* Makes all parts; returns how many, 0 when memory is out. */
+static uint32_t result_parts(terse_frontend *fe, const terse_pool_worker *worker, terse_request *request,
+                             const terse_msg_tensor *outputs, size_t header_size, zmq_msg_t *parts, terse_pin **slab)
+{
+    uint64_t offsets[TERSE_MAX_IO], at = 0;
+    const terse_served *model = fe->models[request->lane->model];
+    for (uint32_t i = 0; i < model->n_outputs; i++) {
+        offsets[i] = at;
+        if (request->wanted_mask & UINT64_C(1) << i)
+            at += terse_align(worker->output_bytes[i] * request->rows, TERSE_SLOT_ALIGN);
+    }
+    if (!part_of(&parts[0], fe->header, header_size))
+        return 0;
+    uint8_t *base = terse_slots_data(fe->outputs, request->output_slot);
+    for (uint32_t i = 0; i < request->n_wanted; i++) {
+        const uint32_t index = request->wanted[i];
+        const uint64_t bytes = outputs[index].bytes / worker->rows * request->rows;
+        if (!output_part(fe, request, &parts[1 + i], base + offsets[index], bytes, slab)) {
+            close_parts(parts, 1 + i);
+            return 0;
+        }
+    }
+    return 1u + request->n_wanted;
+}
+
+void terse_reply_result(terse_frontend *fe, const terse_pool_worker *worker, terse_request *request,
+                        const terse_msg_tensor *outputs, uint64_t compute_ns)
+{
+    zmq_msg_t parts[MAX_PARTS];
+    terse_pin *slab = NULL;
+    terse_client *client = request->client;
+    const size_t size = encode_result(fe, worker, request, outputs, compute_ns);
+    const uint32_t n = size ? result_parts(fe, worker, request, outputs, size, parts, &slab) : 0;
+    if (slab)
+        request->output_slot = TERSE_SLOT_NONE; /* the pin's now */
+    if (n == 0) {
+        terse_reply_error(fe, client, request->id, TERSE_RESOURCE_EXHAUSTED, "no memory for the reply");
+        return;
+    }
+    send_parts(fe, client, parts, n);
+    if (client->owed_bytes > OWED_BYTES && !client->gone)
+        become_slow(fe, client);
+}

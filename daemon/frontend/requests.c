@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/frontend/frontend.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+terse_request *terse_request_new(terse_frontend *fe)
+{
+    terse_request *request = fe->unused_requests;
+    if (request)
+        fe->unused_requests = request->next;
+    else if (!(request = terse_arena_alloc(fe->arena, sizeof *request)))
+        return NULL;
+    *request = (terse_request){
+        .generation = ++fe->next_generation,
+        .input_slot = TERSE_SLOT_NONE,
+        .output_slot = TERSE_SLOT_NONE,
+        .deadline_ns = TERSE_NO_DEADLINE,
+    };
+    fe->n_live++;
+    return request;
+}
+
+static void leave_client(terse_request *request)
+{
+    terse_client *client = request->client;
+    if (!client)
+        return;
+    if (request->client_previous)
+        request->client_previous->client_next = request->client_next;
+    else
+        client->requests = request->client_next;
+    if (request->client_next)
+        request->client_next->client_previous = request->client_previous;
+    client->outstanding--;
+    client->input_bytes -= request->input_bytes;
+    request->client = NULL;
+}
+
+void terse_request_free(terse_frontend *fe, terse_request *request)
+{
+    assert(request->state != TERSE_REQUEST_UNUSED);
+    terse_queue_deadline_remove(&fe->queue, request);
+    if (request->has_session)
+        terse_sessions_remove(&fe->sessions, request);
+    leave_client(request);
+    if (request->input_slot != TERSE_SLOT_NONE)
+        terse_slots_give(fe->inputs, request->input_slot);
+    if (request->output_slot != TERSE_SLOT_NONE)
+        terse_slots_give(fe->outputs, request->output_slot);
+    if (request->lane)
+        request->lane->n_users--;
+    request->state = TERSE_REQUEST_UNUSED;
+    request->generation = 0;
+    request->next = fe->unused_requests;
+    fe->unused_requests = request;
+    fe->n_live--;
+}
+
+void terse_request_withdraw(terse_frontend *fe, terse_request *request)
+{
+    if (request->state == TERSE_REQUEST_QUEUED || request->state == TERSE_REQUEST_SUSPECT)
+        terse_queue_remove(&fe->queue, request);
+    request->state = TERSE_REQUEST_PARKED;
+}
+
+void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status status, const char *format, ...)
+{
+    terse_client *client = request->client;
+    if (!request->answered) {
+        char message[sizeof((terse_error *)0)->message];
+        va_list args;
+        va_start(args, format);
+        vsnprintf(message, sizeof message, format, args);
+        va_end(args);
+        fe->models[request->lane->model]->stats.by_status[status]++;
+        fe->failed++;
+        request->answered = true;
+        /* Out of the client's list first: sending may find the client gone and end all that it has waiting. */
+        const uint64_t id = request->id;
+        if (request->state != TERSE_REQUEST_RUNNING) {
+            terse_request_withdraw(fe, request);
+            terse_request_free(fe, request);
+        } else {
+            terse_queue_deadline_remove(&fe->queue, request);
+        }
+        terse_reply_error(fe, client, id, status, message);
+        return;
+    }
+    if (request->state != TERSE_REQUEST_RUNNING) {
+        terse_request_withdraw(fe, request);
+        terse_request_free(fe, request);
+    }
+}
+
+void terse_request_expire(terse_frontend *fe)
+{
+    for (terse_request *request; (request = terse_queue_deadline_first(&fe->queue));) {
+        if (request->deadline_ns > fe->now_ns)
+            return;
+        const uint64_t allowed_us = (request->deadline_ns - request->arrival_ns) / 1000;
+        terse_request_fail(fe, request, TERSE_DEADLINE_EXCEEDED, "the request's %" PRIu64 " us are over while it %s",
+                           allowed_us, request->state == TERSE_REQUEST_RUNNING ? "runs" : "waits");
+    }
+}

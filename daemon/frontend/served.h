@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* served.h: a served model as the front end knows it: signature, limits, lanes, counters.
+ * Runs in: frontend. Ownership: a terse_served owns its copy of the signature and its lanes; the model's mapping is
+ * only looked at while it is opened. */
+#ifndef TERSE_FRONTEND_SERVED_H
+#define TERSE_FRONTEND_SERVED_H
+
+#include "common/bytes.h"
+#include "daemon/frontend/queue.h"
+#include "daemon/frontend/stats.h"
+#include "daemon/protocol.h"
+
+typedef struct terse_served_tensor {
+    const char *name;
+    uint32_t name_length;
+    terse_dtype dtype;
+    int rank;
+    int64_t dims[TERSE_MAX_RANK]; /* < 0: a symbol, as in graph.h */
+} terse_served_tensor;
+
+typedef struct terse_served {
+    char name[TERSE_MODEL_NAME];
+    char version[16];
+    uint32_t index, max_batch;
+    uint32_t max_members;                            /* of a batch: what fits one message */
+    uint64_t batch_timeout_ns, deadline_ns, hang_ns; /* 0: none, or automatic */
+    bool batchable;
+    uint32_t n_inputs, n_outputs, n_symbols;
+    terse_served_tensor *inputs, *outputs;
+    const char **symbols;
+    terse_arena *arena;
+    terse_lane *lanes;
+    uint32_t n_lanes;
+    terse_stats stats;
+} terse_served;
+
+/* Reads the signature of the model in `fd` (sealed, message->bytes long). */
+int terse_served_open(const terse_msg_model *message, int fd, terse_served **ret_served, terse_error *error);
+void terse_served_close(terse_served *served);
+
+/* What a request asks of a model, checked. */
+typedef struct terse_served_call {
+    uint32_t rows;                                      /* 1 for a model that is not batchable */
+    uint64_t bytes;                                     /* of all inputs, each rounded up to TERSE_SLOT_ALIGN */
+    const terse_wire_tensor *inputs[TERSE_WIRE_MAX_IO]; /* in the model's order */
+    uint8_t n_wanted;
+    uint8_t wanted[TERSE_WIRE_MAX_IO];
+} terse_served_call;
+
+/* Checks names, dtypes, shapes, symbols, frames and rows. `frame_bytes` has the sizes of the `n_frames` frames behind
+ * the header. INVALID_ARGUMENT names the thing, what was found and what is allowed. */
+int terse_served_match(const terse_served *served, const terse_wire_request *request, uint32_t n_frames,
+                       const size_t *frame_bytes, terse_served_call *ret_call, terse_error *error);
+/* The lane of a call's dimensions, made if it is new; NULL when memory is out. */
+terse_lane *terse_served_lane(terse_served *served, const terse_served_call *call, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/frontend/stats.h"
+
+#include "common/pack.h"
+
+static void pack_u64(msgpack_packer *packer, const char *key, uint64_t value)
+{
+    terse_pack_cstr(packer, key);
+    msgpack_pack_uint64(packer, value);
+}
+
+/* Buckets behind the last one that counted anything are left out. */
+static void pack_histogram(msgpack_packer *packer, const char *key, const terse_histogram *histogram)
+{
+    unsigned n = TERSE_HISTOGRAM_BUCKETS;
+    while (n > 0 && histogram->buckets[n - 1] == 0)
+        n--;
+    terse_pack_cstr(packer, key);
+    msgpack_pack_map(packer, 3);
+    pack_u64(packer, "count", histogram->count);
+    pack_u64(packer, "sum", histogram->sum);
+    terse_pack_cstr(packer, "log2");
+    msgpack_pack_array(packer, n);
+    for (unsigned i = 0; i < n; i++)
+        msgpack_pack_uint64(packer, histogram->buckets[i]);
+}
+
+static void pack_errors(msgpack_packer *packer, const terse_stats *stats)
+{
+    unsigned n = 0;
+    for (unsigned i = 1; i < TERSE_STATUS_COUNT; i++)
+        n += stats->by_status[i] > 0;
+    terse_pack_cstr(packer, "errors");
+    msgpack_pack_map(packer, n);
+    for (unsigned i = 1; i < TERSE_STATUS_COUNT; i++)
+        if (stats->by_status[i] > 0)
+            pack_u64(packer, terse_status_name((terse_status)i), stats->by_status[i]);
+}
+
+void terse_stats_pack(const terse_stats *stats, msgpack_packer *packer)
+{
+    msgpack_pack_map(packer, 12);
+    pack_u64(packer, "requests", stats->requests);
+    pack_u64(packer, "ok", stats->by_status[TERSE_OK]);
+    pack_errors(packer, stats);
+    pack_u64(packer, "rows", stats->rows);
+    pack_u64(packer, "batches", stats->batches);
+    pack_u64(packer, "crashed_batches", stats->crashed_batches);
+    pack_u64(packer, "retries", stats->retries);
+    terse_pack_cstr(packer, "closed");
+    msgpack_pack_map(packer, TERSE_CLOSE_REASONS);
+    for (unsigned i = 0; i < TERSE_CLOSE_REASONS; i++)
+        pack_u64(packer, terse_batcher_reason_name((terse_batcher_reason)i), stats->closed[i]);
+    pack_histogram(packer, "queue_us", &stats->queue_us);
+    pack_histogram(packer, "compute_us", &stats->compute_us);
+    pack_histogram(packer, "total_us", &stats->total_us);
+    pack_histogram(packer, "batch_rows", &stats->batch_rows);
+}
