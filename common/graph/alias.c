@@ -294,12 +294,12 @@ bool terse_alias_in_place(terse_engine *engine, const terse_plan *plan, int n)
     const terse_node *node = &engine->graph->nodes[n];
     const unsigned flags = engine->impls[n]->flags;
     const int out = node->outputs[0];
-    if (!(flags & (TERSE_OP_IN_PLACE | TERSE_OP_IN_PLACE_ANY)) || out < 0 || work->last_use[out] < 0 ||
-        work->places[out].group >= 0)
+    if (out < 0 || work->last_use[out] < 0 || work->places[out].group >= 0)
         return false;
-    const int candidates = flags & TERSE_OP_IN_PLACE_ANY ? node->n_inputs : node->n_inputs > 0;
-    for (int i = 0; i < candidates; i++)
-        if (may_overwrite(engine, plan, n, i)) {
+    for (int i = 0; i < node->n_inputs; i++)
+        if (((flags & TERSE_OP_IN_PLACE_ANY) || ((flags & TERSE_OP_IN_PLACE) && i == 0) ||
+             ((flags & TERSE_OP_IN_PLACE_RESIDUAL) && i == 3)) &&
+            may_overwrite(engine, plan, n, i)) {
             terse_place place = work->places[node->inputs[i]];
             place.row_stride = plan->values[out]->row_stride;
             terse_alias_put(work, out, place);

@@ -220,6 +220,22 @@ static void a_value_that_is_read_later_is_not_overwritten(void **state)
     compare(engine, NULL, 2);
 }
 
+static void a_residual_that_ends_is_overwritten(void **state)
+{
+    (void)state;
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = terse_graph_new();
+    const int x = add_input(graph, "x", TERSE_FP32, 2, DIMS(4, 4));
+    const int a = ADD_OP(graph, TERSE_OP_SIGMOID, "a", x);
+    const int b = ADD_OP(graph, TERSE_OP_CONV, "b", a);
+    const int c = ADD_OP(graph, TERSE_OP_MATMUL, "c", b, TERSE_NO_VALUE, TERSE_NO_VALUE, a);
+    const int d = ADD_OP(graph, TERSE_OP_MATMUL, "d", c, TERSE_NO_VALUE, TERSE_NO_VALUE, c); /* also multiplied: kept */
+    add_output(graph, ADD_OP(graph, TERSE_OP_SIGMOID, "y", d));
+    TERSE_AUTO(terse_engine_freep) terse_engine *engine = new_engine(graph);
+    const terse_plan *plan = compare(engine, NULL, 0);
+    assert_ptr_equal(plan->live[a]->data, plan->live[c]->data);
+    assert_ptr_not_equal(plan->live[c]->data, plan->live[d]->data);
+}
+
 static void a_part_of_itself_added_to_a_value_keeps_it_whole(void **state)
 {
     (void)state;
@@ -410,12 +426,14 @@ static int pick_addend(const int *pool, int n_pool, int64_t (*shapes)[3], int x)
 
 static void random_simple(terse_graph *graph, int *pool, int *n_pool, int64_t (*shapes)[3])
 {
-    static const terse_op ops[] = {TERSE_OP_CONV, TERSE_OP_CONV, TERSE_OP_CONV,    TERSE_OP_RELU,
-                                   TERSE_OP_TANH, TERSE_OP_ADD,  TERSE_OP_SOFTMAX, TERSE_OP_SIGMOID};
-    const terse_op op = ops[rand() % 8];
+    static const terse_op ops[] = {TERSE_OP_CONV, TERSE_OP_CONV,    TERSE_OP_CONV,    TERSE_OP_RELU,  TERSE_OP_TANH,
+                                   TERSE_OP_ADD,  TERSE_OP_SOFTMAX, TERSE_OP_SIGMOID, TERSE_OP_MATMUL};
+    const terse_op op = ops[rand() % 9];
     const int x = pick(pool, *n_pool, shapes, -1, 0);
-    const int y = op == TERSE_OP_ADD ? ADD_OP(graph, op, "add", x, pick_addend(pool, *n_pool, shapes, x))
-                                     : ADD_OP(graph, op, terse_op_name(op), x);
+    const int y = op == TERSE_OP_ADD      ? ADD_OP(graph, op, "add", x, pick_addend(pool, *n_pool, shapes, x))
+                  : op == TERSE_OP_MATMUL ? ADD_OP(graph, op, "matmul", x, TERSE_NO_VALUE, TERSE_NO_VALUE,
+                                                   pick(pool, *n_pool, shapes, x, -1))
+                                          : ADD_OP(graph, op, terse_op_name(op), x);
     memcpy(shapes[y], shapes[x], sizeof shapes[y]);
     pool[(*n_pool)++] = y;
 }
@@ -537,6 +555,7 @@ int main(void)
         cmocka_unit_test(along_a_first_axis_any_operator_writes_into_the_concat),
         cmocka_unit_test(parts_of_a_split_are_read_where_they_lie),
         cmocka_unit_test(a_value_that_is_read_later_is_not_overwritten),
+        cmocka_unit_test(a_residual_that_ends_is_overwritten),
         cmocka_unit_test(a_part_of_itself_added_to_a_value_keeps_it_whole),
         cmocka_unit_test(outputs_may_be_inputs_constants_views_and_repeated),
         cmocka_unit_test(outputs_that_nobody_wants_get_no_memory),
