@@ -141,14 +141,14 @@ CORPUS = $(foreach f,$(FUZZ),$(f)@$(patsubst fuzz_%,tests/fuzz/corpus/%,$(notdir
 
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=
-.PHONY: check check-long check-layers check-isa format-check asan ubsan tsan fuzz
+.PHONY: check check-long check-layers format-check asan ubsan tsan fuzz
 check:
 	@$(MAKE) --no-print-directory WERROR=-Werror tests
-	@python3 tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) tests/layers.py $(SYSTEM)
+	@python3 tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) tests/structure.py $(SYSTEM)
 check-long:
 	@TERSE_LONG=1 $(MAKE) --no-print-directory check
 check-layers: all
-	@python3 tests/run.py tests/layers.py
+	@python3 tests/run.py tests/structure.py
 format-check:
 	@clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h')
 
