@@ -35,7 +35,7 @@ LIBS_MSGPACK = $(shell $(PKG) --libs $(MSGPACK_PC))
 LIBS_ZMQ = $(shell $(PKG) --libs libzmq)
 LIBS_COMMON = $(LIBS_MSGPACK) -lxxhash -lsodium -lzip -lm
 LIBS_COMPRESS = $(shell $(PKG) --libs libprotobuf-c) -llapacke -lopenblas $(LIBS_COMMON)
-LIBS_SUPERVISOR = $(shell $(PKG) --libs libsystemd) -linih $(LIBS_COMMON)
+LIBS_SUPERVISOR = $(shell $(PKG) --libs libsystemd) -linih
 
 # --- sources: a file belongs to the program whose folder it is in ---------------------------------------
 find = $(sort $(shell find $(1) -name '*.c' 2>/dev/null))
@@ -52,9 +52,6 @@ SUPERVISOR := $(call find,daemon/supervisor)
 FRONTEND := $(call find,daemon/frontend)
 WORKER := $(call find,daemon/worker)
 LOADER := $(call find,daemon/loader)
-
-# Operators are found by weak symbols while they are still being written: name their objects, an archive would hide them.
-LINK_ALL = $(call obj,$(filter common/ops/%,$(COMMON))) $^
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
 PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-worker terse-loader)
@@ -76,45 +73,52 @@ $(B)/obj/%.o: %.c
 PROTO := compress/onnx/onnx.proto
 $(B)/gen/onnx.pb-c.c $(B)/gen/onnx.pb-c.h: $(PROTO)
 	@mkdir -p $(B)/gen
-	protoc-c --proto_path=compress/onnx --c_out=$(B)/gen $<
+	@protoc-c --proto_path=compress/onnx --c_out=$(B)/gen $<
 $(B)/obj/gen/%.o: $(B)/gen/%.c
 	@mkdir -p $(@D)
-	$(CC) -std=c17 -O2 -fPIC -I$(B)/gen $(OPT) -c $< -o $@
+	@$(CC) -std=c17 -O2 -fPIC -I$(B)/gen $(OPT) -c $< -o $@
 PROTO_OBJ := $(if $(wildcard $(PROTO)),$(B)/obj/gen/onnx.pb-c.o)
 $(call obj,$(COMPRESS)): | $(if $(wildcard $(PROTO)),$(B)/gen/onnx.pb-c.h)
 
 $(B)/libcommon.a: $(call obj,$(COMMON))
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 $(B)/libcompress.a: $(filter-out %/main.o,$(call obj,$(COMPRESS))) $(PROTO_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 $(B)/libdaemon.a: $(call obj,$(DAEMON_SHARED)) $(filter-out %/main.o,$(call obj,$(SUPERVISOR) $(FRONTEND) $(WORKER) $(LOADER)))
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 $(B)/libterse.a: $(call obj,$(LIBTERSE))
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 $(B)/$(SONAME): $(call obj,$(LIBTERSE)) client/libterse.map
-	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=client/libterse.map -o $@ $(call obj,$(LIBTERSE)) \
+	@echo "  LD    $@"
+	@$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=client/libterse.map -o $@ $(call obj,$(LIBTERSE)) \
 		$(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_MSGPACK)
 $(B)/libterse.so: $(B)/$(SONAME)
-	ln -sf $(SONAME) $@
+	@ln -sf $(SONAME) $@
 
 $(B)/terse: $(call obj,$(CLI)) $(B)/libterse.a $(B)/libcommon.a
-	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
 $(B)/terse-compress: $(B)/obj/compress/main.o $(B)/libcompress.a $(B)/libcommon.a
-	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_COMPRESS)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMPRESS)
 $(B)/tersed: $(B)/obj/daemon/supervisor/main.o $(B)/libdaemon.a $(B)/libcommon.a
-	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_SUPERVISOR)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_SUPERVISOR)
 $(B)/terse-frontend: $(B)/obj/daemon/frontend/main.o $(B)/libdaemon.a $(B)/libcommon.a
-	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
 $(B)/terse-worker: $(B)/obj/daemon/worker/main.o $(B)/libdaemon.a $(B)/libcommon.a
-	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_COMMON)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON)
 $(B)/terse-loader: $(B)/obj/daemon/loader/main.o $(B)/libdaemon.a $(B)/libcommon.a
-	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_COMMON)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON)
 $(B)/classify: client/examples/classify.c $(B)/libterse.so
-	$(CC) -std=c17 -Wall -Wextra -Iclient -o $@ $< -L$(B) -lterse -Wl,-rpath,'$$ORIGIN'
+	@$(CC) -std=c17 -Wall -Wextra -Iclient -o $@ $< -L$(B) -lterse -Wl,-rpath,'$$ORIGIN'
 
 # --- tests: tests/unit/test_*.c and tests/kernels/test_*.c are cmocka programs; tests/fuzz/fuzz_*.c replay ----
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) \
@@ -123,13 +127,16 @@ FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 TEST_LIBS = $(B)/libdaemon.a $(B)/libcompress.a $(B)/libterse.a $(B)/libcommon.a
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
 $(B)/tests/%: $(B)/obj/tests/kernels/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) -lcmocka $(LIBS_COMMON)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_COMMON)
 $(B)/tests/%: $(B)/obj/tests/fuzz/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $(LINK_ALL) $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
 .SECONDARY:
 
 .PHONY: tests
@@ -137,7 +144,6 @@ tests: all $(UNIT) $(FUZZ)
 
 SYSTEM := $(sort $(wildcard tests/system/*.py))
 SYSTEM := $(filter-out tests/system/harness.py tests/system/onnx_writer.py,$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
-CORPUS = $(foreach f,$(FUZZ),$(f)@$(patsubst fuzz_%,tests/fuzz/corpus/%,$(notdir $(f))))
 
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=
