@@ -107,9 +107,7 @@ def real_networks_stay_what_they_are(folder):
     for name in sorted(os.listdir(golden)):
         cases = json.load(open(f"{golden}/{name}/cases.json"))
         source, model = os.path.join(golden, name, cases["model"]), f"{folder}/model.onnx"
-        packed = not os.path.exists(source)
-        data = gzip.open(source + ".gz", "rb") if packed else open(source, "rb")
-        with data, open(model, "wb") as out:
+        with gzip.open(source) if source.endswith(".gz") else open(source, "rb") as data, open(model, "wb") as out:
             out.write(data.read())
         np.savez(f"{folder}/in.npz", **golden_inputs(f"{golden}/{name}", cases))
         said = report(model, "-o", f"{folder}/model.terse", "--validate", f"{folder}/in.npz")
