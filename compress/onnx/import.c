@@ -65,6 +65,8 @@ static int import_model(terse_onnx_builder *builder, terse_error *error)
         status = terse_onnx_signature_check(builder, error);
     if (status == TERSE_OK)
         status = terse_onnx_report_status(builder->report, error);
+    if (status == TERSE_OK)
+        status = terse_onnx_batchable(graph, error);
     return status == TERSE_OK ? terse_graph_check(graph, error) : status;
 }
 

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "compress/onnx/batchable.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_ONLY = 3 }; /* bindings 0, 1, 2 differ in N alone */
+
+/* The dimension of axis `axis` under all bindings: the same for every N, or N itself. */
+static bool follows_n(const terse_onnx_lanes *lanes, int value, int axis)
+{
+    for (int b = 0; b < lanes->probe->n_bindings; b++)
+        if (terse_onnx_lanes_view(lanes, b, value)->dims[axis] != terse_onnx_lanes_n(lanes, b))
+            return false;
+    return true;
+}
+
+static bool ignores_n(const terse_onnx_lanes *lanes, int value, int axis)
+{
+    for (int b = 1; b < N_ONLY; b++)
+        if (terse_onnx_lanes_view(lanes, b, value)->dims[axis] != terse_onnx_lanes_view(lanes, 0, value)->dims[axis])
+            return false;
+    return true;
+}
+
+/* Whether the shapes that were seen are those of the lane. */
+static bool shape_fits(const terse_onnx_lanes *lanes, int value, terse_onnx_lane lane)
+{
+    const int rank = terse_onnx_lanes_view(lanes, 0, value)->rank;
+    for (int b = 0; b < lanes->probe->n_bindings; b++)
+        if (terse_onnx_lanes_view(lanes, b, value)->dtype == TERSE_DTYPE_NONE ||
+            terse_onnx_lanes_view(lanes, b, value)->rank != rank)
+            return false;
+    if (lane.kind == TERSE_ONNX_ROWS && (lane.axis < 0 || lane.axis >= rank || !follows_n(lanes, value, lane.axis)))
+        return false;
+    for (int a = 0; a < rank; a++)
+        if (!(lane.kind == TERSE_ONNX_ROWS && a == lane.axis) && !ignores_n(lanes, value, a))
+            return false;
+    return true;
+}
+
+/* A list that was the same for three N is free of N: its elements are at most linear in N (count_rule sees to that). */
+static bool same_elements(const terse_onnx_lanes *lanes, int value)
+{
+    const terse_tensor *first = terse_onnx_lanes_view(lanes, 0, value);
+    for (int b = 0; b < N_ONLY; b++) {
+        const terse_tensor *view = terse_onnx_lanes_view(lanes, b, value);
+        if (!view->data || terse_tensor_bytes(view) != terse_tensor_bytes(first) ||
+            memcmp(view->data, first->data, (size_t)terse_tensor_bytes(first)) != 0)
+            return false;
+    }
+    return true;
+}
+
+static terse_onnx_lane_kind kind_of(const terse_onnx_lanes *lanes, const terse_node *node, int input)
+{
+    return input < node->n_inputs && node->inputs[input] >= 0 ? lanes->of[node->inputs[input]].kind : TERSE_ONNX_FREE;
+}
+
+/* The one axis along which a value made from a COUNT shape has N entries; FREE when none has. */
+static bool spread(const terse_onnx_lanes *lanes, int value, terse_onnx_lane *ret_lane)
+{
+    const terse_tensor *view = terse_onnx_lanes_view(lanes, 0, value);
+    *ret_lane = (terse_onnx_lane){TERSE_ONNX_FREE, 0};
+    for (int a = 0; a < view->rank; a++)
+        if (!ignores_n(lanes, value, a)) {
+            if (ret_lane->kind == TERSE_ONNX_ROWS)
+                return false;
+            *ret_lane = (terse_onnx_lane){TERSE_ONNX_ROWS, a};
+        }
+    return true;
+}
+
+static bool negative_everywhere(const terse_onnx_lanes *lanes, int value)
+{
+    const terse_value *v = &lanes->graph->values[value];
+    if (!v->data || v->dtype != TERSE_INT64)
+        return false;
+    for (size_t i = 0; i < v->bytes / sizeof(int64_t); i++)
+        if (((const int64_t *)v->data)[i] >= 0)
+            return false;
+    return true;
+}
+
+static bool never_negative(const terse_value *value)
+{
+    for (size_t i = 0; i < value->bytes / sizeof(int64_t); i++)
+        if (((const int64_t *)value->data)[i] < 0)
+            return false;
+    return value->dtype == TERSE_INT64;
+}
+
+/* Made of Shape's results and constants by operators that only move elements: never negative. */
+static bool is_dimension_list(const terse_onnx_lanes *lanes, int value, int depth)
+{
+    const terse_value *constant = &lanes->graph->values[value];
+    if (constant->data)
+        return never_negative(constant);
+    const int n = depth > 0 ? terse_graph_producer(lanes->graph, value) : -1;
+    if (n < 0)
+        return false;
+    const terse_node *node = &lanes->graph->nodes[n];
+    switch (node->op) {
+    case TERSE_OP_SHAPE:
+        return true;
+    case TERSE_OP_GATHER:
+    case TERSE_OP_SLICE:
+    case TERSE_OP_UNSQUEEZE:
+    case TERSE_OP_SQUEEZE:
+    case TERSE_OP_RESHAPE:
+    case TERSE_OP_IDENTITY:
+        return is_dimension_list(lanes, node->inputs[0], depth - 1);
+    case TERSE_OP_CONCAT:
+        if (node->n_inputs > TERSE_MAX_RANK)
+            return false;
+        for (int i = 0; i < node->n_inputs; i++)
+            if (!is_dimension_list(lanes, node->inputs[i], depth < 4 ? depth - 1 : 3))
+                return false;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Inputs FREE and COUNT only, at least one COUNT. Lists stay linear in N, so that three values of N tell all. */
+static bool count_rule(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
+{
+    *ret_lane = (terse_onnx_lane){TERSE_ONNX_COUNT, 0};
+    bool operands_free = true;
+    for (int i = 1; i < node->n_inputs; i++)
+        operands_free = operands_free && kind_of(lanes, node, i) == TERSE_ONNX_FREE;
+    switch (node->op) {
+    case TERSE_OP_GATHER:
+    case TERSE_OP_SLICE:
+    case TERSE_OP_SQUEEZE:
+    case TERSE_OP_UNSQUEEZE:
+    case TERSE_OP_RESHAPE:
+    case TERSE_OP_SPLIT:
+    case TERSE_OP_IDENTITY:
+        return operands_free;
+    case TERSE_OP_CAST:
+        return terse_node_int(node, "to", 0) == TERSE_INT64;
+    case TERSE_OP_CONCAT:
+    case TERSE_OP_ADD:
+    case TERSE_OP_SUB:
+        return true;
+    case TERSE_OP_MUL:
+        return kind_of(lanes, node, 0) != kind_of(lanes, node, 1);
+    case TERSE_OP_WHERE:
+        return kind_of(lanes, node, 0) == TERSE_ONNX_FREE;
+    case TERSE_OP_EQUAL: /* exporters ask whether a dimension is -1: it never is */
+        *ret_lane = (terse_onnx_lane){TERSE_ONNX_FREE, 0};
+        return node->n_inputs == 2 &&
+               ((negative_everywhere(lanes, node->inputs[1]) && is_dimension_list(lanes, node->inputs[0], 6)) ||
+                (negative_everywhere(lanes, node->inputs[0]) && is_dimension_list(lanes, node->inputs[1], 6)));
+    case TERSE_OP_CONSTANT_OF_SHAPE: /* all entries are equal */
+        return spread(lanes, node->outputs[0], ret_lane);
+    case TERSE_OP_EXPAND: /* all entries along a new axis are equal: the operand has 1 there, whatever N is */
+        return kind_of(lanes, node, 0) == TERSE_ONNX_FREE && spread(lanes, node->outputs[0], ret_lane);
+    default:
+        return false;
+    }
+}
+
+/* Shape of rows: a list that names N, unless it takes other axes only. */
+static terse_onnx_lane shape_rule(const terse_onnx_lanes *lanes, const terse_node *node)
+{
+    const terse_onnx_lane lane = lanes->of[node->inputs[0]];
+    const int rank = terse_onnx_lanes_view(lanes, 0, node->inputs[0])->rank;
+    int64_t start = terse_node_int(node, "start", 0), end = terse_node_int(node, "end", rank);
+    start = start < 0 ? start + rank : start;
+    end = end < 0 ? end + rank : end;
+    const bool names_n = lane.kind == TERSE_ONNX_ROWS && lane.axis >= start && lane.axis < end;
+    return (terse_onnx_lane){names_n ? TERSE_ONNX_COUNT : TERSE_ONNX_FREE, 0};
+}
+
+static bool node_lanes(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lanes)
+{
+    bool rows = false, count = false;
+    for (int i = 0; i < node->n_inputs; i++) {
+        rows = rows || kind_of(lanes, node, i) == TERSE_ONNX_ROWS;
+        count = count || kind_of(lanes, node, i) == TERSE_ONNX_COUNT;
+    }
+    if (rows && node->op != TERSE_OP_SHAPE)
+        return terse_onnx_rows_rule(lanes, node, ret_lanes);
+    terse_onnx_lane lane = {TERSE_ONNX_FREE, 0};
+    if (node->op == TERSE_OP_SHAPE)
+        lane = shape_rule(lanes, node);
+    else if (count && !count_rule(lanes, node, &lane))
+        return false;
+    for (int i = 0; i < node->n_outputs; i++)
+        ret_lanes[i] = lane;
+    return true;
+}
+
+static bool walk(const terse_onnx_lanes *lanes, terse_onnx_lane *made)
+{
+    const terse_graph *graph = lanes->graph;
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const terse_node *node = &graph->nodes[n];
+        for (int i = 0; i < node->n_outputs; i++)
+            made[i] = (terse_onnx_lane){TERSE_ONNX_FREE, 0};
+        if (!node_lanes(lanes, node, made))
+            return false;
+        for (int i = 0; i < node->n_outputs; i++) {
+            const int v = node->outputs[i];
+            if (v < 0)
+                continue;
+            if (made[i].kind == TERSE_ONNX_COUNT && same_elements(lanes, v))
+                made[i].kind = TERSE_ONNX_FREE;
+            if (!shape_fits(lanes, v, made[i]))
+                return false;
+            lanes->of[v] = made[i];
+        }
+    }
+    for (int i = 0; i < graph->n_outputs; i++)
+        if (lanes->of[graph->outputs[i]].kind != TERSE_ONNX_ROWS || lanes->of[graph->outputs[i]].axis != 0)
+            return false;
+    return true;
+}
+
+/* Axis 0 of all inputs is one symbol, which is at no other axis. */
+static bool start_lanes(const terse_onnx_lanes *lanes)
+{
+    const terse_graph *graph = lanes->graph;
+    for (int i = 0; i < graph->n_inputs; i++) {
+        const terse_value *input = &graph->values[graph->inputs[i]];
+        for (int a = 0; a < input->rank || a == 0; a++) {
+            const bool is_batch = a < input->rank && input->dims[a] == TERSE_DIM_OF_SYMBOL(lanes->probe->batch);
+            if (is_batch != (a == 0))
+                return false;
+        }
+        lanes->of[graph->inputs[i]] = (terse_onnx_lane){TERSE_ONNX_ROWS, 0};
+    }
+    return graph->n_inputs > 0;
+}
+
+int terse_onnx_batchable(terse_graph *graph, terse_error *error)
+{
+    graph->batchable = false;
+    terse_onnx_probe probe;
+    const int status = terse_onnx_probe_run(graph, NULL, &probe, error);
+    if (status != TERSE_OK)
+        return status;
+    TERSE_AUTO(terse_freep) terse_onnx_lane *of = calloc((size_t)graph->n_values + 1, sizeof *of);
+    TERSE_AUTO(terse_freep) terse_onnx_lane *made = calloc(TERSE_MAX_NODE_IO, sizeof *made);
+    const terse_onnx_lanes lanes = {graph, &probe, of};
+    if (of && made && probe.batch >= 0 && probe.n_bindings == TERSE_ONNX_BINDINGS && probe.n_failed == 0)
+        graph->batchable = start_lanes(&lanes) && walk(&lanes, made);
+    terse_onnx_probe_done(&probe);
+    return of && made ? TERSE_OK : terse_onnx_no_memory(error);
+}
