@@ -64,7 +64,7 @@ void *terse_arena_alloc(terse_arena *arena, size_t size)
         const size_t at = terse_align(b->used, alignment);
         if (at <= b->size && size <= b->size - at) {
             b->used = at + size;
-            return (char *)b + at;
+            return memset((char *)b + at, 0, size);
         }
     }
     if (size > SIZE_MAX / 2)
@@ -74,8 +74,7 @@ void *terse_arena_alloc(terse_arena *arena, size_t size)
     block *fresh = aligned_alloc(64, whole);
     if (!fresh)
         return NULL;
-    memset(fresh, 0, whole);
-    fresh->size = whole;
+    fresh->size = whole; /* zeroed piece by piece: what is never handed out stays untouched, and costs no page */
     fresh->used = head + size;
     if (size > BLOCK_BYTES / 4 && b) { /* keep filling the current block */
         fresh->next = b->next;
@@ -84,7 +83,7 @@ void *terse_arena_alloc(terse_arena *arena, size_t size)
         fresh->next = b;
         arena->blocks = fresh;
     }
-    return (char *)fresh + head;
+    return memset((char *)fresh + head, 0, size);
 }
 
 char *terse_arena_text(terse_arena *arena, const char *text, size_t length)
