@@ -35,6 +35,7 @@ LIBS_MSGPACK = $(shell $(PKG) --libs $(MSGPACK_PC))
 LIBS_ZMQ = $(shell $(PKG) --libs libzmq)
 LIBS_COMMON = $(LIBS_MSGPACK) -lxxhash -lsodium -lzip -lm
 LIBS_COMPRESS = $(shell $(PKG) --libs libprotobuf-c) -llapacke -lopenblas $(LIBS_COMMON)
+LIBS_LOADER = $(shell $(PKG) --libs libseccomp) $(LIBS_COMMON)
 LIBS_SUPERVISOR = $(shell $(PKG) --libs libsystemd) -linih
 
 # --- sources: a file belongs to the program whose folder it is in ---------------------------------------
@@ -116,7 +117,7 @@ $(B)/terse-worker: $(B)/obj/daemon/worker/main.o $(B)/libdaemon.a $(B)/libcommon
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON)
 $(B)/terse-loader: $(B)/obj/daemon/loader/main.o $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON)
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_LOADER)
 $(B)/classify: client/examples/classify.c $(B)/libterse.so
 	@$(CC) -std=c17 -Wall -Wextra -Iclient -o $@ $< -L$(B) -lterse -Wl,-rpath,'$$ORIGIN'
 
@@ -128,7 +129,7 @@ TEST_LIBS = $(B)/libdaemon.a $(B)/libcompress.a $(B)/libterse.a $(B)/libcommon.a
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_LOADER) $(LIBS_COMPRESS)
 $(B)/tests/%: $(B)/obj/tests/kernels/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
@@ -136,7 +137,7 @@ $(B)/tests/%: $(B)/obj/tests/kernels/%.o $(TEST_LIBS)
 $(B)/tests/%: $(B)/obj/tests/fuzz/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_COMPRESS)
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_LOADER) $(LIBS_COMPRESS)
 .SECONDARY:
 
 .PHONY: tests

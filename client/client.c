@@ -163,6 +163,8 @@ static void handle_message(terse_client *client, zmq_msg_t *frames, int n)
     pending *entry = n > 0 && wire->has_id ? terse_table_find(&client->table, wire->id) : NULL;
     if (!entry || entry->state == PENDING_DONE)
         return; /* a second answer, or not for us */
+    if (entry->kind != PENDING_INFER)
+        wire->n_outputs = 0; /* metadata's have no frames; whoever waits decodes the header that is kept */
     terse_reply *reply = NULL;
     if (status)
         reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, error.message);

@@ -1,8 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* terse-loader: started by tersed for one model file; the control socket is descriptor 3. */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/bytes.h"
+#include "daemon/loader/loader.h"
+#include "daemon/log.h"
+#include "daemon/protocol.h"
 
 int main(void)
 {
-    fprintf(stderr, "not built yet\n");
-    return 1;
+    terse_log_init("terse-loader");
+    TERSE_AUTO(terse_freep) uint8_t *buffer = malloc(TERSE_MSG_BYTES);
+    int fds[4], n_fds = 0;
+    if (!buffer)
+        return 1;
+    const int64_t size = terse_msg_receive(TERSE_CONTROL_FD, buffer, fds, &n_fds);
+    for (int i = 0; i < n_fds; i++)
+        close(fds[i]);
+    const terse_msg_load *load = (const terse_msg_load *)buffer;
+    if (size != (int64_t)sizeof *load || load->head.kind != TERSE_MSG_LOAD) {
+        terse_log(TERSE_LOG_ERROR, "terse-loader is started by tersed, not by hand%s%s", size < 0 ? ": " : "",
+                  size < 0 ? strerror(errno) : "");
+        return 1;
+    }
+    char path[sizeof load->path];
+    snprintf(path, sizeof path, "%.*s", (int)sizeof path - 1, load->path);
+
+    terse_msg_loaded answer = {.head = {TERSE_MSG_LOADED, sizeof answer}};
+    terse_loaded loaded = {.fd = -1};
+    terse_error error = {0};
+    answer.status = terse_loader_load(path, terse_loader_confine, &loaded, &error);
+    answer.bytes = loaded.bytes;
+    answer.batchable = loaded.batchable;
+    snprintf(answer.error, sizeof answer.error, "%s", error.message);
+    return terse_msg_send(TERSE_CONTROL_FD, &answer, sizeof answer, &loaded.fd, answer.status == TERSE_OK) ? 0 : 1;
 }

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/supervisor/config.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/supervisor/config_internal.h"
+
+static const char suffix[] = ".terse";
+
+terse_config *terse_config_new(FILE *report)
+{
+    terse_config *config = calloc(1, sizeof *config);
+    if (!config)
+        return NULL;
+    config->report = report;
+    config->models = calloc(TERSE_MAX_MODELS, sizeof *config->models);
+    if (!config->models) {
+        free(config);
+        return NULL;
+    }
+    for (int i = 0; i < TERSE_N_SETTINGS; i++)
+        config->value[i] = terse_settings[i].fallback;
+    return config;
+}
+
+void terse_config_free(terse_config *config)
+{
+    if (!config)
+        return;
+    free(config->models);
+    free(config);
+}
+
+void terse_config_freep(terse_config **config)
+{
+    terse_config_free(*config);
+    *config = NULL;
+}
+
+void terse_config_complain(terse_config *config, unsigned line, const char *format, ...)
+{
+    va_list args;
+    char text[1024];
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+    if (line)
+        fprintf(config->report, "%s:%u: %s\n", config->path, line, text);
+    else
+        fprintf(config->report, "tersed: %s\n", text);
+    config->n_errors++;
+}
+
+terse_model_config *terse_config_model(terse_config *config, const char *name)
+{
+    for (unsigned i = 0; i < config->n_models; i++)
+        if (strcmp(config->models[i].name, name) == 0)
+            return &config->models[i];
+    return NULL;
+}
+
+/* A name is told to clients and stands in options, logs and file names. */
+static int check_name(const char *name, size_t length, terse_error *error)
+{
+    if (length == 0 || length >= TERSE_MODEL_NAME)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "model name '%.40s' has %zu bytes, allowed: 1..%d", name,
+                          length, TERSE_MODEL_NAME - 1);
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f || name[i] == '/' || name[i] == '=')
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "model name '%.*s': byte 0x%02x, allowed: no control characters, '/' and '='",
+                              (int)length, name, (unsigned char)name[i]);
+    return TERSE_OK;
+}
+
+terse_model_config *terse_config_add(terse_config *config, unsigned line, const char *name, size_t length)
+{
+    terse_error error;
+    if (check_name(name, length, &error) != TERSE_OK) {
+        terse_config_complain(config, line, "%s", error.message);
+        return NULL;
+    }
+    if (config->n_models == TERSE_MAX_MODELS) {
+        terse_config_complain(config, line, "model '%.*s': there are %d already, allowed: %d", (int)length, name,
+                              TERSE_MAX_MODELS, TERSE_MAX_MODELS);
+        return NULL;
+    }
+    terse_model_config *model = &config->models[config->n_models++];
+    memset(model, 0, sizeof *model);
+    memcpy(model->name, name, length);
+    memcpy(model->version, "1", 2);
+    return model;
+}
+
+void terse_config_option(terse_config *config, const terse_setting *setting, const char *value)
+{
+    const ptrdiff_t id = setting - terse_settings;
+    terse_error error;
+    if (terse_setting_parse(setting, value, &config->value[id], &error) != TERSE_OK) {
+        fprintf(config->report, "tersed: %s: %s\n", setting->option, error.message);
+        config->n_usage++;
+        return;
+    }
+    config->by_option[id] = true;
+    if (id == TERSE_SET_MODEL_DIR)
+        snprintf(config->model_dir, sizeof config->model_dir, "%s", value);
+    if (id != TERSE_SET_LISTEN)
+        return;
+    if (config->n_listen == TERSE_MAX_LISTEN) {
+        fprintf(config->report, "tersed: --listen %s: there are %d already, allowed: %d\n", value, TERSE_MAX_LISTEN,
+                TERSE_MAX_LISTEN);
+        config->n_usage++;
+        return;
+    }
+    snprintf(config->listen[config->n_listen++], TERSE_ENDPOINT_BYTES, "%s", value);
+}
+
+void terse_config_option_model(terse_config *config, const char *name_and_file)
+{
+    const char *equals = strchr(name_and_file, '=');
+    terse_error error;
+    if (!equals || !equals[1] || strlen(equals + 1) >= TERSE_PATH_BYTES) {
+        fprintf(config->report, "tersed: --model: found '%.200s', allowed: NAME=FILE\n", name_and_file);
+        config->n_usage++;
+        return;
+    }
+    const size_t length = (size_t)(equals - name_and_file);
+    if (check_name(name_and_file, length, &error) != TERSE_OK) {
+        fprintf(config->report, "tersed: --model: %s\n", error.message);
+        config->n_usage++;
+        return;
+    }
+    char name[TERSE_MODEL_NAME] = "";
+    memcpy(name, name_and_file, length);
+    if (terse_config_model(config, name)) {
+        terse_config_complain(config, 0, "--model %s: the model '%s' was named before; allowed: once", name_and_file,
+                              name);
+        return;
+    }
+    terse_model_config *model = terse_config_add(config, 0, name, length);
+    if (!model)
+        return;
+    model->by_option = true;
+    snprintf(model->file, sizeof model->file, "%s", equals + 1);
+}
+
+/* --- finish: what needs the whole configuration, and the file system ------------------------------------------- */
+
+/* The line that named a model's file: 0 for the command line and for model_dir. */
+static unsigned file_line(const terse_model_config *model)
+{
+    return model->by_option ? 0 : model->line[TERSE_SET_FILE];
+}
+
+static void check_file(terse_config *config, const terse_model_config *model)
+{
+    struct stat info;
+    if (stat(model->file, &info) < 0 || access(model->file, R_OK) < 0)
+        terse_config_complain(config, file_line(model), "model '%s': cannot read '%s': %s", model->name, model->file,
+                              strerror(errno));
+    else if (!S_ISREG(info.st_mode))
+        terse_config_complain(config, file_line(model), "model '%s': '%s' is %s, allowed: a regular file", model->name,
+                              model->file, S_ISDIR(info.st_mode) ? "a directory" : "not a file");
+}
+
+/* A setting for a model that model_dir serves has its section; a file= there wins over the directory's. */
+static void add_from_directory(terse_config *config, const char *file, size_t name_length)
+{
+    char name[TERSE_MODEL_NAME] = "";
+    terse_model_config *model = NULL;
+    if (name_length < sizeof name) {
+        memcpy(name, file, name_length);
+        model = terse_config_model(config, name);
+    }
+    if (model && model->file[0])
+        return;
+    if (!model)
+        model = terse_config_add(config, config->line[TERSE_SET_MODEL_DIR], file, name_length);
+    if (model && snprintf(model->file, sizeof model->file, "%s/%s", config->model_dir, file) >= (int)sizeof model->file)
+        terse_config_complain(config, config->line[TERSE_SET_MODEL_DIR], "model_dir: the path of '%s' is too long",
+                              name);
+}
+
+static void list_directory(terse_config *config)
+{
+    const unsigned line = config->line[TERSE_SET_MODEL_DIR];
+    DIR *directory = opendir(config->model_dir);
+    if (!directory) {
+        terse_config_complain(config, line, "model_dir: cannot list '%s': %s", config->model_dir, strerror(errno));
+        return;
+    }
+    unsigned found = 0;
+    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        const size_t length = strlen(entry->d_name);
+        /* Hidden names are files that are still being written. */
+        if (entry->d_name[0] == '.' || length < sizeof suffix || strcmp(entry->d_name + length - 6, suffix) != 0)
+            continue;
+        found++;
+        add_from_directory(config, entry->d_name, length - (sizeof suffix - 1));
+    }
+    closedir(directory);
+    if (found == 0 && config->n_models == 0)
+        terse_config_complain(config, line, "model_dir: '%s' holds no *.terse file; allowed: at least one model",
+                              config->model_dir);
+}
+
+static void check_endpoints(terse_config *config)
+{
+    terse_endpoint endpoints[TERSE_MAX_LISTEN];
+    for (unsigned i = 0; i < config->n_listen; i++) {
+        const unsigned line = config->listen_line[i];
+        terse_error error;
+        endpoints[i].address.ss_family = AF_UNSPEC;
+        if (terse_endpoint_parse(config->listen[i], &endpoints[i], &error) != TERSE_OK) {
+            terse_config_complain(config, line, "listen: %s", error.message);
+            continue;
+        }
+        if (!endpoints[i].local && !endpoints[i].loopback && !config->value[TERSE_SET_ALLOW_REMOTE_TCP])
+            terse_config_complain(config, line,
+                                  "listen: '%s' can be reached from other hosts, without encryption or a password; "
+                                  "allowed: loopback, or any address with allow_remote_tcp = yes",
+                                  config->listen[i]);
+        for (unsigned k = 0; k < i; k++)
+            if (endpoints[k].address.ss_family != AF_UNSPEC && terse_endpoint_same(&endpoints[k], &endpoints[i]))
+                terse_config_complain(config, line, "listen: '%s' is listed twice; allowed: once", config->listen[i]);
+    }
+}
+
+static void check_memory(terse_config *config)
+{
+    static const terse_setting_id memories[] = {TERSE_SET_INPUT_MEMORY, TERSE_SET_OUTPUT_MEMORY};
+    for (size_t i = 0; i < 2; i++) {
+        const uint64_t bytes = config->value[memories[i]];
+        if (bytes && bytes < config->value[TERSE_SET_MAX_REQUEST])
+            terse_config_complain(config, config->line[memories[i]],
+                                  "%s: found %" PRIu64 ", allowed: at least max_request_bytes, %" PRIu64,
+                                  terse_settings[memories[i]].name, bytes, config->value[TERSE_SET_MAX_REQUEST]);
+    }
+}
+
+/* The command line wins over the model's section, which wins over [server]. */
+static void resolve_values(const terse_config *config, terse_model_config *model)
+{
+    for (int i = 0; i < TERSE_N_SETTINGS; i++)
+        if (terse_settings[i].where == TERSE_IN_BOTH && (!model->line[i] || config->by_option[i]))
+            model->value[i] = config->value[i];
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const terse_model_config *)a)->name, ((const terse_model_config *)b)->name);
+}
+
+void terse_config_finish(terse_config *config)
+{
+    if (config->model_dir[0])
+        list_directory(config);
+    for (unsigned i = 0; i < config->n_models; i++) {
+        terse_model_config *model = &config->models[i];
+        resolve_values(config, model);
+        if (model->file[0])
+            check_file(config, model);
+        else if (!model->line[TERSE_SET_FILE])
+            terse_config_complain(config, model->section_line,
+                                  "[model %s]: no file; allowed: file = FILE, or a %s%s in "
+                                  "model_dir",
+                                  model->name, model->name, suffix);
+    }
+    if (config->n_models == 0 && config->n_errors + config->n_usage == 0)
+        terse_config_complain(config, 0,
+                              "no model; allowed: at least one (--model NAME=FILE, --model-dir DIR, or the "
+                              "configuration file's [model NAME])");
+    check_endpoints(config);
+    check_memory(config);
+    qsort(config->models, config->n_models, sizeof *config->models, by_name);
+}

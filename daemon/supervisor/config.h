@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config.h: what tersed is to do: the command line over the configuration file over the defaults.
+ * Runs in: tersed. Ownership: a terse_config owns all of its text and models; `report` is borrowed.
+ *
+ * Use: terse_config_new; the command line's settings (they win, so they come first); terse_config_read; then
+ * terse_config_finish, which looks at the files. Every mistake is printed to `report` at once, as
+ * "FILE:LINE: what, found, allowed", and counted: nothing stops at the first one. */
+#ifndef TERSE_SUPERVISOR_CONFIG_H
+#define TERSE_SUPERVISOR_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "daemon/protocol.h"
+#include "daemon/supervisor/endpoint.h"
+#include "daemon/supervisor/settings.h"
+
+enum { TERSE_MAX_LISTEN = 16, TERSE_PATH_BYTES = 4096 };
+
+typedef struct terse_model_config {
+    char name[TERSE_MODEL_NAME];
+    char file[TERSE_PATH_BYTES];
+    char version[16];
+    uint64_t value[TERSE_N_SETTINGS]; /* after finish: of every setting that may stand in a [model] */
+    unsigned line[TERSE_N_SETTINGS];  /* where the file sets it; 0: it does not */
+    unsigned section_line;            /* of [model NAME]; 0: it has none */
+    bool by_option;                   /* --model NAME=FILE */
+} terse_model_config;
+
+typedef struct terse_config {
+    uint64_t value[TERSE_N_SETTINGS];
+    unsigned line[TERSE_N_SETTINGS];
+    bool by_option[TERSE_N_SETTINGS];
+    char listen[TERSE_MAX_LISTEN][TERSE_ENDPOINT_BYTES];
+    unsigned listen_line[TERSE_MAX_LISTEN];
+    unsigned n_listen;
+    char model_dir[TERSE_PATH_BYTES];
+    terse_model_config *models; /* after finish: sorted by name */
+    unsigned n_models;
+    char path[TERSE_PATH_BYTES]; /* of the file; "" without one */
+    FILE *report;
+    unsigned n_errors; /* of the file, or of what it names */
+    unsigned n_usage;  /* of the command line */
+} terse_config;
+
+terse_config *terse_config_new(FILE *report); /* NULL when memory is out */
+void terse_config_free(terse_config *config);
+void terse_config_freep(terse_config **config);
+
+/* One option of the command line: a setting, or --model's "NAME=FILE". */
+void terse_config_option(terse_config *config, const terse_setting *setting, const char *value);
+void terse_config_option_model(terse_config *config, const char *name_and_file);
+
+/* Reads a file; `path` names it in the messages and is where relative files start. */
+void terse_config_read(terse_config *config, const char *path);
+void terse_config_read_stream(terse_config *config, const char *path, FILE *stream);
+
+/* Lists model_dir, gives every model its values and checks files and endpoints. */
+void terse_config_finish(terse_config *config);
+
+#endif

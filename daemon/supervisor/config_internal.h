@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config_internal.h: what the two halves of the configuration share: config.c (meaning) and config_file.c (text).
+ * Runs in: tersed. */
+#ifndef TERSE_SUPERVISOR_CONFIG_INTERNAL_H
+#define TERSE_SUPERVISOR_CONFIG_INTERNAL_H
+
+#include "daemon/supervisor/config.h"
+
+/* Prints one mistake and counts it; line 0: it is not the file's. */
+void terse_config_complain(terse_config *config, unsigned line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+terse_model_config *terse_config_model(terse_config *config, const char *name); /* NULL: there is none */
+/* Adds a model with nothing but its name; NULL, with a complaint, when the name or the count is not allowed. */
+terse_model_config *terse_config_add(terse_config *config, unsigned line, const char *name, size_t length);
+
+#endif

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cores.h: what this process may use of the machine.
+ * Runs in: tersed. */
+#ifndef TERSE_SUPERVISOR_CORES_H
+#define TERSE_SUPERVISOR_CORES_H
+
+#include <stdint.h>
+
+/* CPUs of the affinity mask (cpuset), no more than the control group's CPU quota; at least 1. `root` is where the file
+ * systems are ("" outside of tests). */
+unsigned terse_cores_usable(const char *root);
+/* Bytes of memory: the machine's, or the control group's limit when that is lower. */
+uint64_t terse_cores_memory(const char *root);
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/supervisor/listeners.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "common/bytes.h"
+#include "daemon/log.h"
+
+enum { BACKLOG = 1024 };
+
+/* Creates the directory of a socket, not its parents: everyone may pass through root's, nobody through a user's. */
+static int make_directory(const char *path, terse_error *error)
+{
+    char directory[TERSE_ENDPOINT_BYTES];
+    const char *slash = strrchr(path, '/');
+    if (!slash || slash == path)
+        return TERSE_OK;
+    memcpy(directory, path, (size_t)(slash - path));
+    directory[slash - path] = 0;
+    const mode_t old = umask(0);
+    const int r = mkdir(directory, geteuid() == 0 ? 0755 : 0700);
+    umask(old);
+    if (r < 0 && errno != EEXIST)
+        return terse_fail(error, TERSE_SYSTEM, "cannot create the directory '%s'", directory);
+    return TERSE_OK;
+}
+
+/* A socket file stays behind when a daemon is killed; only a refused connection proves that. */
+static int remove_stale(const char *path, const terse_endpoint *endpoint, terse_error *error)
+{
+    struct stat info;
+    if (lstat(path, &info) < 0)
+        return errno == ENOENT ? TERSE_OK : terse_fail(error, TERSE_SYSTEM, "cannot look at '%s'", path);
+    if (!S_ISSOCK(info.st_mode))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "'%s' exists and is not a socket; it stays as it is", path);
+    TERSE_AUTO(terse_close_fdp) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot create a socket");
+    if (connect(fd, (const struct sockaddr *)&endpoint->address, endpoint->address_bytes) == 0 || errno == EAGAIN)
+        return terse_fail(error, TERSE_UNAVAILABLE, "another tersed is listening at 'ipc://%s'", path);
+    if (errno != ECONNREFUSED && errno != ENOENT)
+        return terse_fail(error, TERSE_SYSTEM, "cannot tell whether anyone listens at 'ipc://%s'", path);
+    if (unlink(path) < 0 && errno != ENOENT)
+        return terse_fail(error, TERSE_SYSTEM, "cannot remove the stale socket '%s'", path);
+    return TERSE_OK;
+}
+
+static int bind_local(terse_listener *listener, const terse_endpoint *endpoint, mode_t mode, terse_error *error)
+{
+    const char *path = listener->endpoint + strlen("ipc://");
+    int r = make_directory(path, error);
+    if (r == TERSE_OK)
+        r = remove_stale(path, endpoint, error);
+    if (r != TERSE_OK)
+        return r;
+    /* The file has its permissions from its first moment. One thread: nobody else sees this umask. */
+    const mode_t old = umask(0777 & ~mode);
+    const int bound = bind(listener->fd, (const struct sockaddr *)&endpoint->address, endpoint->address_bytes);
+    umask(old);
+    if (bound < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot listen at '%s'", listener->endpoint);
+    struct stat info;
+    if (lstat(path, &info) == 0) {
+        listener->device = info.st_dev;
+        listener->inode = info.st_ino;
+        memcpy(listener->path, path, strlen(path) + 1);
+    }
+    return TERSE_OK;
+}
+
+static int bind_tcp(terse_listener *listener, const terse_endpoint *endpoint, terse_error *error)
+{
+    const int on = 1;
+    setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (endpoint->address.ss_family == AF_INET6)
+        setsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    if (bind(listener->fd, (const struct sockaddr *)&endpoint->address, endpoint->address_bytes) < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot listen at '%s'", listener->endpoint);
+    struct sockaddr_storage bound;
+    socklen_t bytes = sizeof bound;
+    if (getsockname(listener->fd, (struct sockaddr *)&bound, &bytes) < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot tell the port of '%s'", listener->endpoint);
+    return terse_endpoint_of((const struct sockaddr *)&bound, bytes, listener->endpoint, error);
+}
+
+static int open_one(terse_listeners *listeners, const char *text, const terse_config *config, terse_error *error)
+{
+    terse_endpoint endpoint;
+    int r = terse_endpoint_parse(text, &endpoint, error);
+    if (r != TERSE_OK)
+        return r;
+    terse_listener *listener = &listeners->at[listeners->n];
+    *listener = (terse_listener){.fd = socket(endpoint.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    if (listener->fd < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot create a socket for '%s'", text);
+    listeners->n++;
+    snprintf(listener->endpoint, sizeof listener->endpoint, "%s", text);
+    r = endpoint.local ? bind_local(listener, &endpoint, (mode_t)config->value[TERSE_SET_LISTEN_MODE], error)
+                       : bind_tcp(listener, &endpoint, error);
+    if (r == TERSE_OK && listen(listener->fd, BACKLOG) < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot listen at '%s'", text);
+    return r;
+}
+
+/* sd_listen_fds() sets CLOEXEC and takes its variables out of the environment. */
+static int take_activated(terse_listeners *listeners, terse_error *error)
+{
+    const int n = sd_listen_fds(1);
+    if (n < 0) {
+        errno = -n;
+        return terse_fail(error, TERSE_SYSTEM, "cannot take the sockets of the service manager");
+    }
+    for (int i = 0; i < n; i++) {
+        const int fd = SD_LISTEN_FDS_START + i;
+        struct sockaddr_storage address;
+        socklen_t bytes = sizeof address;
+        if (listeners->n == TERSE_MAX_LISTEN)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT, "the service manager passes %d sockets, allowed: %d", n,
+                              TERSE_MAX_LISTEN);
+        if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0 ||
+            getsockname(fd, (struct sockaddr *)&address, &bytes) < 0)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "descriptor %d of the service manager is not a listening stream socket", fd);
+        terse_listener *listener = &listeners->at[listeners->n];
+        *listener = (terse_listener){.fd = fd};
+        if (terse_endpoint_of((const struct sockaddr *)&address, bytes, listener->endpoint, error) != TERSE_OK)
+            return terse_error_prefix(error, "descriptor %d of the service manager", fd);
+        listeners->n++;
+    }
+    return TERSE_OK;
+}
+
+static bool covered(const terse_listeners *listeners, unsigned n_activated, const char *text)
+{
+    terse_endpoint wanted, have;
+    if (terse_endpoint_parse(text, &wanted, NULL) != TERSE_OK)
+        return false;
+    for (unsigned i = 0; i < n_activated; i++)
+        if (terse_endpoint_parse(listeners->at[i].endpoint, &have, NULL) == TERSE_OK &&
+            terse_endpoint_same(&wanted, &have))
+            return true;
+    return false;
+}
+
+static int open_all(terse_listeners *listeners, const terse_config *config, terse_error *error)
+{
+    int r = take_activated(listeners, error);
+    const unsigned n_activated = listeners->n;
+    for (unsigned i = 0; i < config->n_listen && r == TERSE_OK; i++) {
+        if (covered(listeners, n_activated, config->listen[i]))
+            continue;
+        if (listeners->n == TERSE_MAX_LISTEN)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT, "more than %d endpoints with those of the service manager",
+                              TERSE_MAX_LISTEN);
+        r = open_one(listeners, config->listen[i], config, error);
+    }
+    if (r == TERSE_OK && listeners->n == 0) {
+        char text[TERSE_ENDPOINT_BYTES];
+        r = terse_endpoint_default(text, error);
+        if (r == TERSE_OK)
+            r = open_one(listeners, text, config, error);
+    }
+    return r;
+}
+
+int terse_listeners_open(terse_listeners *listeners, const terse_config *config, terse_error *error)
+{
+    listeners->n = 0;
+    const int r = open_all(listeners, config, error);
+    if (r != TERSE_OK)
+        terse_listeners_close(listeners);
+    return r;
+}
+
+void terse_listeners_close(terse_listeners *listeners)
+{
+    for (unsigned i = 0; i < listeners->n; i++) {
+        terse_listener *listener = &listeners->at[i];
+        struct stat info;
+        if (listener->path[0] && lstat(listener->path, &info) == 0 && info.st_dev == listener->device &&
+            info.st_ino == listener->inode && unlink(listener->path) < 0)
+            terse_log(TERSE_LOG_WARNING, "cannot remove '%s': %s", listener->path, strerror(errno));
+        close(listener->fd);
+    }
+    listeners->n = 0;
+}

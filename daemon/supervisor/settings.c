@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/supervisor/settings.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+const terse_setting terse_settings[TERSE_N_SETTINGS] = {
+#define ROW(id, where_, type_, name_, option_, argument_, unit_, default_, minimum_, maximum_, description_)           \
+    [TERSE_SET_##id] = {                                                                                               \
+        .where = (where_),                                                                                             \
+        .type = TERSE_SETTING_##type_,                                                                                 \
+        .name = (name_),                                                                                               \
+        .option = (option_),                                                                                           \
+        .argument = (argument_),                                                                                       \
+        .unit = (unit_),                                                                                               \
+        .fallback = (default_),                                                                                        \
+        .minimum = (minimum_),                                                                                         \
+        .maximum = (maximum_),                                                                                         \
+        .description = (description_),                                                                                 \
+    },
+    TERSE_SETTINGS(ROW)
+#undef ROW
+};
+
+const terse_setting *terse_setting_named(unsigned where, const char *name)
+{
+    for (int i = 0; i < TERSE_N_SETTINGS; i++)
+        if ((terse_settings[i].where & where) && strcmp(terse_settings[i].name, name) == 0)
+            return &terse_settings[i];
+    return NULL;
+}
+
+const terse_setting *terse_setting_option(const char *option, size_t length)
+{
+    for (int i = 0; i < TERSE_N_SETTINGS; i++) {
+        const char *own = terse_settings[i].option;
+        if (own && strlen(own) == length && memcmp(own, option, length) == 0)
+            return &terse_settings[i];
+    }
+    return NULL;
+}
+
+/* Digits of `base`, all of them up to the first other character; false when there are none or too many. */
+static bool read_digits(const char *text, unsigned base, const char **ret_rest, uint64_t *ret_value)
+{
+    uint64_t value = 0;
+    const char *at = text;
+    for (; *at >= '0' && (unsigned)(*at - '0') < base; at++)
+        if (__builtin_mul_overflow(value, base, &value) || __builtin_add_overflow(value, (uint64_t)(*at - '0'), &value))
+            return false;
+    *ret_rest = at;
+    *ret_value = value;
+    return at > text;
+}
+
+static bool read_bytes(const char *text, uint64_t *ret_value)
+{
+    const char *rest;
+    uint64_t value;
+    if (!read_digits(text, 10, &rest, &value))
+        return false;
+    static const char units[] = "KMG";
+    const char *unit = *rest ? strchr(units, *rest) : NULL;
+    if (unit) {
+        if (__builtin_mul_overflow(value, UINT64_C(1) << (10 * (unit - units + 1)), &value))
+            return false;
+        rest++;
+    }
+    *ret_value = value;
+    return *rest == 0;
+}
+
+static int refuse(const terse_setting *setting, const char *text, terse_error *error)
+{
+    const char *unit = *setting->unit ? " " : "";
+    if (setting->type == TERSE_SETTING_MODE)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s: found '%.100s', allowed: octal %04" PRIo64 "..%04" PRIo64,
+                          setting->name, text, setting->minimum, setting->maximum);
+    return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                      "%s: found '%.100s', allowed: a whole number %" PRIu64 "..%" PRIu64 "%s%s%s", setting->name, text,
+                      setting->minimum, setting->maximum, unit, setting->unit,
+                      setting->type == TERSE_SETTING_BYTES ? ", K, M or G may follow"
+                      : *setting->unit                     ? ", written without a unit"
+                                                           : "");
+}
+
+int terse_setting_parse(const terse_setting *setting, const char *text, uint64_t *ret_value, terse_error *error)
+{
+    uint64_t value = 0;
+    bool read = false;
+    const char *rest = "";
+    switch (setting->type) {
+    case TERSE_SETTING_TEXT: {
+        const size_t length = strlen(text);
+        if (length < setting->minimum || length > setting->maximum)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "%s: found %zu bytes of text, allowed: %" PRIu64 "..%" PRIu64 " bytes", setting->name,
+                              length, setting->minimum, setting->maximum);
+        return TERSE_OK;
+    }
+    case TERSE_SETTING_FLAG:
+        if (strcmp(text, "yes") && strcmp(text, "no"))
+            return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s: found '%.100s', allowed: yes, no", setting->name,
+                              text);
+        *ret_value = strcmp(text, "yes") == 0;
+        return TERSE_OK;
+    case TERSE_SETTING_MODE:
+        read = read_digits(text, 8, &rest, &value) && !*rest;
+        break;
+    case TERSE_SETTING_BYTES:
+        read = read_bytes(text, &value);
+        break;
+    case TERSE_SETTING_NUMBER:
+        read = read_digits(text, 10, &rest, &value) && !*rest;
+        break;
+    }
+    if (!read || value < setting->minimum || value > setting->maximum)
+        return refuse(setting, text, error);
+    *ret_value = value;
+    return TERSE_OK;
+}
+
+static void print_range(FILE *out, const terse_setting *s)
+{
+    if (s->type == TERSE_SETTING_TEXT)
+        return;
+    const bool automatic = strstr(s->description, "(automatic") != NULL;
+    if (s->type == TERSE_SETTING_FLAG)
+        fprintf(out, " [%s]", s->fallback ? "yes" : "no");
+    else if (s->type == TERSE_SETTING_MODE)
+        fprintf(out, " [%04" PRIo64 "]", s->fallback);
+    else if (automatic)
+        fprintf(out, " [automatic; %" PRIu64 "..%" PRIu64 "]", s->minimum, s->maximum);
+    else
+        fprintf(out, " [%" PRIu64 "; %" PRIu64 "..%" PRIu64 "]", s->fallback, s->minimum, s->maximum);
+}
+
+/* "  LEFT   text": the text wraps at 100 columns behind column 30. */
+static void print_row(FILE *out, const char *left, const terse_setting *s)
+{
+    int column = fprintf(out, "  %-27s", left);
+    for (const char *word = s->description; *word;) {
+        const int length = (int)strcspn(word, " ");
+        if (column + 1 + length > 100)
+            column = fprintf(out, "\n%*s", 29, "") - 1;
+        column += fprintf(out, " %.*s", length, word);
+        word += length;
+        word += strspn(word, " ");
+    }
+    print_range(out, s);
+    fputc('\n', out);
+}
+
+void terse_settings_print_options(FILE *out)
+{
+    for (int i = 0; i < TERSE_N_SETTINGS; i++) {
+        const terse_setting *s = &terse_settings[i];
+        char left[64];
+        if (!s->option)
+            continue;
+        snprintf(left, sizeof left, "%s %s", s->option, s->argument);
+        print_row(out, left, s);
+    }
+}
+
+void terse_settings_print_file(FILE *out)
+{
+    static const struct {
+        unsigned where;
+        const char *title;
+    } sections[] = {{TERSE_IN_SERVER, "[server]"}, {TERSE_IN_MODEL, "[model NAME]"}};
+    for (size_t part = 0; part < 2; part++) {
+        fprintf(out, "%s\n", sections[part].title);
+        for (int i = 0; i < TERSE_N_SETTINGS; i++) {
+            const terse_setting *s = &terse_settings[i];
+            char left[64];
+            if (!(s->where & sections[part].where))
+                continue;
+            snprintf(left, sizeof left, "%s = %s", s->name, s->argument);
+            print_row(out, left, s);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* settings.h: every setting of tersed, one row each: the row drives the configuration file, the command line, --check,
+ * --help and the manual.
+ * Runs in: tersed. Owns nothing: the table is constant. */
+#ifndef TERSE_SUPERVISOR_SETTINGS_H
+#define TERSE_SUPERVISOR_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/status.h"
+
+/* Where a setting may stand; one that may stand in both gives [server]'s value to the models that have none. */
+enum {
+    TERSE_IN_SERVER = 1,
+    TERSE_IN_MODEL = 2,
+    TERSE_IN_BOTH = 3,
+};
+
+typedef enum terse_setting_type {
+    TERSE_SETTING_NUMBER,
+    TERSE_SETTING_BYTES, /* a number with an optional K, M or G (powers of 1024) behind it */
+    TERSE_SETTING_MODE,  /* an octal file mode */
+    TERSE_SETTING_FLAG,  /* yes or no */
+    TERSE_SETTING_TEXT,  /* minimum and maximum are its bytes */
+} terse_setting_type;
+
+/* X(ID, where, type, name in the file, option or NULL, argument's name, unit, default, minimum, maximum, description)
+ * A default of 0 with "(automatic)" in the description is worked out when tersed starts. */
+#define TERSE_SETTINGS(X)                                                                                              \
+    X(LISTEN, TERSE_IN_SERVER, TEXT, "listen", "--listen", "ENDPOINT", "", 0, 1, 255,                                  \
+      "where clients connect: ipc://PATH or tcp://ADDRESS:PORT; may be given several times")                           \
+    X(LISTEN_MODE, TERSE_IN_SERVER, MODE, "listen_mode", NULL, "MODE", "", 0660, 0600, 0777,                           \
+      "permissions of the ipc sockets: who may write may send requests")                                               \
+    X(ALLOW_REMOTE_TCP, TERSE_IN_SERVER, FLAG, "allow_remote_tcp", NULL, "yes|no", "", 0, 0, 1,                        \
+      "let tcp listen on other addresses than loopback; nothing there is encrypted and anyone may send requests")      \
+    X(WORKERS, TERSE_IN_SERVER, NUMBER, "workers", "--workers", "N", "processes", 0, 1, 256,                           \
+      "worker processes, one thread each (automatic: as many as the CPUs that this process may use)")                  \
+    X(MODEL_DIR, TERSE_IN_SERVER, TEXT, "model_dir", "--model-dir", "DIR", "", 0, 1, 4000,                             \
+      "serve every DIR/NAME.terse as the model NAME")                                                                  \
+    X(FILE, TERSE_IN_MODEL, TEXT, "file", NULL, "FILE", "", 0, 1, 4095,                                                \
+      "the model's .terse file (without it: NAME.terse in model_dir)")                                                 \
+    X(VERSION, TERSE_IN_MODEL, TEXT, "version", NULL, "TEXT", "", 0, 1, 15, "the version told to clients (\"1\")")     \
+    X(MAX_BATCH, TERSE_IN_BOTH, NUMBER, "max_batch", "--max-batch", "B", "rows", 32, 1, 1024,                          \
+      "most rows that run together; 1 turns batching off")                                                             \
+    X(BATCH_TIMEOUT, TERSE_IN_BOTH, NUMBER, "batch_timeout_us", "--batch-timeout-us", "T", "microseconds", 0, 0,       \
+      10000000, "how long an idle worker may wait for a batch to fill")                                                \
+    X(DEADLINE, TERSE_IN_BOTH, NUMBER, "deadline_ms", "--deadline-ms", "T", "milliseconds", 0, 0, 86400000,            \
+      "deadline of requests that bring none; 0: none")                                                                 \
+    X(HANG_TIMEOUT, TERSE_IN_BOTH, NUMBER, "hang_timeout_ms", "--hang-timeout-ms", "T", "milliseconds", 0, 0,          \
+      86400000, "kill a worker whose batch takes longer; 0 (automatic): by what batches of that size take")            \
+    X(MAX_QUEUE, TERSE_IN_SERVER, NUMBER, "max_queue", "--max-queue", "N", "requests", 4096, 1, 1000000,               \
+      "most requests that wait, all models together; more are refused at once")                                        \
+    X(MAX_CLIENT, TERSE_IN_SERVER, NUMBER, "max_client_outstanding", NULL, "N", "requests", 1024, 1, 1000000,          \
+      "most unanswered requests of one connection")                                                                    \
+    X(MAX_REQUEST, TERSE_IN_SERVER, BYTES, "max_request_bytes", "--max-request-bytes", "N", "bytes", 64 << 20, 4096,   \
+      UINT64_C(1) << 34, "most tensor bytes of one request")                                                           \
+    X(INPUT_MEMORY, TERSE_IN_SERVER, BYTES, "input_bytes", NULL, "N", "bytes", 0, 1 << 20, UINT64_C(1) << 40,          \
+      "memory for the tensors of waiting requests (automatic: an eighth of the memory, 64M to 1G)")                    \
+    X(OUTPUT_MEMORY, TERSE_IN_SERVER, BYTES, "output_bytes", NULL, "N", "bytes", 0, 1 << 20, UINT64_C(1) << 40,        \
+      "memory for the tensors of replies (automatic: as input_bytes)")                                                 \
+    X(LOAD_TIMEOUT, TERSE_IN_SERVER, NUMBER, "load_timeout_ms", NULL, "T", "milliseconds", 60000, 100, 86400000,       \
+      "most time to load one model")                                                                                   \
+    X(WARM_TIMEOUT, TERSE_IN_SERVER, NUMBER, "warm_timeout_ms", NULL, "T", "milliseconds", 120000, 100, 86400000,      \
+      "most time for a new worker to run every model once")                                                            \
+    X(FRONTEND_TIMEOUT, TERSE_IN_SERVER, NUMBER, "frontend_timeout_ms", NULL, "T", "milliseconds", 10000, 2000,        \
+      86400000, "replace a front end that shows no life for so long")                                                  \
+    X(DRAIN_TIMEOUT, TERSE_IN_SERVER, NUMBER, "drain_timeout_ms", NULL, "T", "milliseconds", 30000, 0, 86400000,       \
+      "most time to answer what is queued when told to stop")
+
+typedef enum terse_setting_id {
+#define ROW_ID(id, ...) TERSE_SET_##id,
+    TERSE_SETTINGS(ROW_ID)
+#undef ROW_ID
+        TERSE_N_SETTINGS,
+} terse_setting_id;
+
+typedef struct terse_setting {
+    unsigned where;
+    terse_setting_type type;
+    const char *name, *option, *argument, *unit;
+    uint64_t fallback, minimum, maximum;
+    const char *description;
+} terse_setting;
+
+extern const terse_setting terse_settings[TERSE_N_SETTINGS];
+
+/* The row of a name in a section (TERSE_IN_SERVER or TERSE_IN_MODEL), or of an option; NULL when there is none. */
+const terse_setting *terse_setting_named(unsigned where, const char *name);
+const terse_setting *terse_setting_option(const char *option, size_t length);
+
+/* Reads a value. TEXT: only its length is checked and *ret_value is not touched. The message tells what was found and
+ * what is allowed. */
+int terse_setting_parse(const terse_setting *setting, const char *text, uint64_t *ret_value, terse_error *error);
+
+/* Prints the rows: those with an option, as --help has them, or the whole file's manual. */
+void terse_settings_print_options(FILE *out);
+void terse_settings_print_file(FILE *out);
+
+#endif
