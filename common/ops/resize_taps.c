@@ -93,9 +93,11 @@ static double coordinate_of(const resize_rule *rule, const resize_axis *axis, in
     case RESIZE_TF_CROP_AND_RESIZE:
         break;
     }
+    /* in fp32, as the regions are: a tie then falls as it does elsewhere */
+    const float start = (float)axis->roi_start, end = (float)axis->roi_end, last = (float)(axis->in - 1);
     if (axis->out > 1)
-        return axis->roi_start * (in - 1) + x * (axis->roi_end - axis->roi_start) * (in - 1) / (size - 1);
-    return 0.5 * (axis->roi_start + axis->roi_end) * (in - 1);
+        return (double)(start * last + (float)out * (end - start) * last / (float)(axis->out - 1));
+    return (double)(0.5f * (start + end) * last);
 }
 
 static int64_t nearest_of(const resize_rule *rule, double u)

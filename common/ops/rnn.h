@@ -26,7 +26,7 @@ typedef struct rnn_params {
 /* Checks inputs X, W, R, B, sequence_lens, initial_h (and initial_c, P when gates is 4), fills outputs Y, Y_h (Y_c),
  * params and scratch. */
 int terse_rnn_plan(terse_op_plan *plan, int gates, terse_error *error);
-/* x = f(clip(x)), n floats. */
+/* x = f(clip(x)), n floats; LSTM's function 2 (the cell's) does not clip. */
 void terse_rnn_activate(const terse_kernels *kernels, const rnn_params *params, int direction, int function, float *x,
                         int64_t n);
 

@@ -71,7 +71,8 @@ static void apply(const terse_kernels *kernels, const rnn_activation *a, float *
 void terse_rnn_activate(const terse_kernels *kernels, const rnn_params *p, int direction, int function, float *x,
                         int64_t n)
 {
-    if (p->clip > 0)
+    /* the gates' inputs are clipped, the cell on its way to LSTM's h is not */
+    if (p->clip > 0 && function != 2)
         kernels->activate_f32(x, x, n, (terse_activation){.kind = TERSE_ACT_CLIP, .alpha = -p->clip, .beta = p->clip});
     apply(kernels, &p->activations[direction * p->functions + function], x, n);
 }
