@@ -183,12 +183,25 @@ static void finish(terse_frontend *fe, terse_pool_worker *worker, const terse_ms
         finish_ok(fe, worker, outputs, done->compute_ns);
 }
 
+/* What warming measured is worth more than nothing, and less than any batch that was served. */
+static void learn_costs(terse_frontend *fe, const terse_msg_warm_cost *costs, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        terse_served *model = costs[i].model < fe->n_models ? fe->models[costs[i].model] : NULL;
+        terse_lane *lane = model ? terse_served_plain_lane(model, fe->now_ns) : NULL;
+        if (lane && terse_cost_samples(&lane->cost, costs[i].rows) == 0)
+            terse_cost_learn(&lane->cost, costs[i].rows, costs[i].ns);
+    }
+}
+
 static void take_message(terse_frontend *fe, terse_pool_worker *worker, size_t size)
 {
     const terse_msg *head = (const terse_msg *)(const void *)fe->message;
     if (head->kind == TERSE_MSG_WARMED && size >= sizeof(terse_msg_warmed) && worker->state == TERSE_POOL_WARMING) {
         const terse_msg_warmed *warmed = (const terse_msg_warmed *)(const void *)fe->message;
         worker->private_bytes = warmed->private_bytes;
+        learn_costs(fe, (const terse_msg_warm_cost *)(const void *)(warmed + 1),
+                    (size - sizeof *warmed) / sizeof(terse_msg_warm_cost));
         worker->state = TERSE_POOL_IDLE;
         if (!fe->ready_told) {
             fe->ready_told = true;

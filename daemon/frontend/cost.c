@@ -33,6 +33,11 @@ bool terse_cost_known(const terse_cost *cost)
     return false;
 }
 
+uint64_t terse_cost_samples(const terse_cost *cost, uint32_t rows)
+{
+    return cost->steps[step_of(rows)].samples;
+}
+
 uint64_t terse_cost_of(const terse_cost *cost, uint32_t rows)
 {
     int below = -1, above = -1;

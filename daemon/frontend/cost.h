@@ -19,6 +19,7 @@ typedef struct terse_cost {
 
 void terse_cost_learn(terse_cost *cost, uint32_t rows, uint64_t ns);
 bool terse_cost_known(const terse_cost *cost);
+uint64_t terse_cost_samples(const terse_cost *cost, uint32_t rows); /* batches of about that size so far */
 /* Expected time of a batch: between measured sizes on a straight line, beyond them in proportion to the rows (never
  * less than the smaller size took). 0 when nothing was measured. */
 uint64_t terse_cost_of(const terse_cost *cost, uint32_t rows);

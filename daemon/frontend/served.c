@@ -238,3 +238,25 @@ terse_lane *terse_served_lane(terse_served *served, const terse_served_call *cal
     served->n_lanes++;
     return lane;
 }
+
+terse_lane *terse_served_plain_lane(terse_served *served, uint64_t now_ns)
+{
+    terse_wire_tensor *tensors = calloc(served->n_inputs + 1, sizeof *tensors);
+    terse_served_call call = {.rows = 1};
+    bool plain = tensors != NULL;
+    for (uint32_t i = 0; plain && i < served->n_inputs; i++) {
+        const terse_served_tensor *input = &served->inputs[i];
+        terse_wire_tensor_init(&tensors[i]);
+        tensors[i].dtype = input->dtype;
+        tensors[i].rank = input->rank;
+        for (int axis = 0; axis < input->rank; axis++) {
+            tensors[i].dims[axis] = axis == 0 && served->batchable ? 1 : input->dims[axis];
+            plain = plain && tensors[i].dims[axis] >= 0;
+        }
+        plain = plain && terse_dims_count(tensors[i].dims, tensors[i].rank) >= 0;
+        call.inputs[i] = &tensors[i];
+    }
+    terse_lane *lane = plain ? terse_served_lane(served, &call, now_ns) : NULL;
+    free(tensors);
+    return lane;
+}

@@ -53,5 +53,7 @@ int terse_served_match(const terse_served *served, const terse_wire_request *req
                        const size_t *frame_bytes, terse_served_call *ret_call, terse_error *error);
 /* The lane of a call's dimensions, made if it is new; NULL when memory is out. */
 terse_lane *terse_served_lane(terse_served *served, const terse_served_call *call, uint64_t now_ns);
+/* The lane of a model whose inputs have no symbols but the batch; NULL for others. */
+terse_lane *terse_served_plain_lane(terse_served *served, uint64_t now_ns);
 
 #endif
