@@ -121,6 +121,12 @@ typedef uint16_t __attribute__((may_alias)) element_2;
 typedef uint32_t __attribute__((may_alias)) element_4;
 typedef uint64_t __attribute__((may_alias)) element_8;
 
+#define WHERE_LOOP(size, sx, sy)                                                                                       \
+    for (int64_t i = 0; i < n; i++) {                                                                                  \
+        const element_##size u = x[i * (sx)], v = y[i * (sy)];                                                         \
+        to[i] = condition[i] ? u : v;                                                                                  \
+    }
+/* The usual strides each have a loop of their own, which the compiler can vectorize. */
 #define WHERE(size)                                                                                                    \
     static void where_##size(const void *context, char *const *at, const int64_t *strides, int64_t n)                  \
     {                                                                                                                  \
@@ -128,10 +134,20 @@ typedef uint64_t __attribute__((may_alias)) element_8;
         const uint8_t *condition = (const uint8_t *)at[1];                                                             \
         const element_##size *x = (const void *)at[2], *y = (const void *)at[3];                                       \
         element_##size *to = (void *)at[0];                                                                            \
-        const int64_t sc = strides[1] != 0, sx = strides[2] != 0, sy = strides[3] != 0;                                \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            const element_##size u = x[i * sx], v = y[i * sy];                                                         \
-            to[i] = condition[i * sc] ? u : v;                                                                         \
+        const int64_t sx = strides[2] != 0, sy = strides[3] != 0;                                                      \
+        if (strides[1] == 0) {                                                                                         \
+            const element_##size *from = *condition ? x : y;                                                           \
+            const int64_t stride = *condition ? sx : sy;                                                               \
+            for (int64_t i = 0; i < n; i++)                                                                            \
+                to[i] = from[i * stride];                                                                              \
+        } else if (sx && sy) {                                                                                         \
+            WHERE_LOOP(size, 1, 1)                                                                                     \
+        } else if (sx) {                                                                                               \
+            WHERE_LOOP(size, 1, 0)                                                                                     \
+        } else if (sy) {                                                                                               \
+            WHERE_LOOP(size, 0, 1)                                                                                     \
+        } else {                                                                                                       \
+            WHERE_LOOP(size, 0, 0)                                                                                     \
         }                                                                                                              \
     }
 WHERE(1)

@@ -57,10 +57,6 @@ ROW(cos, float, cosf(v))
 ROW(floor, float, floorf(v))
 ROW(ceil, float, ceilf(v))
 ROW(sign_f32, float, v > 0 ? 1.0f : v < 0 ? -1.0f : v == 0 ? 0.0f : v)
-ROW(elu, float, v < 0 ? params->alpha * expm1f(v) : v)
-ROW(selu, float, params->gamma *(v > 0 ? v : params->alpha * expm1f(v)))
-/* log(1 + exp(x)) without overflow */
-ROW(softplus, float, (v > 0 ? v : 0.0f) + log1pf(expf(-fabsf(v))))
 ROW(softsign, float, v / (1.0f + fabsf(v)))
 ROW(not, uint8_t, v == 0)
 
@@ -96,6 +92,42 @@ static void row_gelu_tanh(const unary *params, const terse_kernels *kernels, con
             to[start + i] = 0.5f * from[start + i] * (1.0f + inner[i]);
     }
 }
+
+/* y = f(x, exp(argument)), in blocks, so that the exponentials come from the kernel. */
+#define ROW_EXP(name, argument, expression)                                                                            \
+    static void row_##name(const unary *params, const terse_kernels *kernels, const void *x, void *y, int64_t n)       \
+    {                                                                                                                  \
+        const float alpha = params->alpha, gamma = params->gamma;                                                      \
+        (void)alpha;                                                                                                   \
+        (void)gamma;                                                                                                   \
+        const float *from = x;                                                                                         \
+        float *to = y;                                                                                                 \
+        for (int64_t start = 0; start < n; start += BLOCK) {                                                           \
+            float power[BLOCK];                                                                                        \
+            const int64_t count = n - start < BLOCK ? n - start : BLOCK;                                               \
+            for (int64_t i = 0; i < count; i++) {                                                                      \
+                const float v = from[start + i];                                                                       \
+                power[i] = argument;                                                                                   \
+            }                                                                                                          \
+            kernels->exp_f32(power, power, count);                                                                     \
+            for (int64_t i = 0; i < count; i++) {                                                                      \
+                const float v = from[start + i], e = power[i];                                                         \
+                to[start + i] = expression;                                                                            \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+/* log(1 + e) with the rounding error of 1 + e taken out again (Higham 2002, Accuracy and Stability, problem 1.5) */
+static float log_of_one_more(float e)
+{
+    const float sum = 1.0f + e;
+    return sum == 1.0f ? e : logf(sum) * (e / (sum - 1.0f));
+}
+
+ROW_EXP(elu, (v > 0 ? 0.0f : v), (v > 0 ? v : alpha * (e - 1.0f)))
+ROW_EXP(selu, (v > 0 ? 0.0f : v), (gamma * (v > 0 ? v : alpha * (e - 1.0f))))
+/* log(1 + exp(x)) without overflow */
+ROW_EXP(softplus, -fabsf(v), (v > 0 ? v : 0.0f) + log_of_one_more(e))
 
 typedef struct unary_type {
     unary_row *f32, *i8, *i32, *i64, *u8, *boolean;

@@ -78,23 +78,44 @@ typedef struct arg_max {
     bool last; /* of equal elements, the last */
 } arg_max;
 
-/* As numpy has it, the first NaN is the maximum. */
+/* As numpy has it, the first NaN is the maximum. Along rows one by one; across columns a block of them side by side. */
+enum { ARG_BLOCK = 256 };
 #define ARG_MAX(suffix, type)                                                                                          \
+    static int64_t arg_max_row_##suffix(const type *x, int64_t n, int64_t stride, bool last)                           \
+    {                                                                                                                  \
+        int64_t best = 0;                                                                                              \
+        type most = x[0];                                                                                              \
+        for (int64_t i = 1; i < n && most == most; i++) {                                                              \
+            const type value = x[i * stride];                                                                          \
+            if (value > most || value != value || (last && value == most)) {                                           \
+                most = value;                                                                                          \
+                best = i;                                                                                              \
+            }                                                                                                          \
+        }                                                                                                              \
+        return best;                                                                                                   \
+    }                                                                                                                  \
     static void arg_max_##suffix(const void *x, int64_t *y, int64_t n, int64_t inner, bool last)                       \
     {                                                                                                                  \
         const type *from = x;                                                                                          \
-        for (int64_t j = 0; j < inner; j++) {                                                                          \
-            int64_t best = 0;                                                                                          \
-            type most = from[j];                                                                                       \
-            for (int64_t i = 1; i < n && most == most; i++) {                                                          \
-                const type value = from[i * inner + j];                                                                \
-                if (value > most || value != value || (last && value == most)) {                                       \
-                    most = value;                                                                                      \
-                    best = i;                                                                                          \
+        int64_t start = 0;                                                                                             \
+        for (; n <= INT32_MAX && inner - start >= ARG_BLOCK; start += ARG_BLOCK) {                                     \
+            type most[ARG_BLOCK];                                                                                      \
+            int32_t best[ARG_BLOCK] = {0};                                                                             \
+            memcpy(most, from + start, sizeof most);                                                                   \
+            for (int32_t i = 1; i < (int32_t)n; i++) {                                                                 \
+                const type *values = from + i * inner + start;                                                         \
+                for (int j = 0; j < ARG_BLOCK; j++) {                                                                  \
+                    const type u = values[j], v = most[j];                                                             \
+                    const bool more = (u > v) | ((u != u) & (v == v)) | (last & (u == v));                             \
+                    most[j] = more ? u : v;                                                                            \
+                    best[j] = more ? i : best[j];                                                                      \
                 }                                                                                                      \
             }                                                                                                          \
-            y[j] = best;                                                                                               \
+            for (int j = 0; j < ARG_BLOCK; j++)                                                                        \
+                y[start + j] = best[j];                                                                                \
         }                                                                                                              \
+        for (; start < inner; start++)                                                                                 \
+            y[start] = arg_max_row_##suffix(from + start, n, inner, last);                                             \
     }
 ARG_MAX(f32, float)
 ARG_MAX(i8, int8_t)
@@ -189,30 +210,43 @@ static int plan_top_k(terse_op_plan *plan, terse_error *error)
     return status ? status : terse_op_output(plan, 1, TERSE_INT64, x->rank, dims, error);
 }
 
-static int64_t key_of_float(const float *value)
+static int64_t key_of_float(float value)
 {
-    if (*value != *value)
-        return INT64_MAX;
     int32_t bits;
-    memcpy(&bits, value, sizeof bits);
+    memcpy(&bits, &value, sizeof bits);
+    if (value != value)
+        return INT64_MAX;
     /* Negative floats order backwards as integers; both zeros become 0. */
     return bits < 0 ? -(int64_t)(bits & INT32_MAX) : bits;
 }
 
-static int64_t key_of(terse_dtype dtype, const char *value)
+#define KEYS(type, key)                                                                                                \
+    for (int64_t i = 0; i < n; i++) {                                                                                  \
+        const type v = ((const type *)x)[i * step];                                                                    \
+        keys[i] = key;                                                                                                 \
+    }
+
+static void make_keys(terse_dtype dtype, const void *x, int64_t step, int64_t n, bool complement, int64_t *keys)
 {
     switch (dtype) {
     case TERSE_FP32:
-        return key_of_float((const void *)value);
+        KEYS(float, key_of_float(v))
+        break;
     case TERSE_INT8:
-        return *(const int8_t *)value;
+        KEYS(int8_t, v)
+        break;
     case TERSE_UINT8:
-        return *(const uint8_t *)value;
+        KEYS(uint8_t, v)
+        break;
     case TERSE_INT32:
-        return *(const int32_t *)(const void *)value;
+        KEYS(int32_t, v)
+        break;
     default:
-        return *(const int64_t *)(const void *)value;
+        KEYS(int64_t, v)
+        break;
     }
+    for (int64_t i = 0; complement && i < n; i++)
+        keys[i] = ~keys[i];
 }
 
 static bool better(const int64_t *keys, int64_t a, int64_t b)
@@ -244,9 +278,13 @@ static void select_best(const int64_t *keys, int64_t n, int64_t *heap, int64_t k
         heap[i] = i;
     for (int64_t i = k / 2 - 1; i >= 0; i--)
         sift_down(heap, k, i, heap[i], keys);
+    /* What comes later has the higher index: only a larger key is better. */
+    int64_t worst = k > 0 ? keys[heap[0]] : INT64_MAX;
     for (int64_t i = k; i < n; i++)
-        if (better(keys, i, heap[0]))
+        if (keys[i] > worst) {
             sift_down(heap, k, 0, i, keys);
+            worst = keys[heap[0]];
+        }
     for (int64_t i = k - 1; i > 0; i--) {
         const int64_t last = heap[i];
         heap[i] = heap[0];
@@ -269,10 +307,7 @@ static int run_top_k(const terse_op_call *call, terse_error *error)
     for (int64_t row = 0; k && row < outer * inner; row++) {
         const int64_t o = row / inner, j = row % inner;
         const char *from = (const char *)x->data + (o * n * inner + j) * size;
-        for (int64_t i = 0; i < n; i++) {
-            const int64_t key = key_of(x->dtype, from + i * inner * size);
-            keys[i] = params->smallest ? ~key : key;
-        }
+        make_keys(x->dtype, from, inner, n, params->smallest, keys);
         select_best(keys, n, heap, k);
         for (int64_t i = 0; i < k; i++) {
             const int64_t at = (o * k + i) * inner + j;

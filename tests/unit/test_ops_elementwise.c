@@ -80,6 +80,9 @@ static void test_functions_keep_special_floats(void **state)
     c = case_new(TERSE_OP_SOFTPLUS, 1);
     GIVE(&c, 0, f32, DIMS(3), 1000, -1000, NAN);
     GIVES(&c, f32, DIMS(3), 1000, 0, NAN);
+    c = case_new(TERSE_OP_ELU, 1);
+    GIVE(&c, 0, f32, DIMS(4), INFINITY, -INFINITY, NAN, 0);
+    GIVES(&c, f32, DIMS(4), INFINITY, -1, NAN, 0);
     c = case_new(TERSE_OP_FLOOR, 1);
     GIVE(&c, 0, f32, DIMS(2, 1), -1.5f, 1.5f);
     GIVES(&c, f32, DIMS(2, 1), -2, 1);
@@ -373,6 +376,68 @@ static void test_strided_rows_give_the_bits_of_dense_ones(void **state)
     }
 }
 
+/* Plans and runs with outputs[0] in the bytes of input `index`. */
+static void run_in_place(op_case *c, int index)
+{
+    const terse_op_impl *impl = terse_op_find(c->op);
+    terse_arena *arena = terse_arena_new();
+    const terse_tensor *given[CASE_INPUTS] = {0};
+    for (int i = 0; i < c->n_inputs; i++)
+        given[i] = c->present[i] ? &c->inputs[i] : NULL;
+    terse_tensor output;
+    terse_op_plan plan = {.node = c->node,
+                          .kernels = c->kernels,
+                          .n_inputs = c->n_inputs,
+                          .n_outputs = 1,
+                          .inputs = given,
+                          .outputs = &output,
+                          .arena = arena};
+    assert_int_equal(impl->plan(&plan, &c->error), TERSE_OK);
+    assert_int_equal(plan.scratch_bytes, 0);
+    output.data = c->inputs[index].data;
+    const terse_op_call call = {.node = c->node,
+                                .kernels = c->kernels,
+                                .params = plan.params,
+                                .n_inputs = c->n_inputs,
+                                .n_outputs = 1,
+                                .inputs = given,
+                                .outputs = &output};
+    assert_int_equal(impl->run(&call, &c->error), TERSE_OK);
+    terse_arena_free(arena);
+}
+
+static void test_in_place_gives_the_same_bits(void **state)
+{
+    (void)state;
+    enum { ROWS = 2, COLUMNS = 35, N = ROWS * COLUMNS };
+    float x[N], other[N];
+    for (int i = 0; i < N; i++) {
+        x[i] = 4 * case_random();
+        other[i] = 4 * case_random();
+    }
+    int tried = 0;
+    for (int k = 0; k < N_FLOAT_OPS; k++) {
+        const terse_op_impl *impl = terse_op_find(float_ops[k]);
+        assert_true(impl->flags & (TERSE_OP_IN_PLACE | TERSE_OP_IN_PLACE_ANY));
+        const int n_inputs = impl->min_inputs == 2 ? 2 : 1, n_candidates = impl->flags & TERSE_OP_IN_PLACE_ANY ? 2 : 1;
+        for (int index = 0; index < n_candidates; index++) {
+            op_case apart = case_new(float_ops[k], 1), in_place = case_new(float_ops[k], 1);
+            for (int i = 0; i < n_inputs; i++) {
+                memcpy(case_input(&apart, i, DIMS(ROWS, COLUMNS)), i ? other : x, sizeof x);
+                memcpy(case_input(&in_place, i, DIMS(ROWS, COLUMNS)), i ? other : x, sizeof x);
+            }
+            case_ok(&apart);
+            run_in_place(&in_place, index);
+            if (memcmp(apart.outputs[0].data, in_place.inputs[index].data, sizeof x) != 0)
+                fail_msg("%s on input %d: other bits in place", terse_op_name(float_ops[k]), index);
+            case_free(&apart);
+            case_free(&in_place);
+            tried++;
+        }
+    }
+    assert_true(tried > N_FLOAT_OPS);
+}
+
 int main(void)
 {
     case_seed = (unsigned)time(NULL);
@@ -390,6 +455,7 @@ int main(void)
         cmocka_unit_test(test_comparisons_logic_and_where),
         cmocka_unit_test(test_a_rows_bits_do_not_depend_on_the_other_rows),
         cmocka_unit_test(test_strided_rows_give_the_bits_of_dense_ones),
+        cmocka_unit_test(test_in_place_gives_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
