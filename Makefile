@@ -171,7 +171,10 @@ sanitized: tests
 .PHONY: quickstart bench
 quickstart: all
 	@sh tests/quickstart.sh $(B)
-bench: all
+$(B)/echo: $(B)/obj/tests/bench/echo.o $(B)/libcommon.a
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_MSGPACK)
+bench: all $(B)/echo
 	@python3 tests/bench/bench.py $(BENCH)
 
 .PHONY: clean help

@@ -61,7 +61,9 @@ int main(int argc, char **argv)
         row *= dims[i] = wanted[i] < 0 ? 1 : wanted[i];
     size_t n;
     float *numbers = read_numbers(&n);
-    dims[0] = row > 0 ? (int64_t)n / row : 0;
+    if (n == 0 || row == 0 || (int64_t)n % row)
+        return fprintf(stderr, "classify: found %zu numbers, a row has %" PRId64 "\n", n, row), 1;
+    dims[0] = (int64_t)n / row;
 
     terse_request *request = terse_request_new(argv[1]);
     if (!request ||
