@@ -40,6 +40,7 @@ enum {
     TERSE_OP_IN_PLACE = 4,       /* outputs[0] may be the very bytes of inputs[0] when their sizes are equal */
     TERSE_OP_VIEW = 8,           /* outputs[0] has inputs[0]'s bytes in the same order: Reshape, Squeeze, Identity */
     TERSE_OP_IN_PLACE_ANY = 16,  /* as IN_PLACE, for whichever input has outputs[0]'s dims and dtype (Add, Mul) */
+    TERSE_OP_IN_PLACE_RESIDUAL = 32, /* as IN_PLACE, for input 3, the residual of a product */
 };
 
 typedef struct terse_op_impl {
