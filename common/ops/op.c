@@ -4,10 +4,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define WEAK(upper, lower, name) extern const terse_op_impl terse_op_##lower __attribute__((weak));
-TERSE_OPS(WEAK)
-#undef WEAK
-
 const terse_op_impl *terse_op_find(terse_op op)
 {
     static const terse_op_impl *const table[] = {
