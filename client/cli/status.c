@@ -6,7 +6,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
+#include "common/bytes.h"
 #include "common/pack.h"
 
 static uint64_t number(const msgpack_object *map, const char *key)
@@ -95,17 +97,30 @@ static bool keys_are_text(const msgpack_object *map)
     return true;
 }
 
+static bool wait_until_ready(terse_client *client, uint64_t wait_ms)
+{
+    const uint64_t until = terse_now_ns() + wait_ms * 1000000u;
+    const struct timespec pause = {0, 10 * 1000 * 1000};
+    while (terse_client_ready(client, NULL, (int)wait_ms) != TERSE_OK) {
+        if (terse_now_ns() >= until)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+    return true;
+}
+
 int terse_cli_status(int argc, char **argv)
 {
     const char *endpoint = NULL;
     bool as_json = false;
-    uint64_t connect_ms = 5000;
+    uint64_t connect_ms = 5000, wait_ms = 0;
     const terse_cli_usage usage = {"status", "[-e ENDPOINT] [--json]", "Shows a daemon's models, workers and counters.",
                                    0, 0};
     const terse_cli_option options[] = {
         {"endpoint", 'e', TERSE_CLI_TEXT, "ENDPOINT", &endpoint, 0, 0,
          "the daemon's (default: $TERSE_ENDPOINT, else this host's)"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
+        {"wait-ms", 0, TERSE_CLI_COUNT, "T", &wait_ms, 1, 1e9, "wait until every model is ready; fail after T ms"},
         {"json", 0, TERSE_CLI_FLAG, NULL, &as_json, 0, 0, "print everything as one JSON object"},
         {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},
     };
@@ -118,7 +133,9 @@ int terse_cli_status(int argc, char **argv)
         return TERSE_CLI_FAILED;
     terse_stats *stats = NULL;
     int code = TERSE_CLI_DONE;
-    if (terse_client_stats(client, (int)connect_ms, &stats)) {
+    if (wait_ms && !wait_until_ready(client, wait_ms)) {
+        code = terse_cli_fail_client("status");
+    } else if (terse_client_stats(client, (int)connect_ms, &stats)) {
         code = terse_cli_fail_client("status");
     } else {
         size_t size;
