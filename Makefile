@@ -127,6 +127,11 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) 
 	$(patsubst tests/kernels/%.c,$(B)/tests/%,$(wildcard tests/kernels/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 TEST_LIBS = $(B)/libdaemon.a $(B)/libcompress.a $(B)/libterse.a $(B)/libcommon.a
+# The client and the daemon each have rooms of the same name (reply, request): never both in one program.
+$(B)/tests/test_client: $(B)/obj/tests/unit/test_client.o $(B)/libterse.a $(B)/libcommon.a
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_COMMON)
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"

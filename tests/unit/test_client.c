@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* libterse against a daemon that misbehaves on demand: a ROUTER in this process, driven step by step. */
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <zmq.h>
+
+#include "client/terse.h"
+#include "common/wire.h"
+
+/* --- the fake: answers "live" by itself in a thread, and hands everything else to the test -------------------- */
+
+enum { MAX_HELD = 256 };
+
+typedef struct held {
+    zmq_msg_t peer;
+    uint64_t id;
+    uint8_t session[TERSE_WIRE_SESSION_BYTES];
+    terse_wire_op op;
+    uint64_t target;
+    float first; /* of its first input frame */
+} held;
+
+typedef struct fake {
+    char endpoint[128];
+    void *context, *router;
+    held held[MAX_HELD];
+    int n_held;
+    terse_wire_request request;
+} fake;
+
+static void fake_bind(fake *f)
+{
+    const int zero = 0, one = 1;
+    f->router = zmq_socket(f->context, ZMQ_ROUTER);
+    zmq_setsockopt(f->router, ZMQ_LINGER, &zero, sizeof zero);
+    zmq_setsockopt(f->router, ZMQ_ROUTER_MANDATORY, &one, sizeof one);
+    assert_int_equal(zmq_bind(f->router, f->endpoint), 0);
+}
+
+static void fake_init(fake *f)
+{
+    memset(f, 0, sizeof *f);
+    snprintf(f->endpoint, sizeof f->endpoint, "ipc:///tmp/terse-test-client-%d.sock", (int)getpid());
+    f->context = zmq_ctx_new();
+    fake_bind(f);
+}
+
+static void fake_forget(fake *f)
+{
+    for (int i = 0; i < f->n_held; i++)
+        zmq_msg_close(&f->held[i].peer);
+    f->n_held = 0;
+}
+
+static void fake_unbind(fake *f)
+{
+    fake_forget(f);
+    zmq_close(f->router);
+}
+
+static void fake_done(fake *f)
+{
+    fake_unbind(f);
+    zmq_ctx_term(f->context);
+    unlink(f->endpoint + strlen("ipc://"));
+}
+
+static void fake_send(fake *f, const held *to, const void *header, size_t size, const float *output)
+{
+    zmq_msg_t peer;
+    zmq_msg_init(&peer);
+    zmq_msg_copy(&peer, (zmq_msg_t *)(uintptr_t)&to->peer);
+    assert_true(zmq_msg_send(&peer, f->router, ZMQ_SNDMORE) >= 0);
+    assert_true(zmq_send(f->router, header, size, output ? ZMQ_SNDMORE : 0) >= 0);
+    if (output)
+        assert_true(zmq_send(f->router, output, sizeof *output, 0) >= 0);
+}
+
+/* OK; `output` becomes the one output "y" of shape [1]. */
+static void fake_answer(fake *f, const held *to, const float *output)
+{
+    static terse_wire_reply reply;
+    uint8_t buffer[4096];
+    size_t size;
+    terse_wire_reply_init(&reply);
+    reply.has_id = true;
+    reply.id = to->id;
+    if (output) {
+        reply.has_outputs = reply.has_timing = true;
+        reply.queue_us = 5;
+        reply.compute_us = 7;
+        reply.batch = 2;
+        reply.n_outputs = 1;
+        terse_wire_tensor_init(&reply.outputs[0]);
+        reply.outputs[0].name = terse_wire_text_of("y");
+        reply.outputs[0].dtype = TERSE_FP32;
+        reply.outputs[0].rank = 1;
+        reply.outputs[0].dims[0] = 1;
+        reply.outputs[0].frame = 1;
+    }
+    assert_int_equal(terse_wire_encode_reply(&reply, buffer, sizeof buffer, &size, NULL), TERSE_OK);
+    fake_send(f, to, buffer, size, output);
+}
+
+static void fake_refuse(fake *f, const held *to, terse_status status, const char *text)
+{
+    uint8_t buffer[TERSE_WIRE_ERROR_BYTES];
+    fake_send(f, to, buffer, terse_wire_encode_error(to->id, status, text, buffer), NULL);
+}
+
+/* Takes one message off the socket, waiting at most ms; "live" is answered at once and not counted. */
+static bool fake_take(fake *f, int ms)
+{
+    for (;;) {
+        zmq_pollitem_t item = {f->router, 0, ZMQ_POLLIN, 0};
+        if (zmq_poll(&item, 1, ms) <= 0)
+            return false;
+        held *h = &f->held[f->n_held];
+        zmq_msg_t part;
+        zmq_msg_init(&h->peer);
+        zmq_msg_init(&part);
+        assert_true(zmq_msg_recv(&h->peer, f->router, 0) >= 0);
+        assert_true(zmq_msg_recv(&part, f->router, 0) >= 0);
+        assert_int_equal(terse_wire_decode_request(zmq_msg_data(&part), zmq_msg_size(&part), &f->request, NULL),
+                         TERSE_OK);
+        h->id = f->request.id;
+        h->op = f->request.op;
+        h->target = f->request.target;
+        memcpy(h->session, f->request.session, sizeof h->session);
+        for (int frame = 0; zmq_msg_more(&part); frame++) {
+            assert_true(zmq_msg_recv(&part, f->router, 0) >= 0);
+            if (frame == 0 && zmq_msg_size(&part) >= sizeof h->first)
+                memcpy(&h->first, zmq_msg_data(&part), sizeof h->first);
+        }
+        zmq_msg_close(&part);
+        if (h->op == TERSE_WIRE_LIVE) {
+            fake_answer(f, h, NULL);
+            zmq_msg_close(&h->peer);
+            continue;
+        }
+        f->n_held++;
+        return true;
+    }
+}
+
+/* terse_client_open waits for an answer, so that it needs the fake in another thread for a moment. */
+static void *open_thread(void *user)
+{
+    fake *f = user;
+    terse_client_options options = TERSE_CLIENT_OPTIONS_INIT;
+    terse_client *client = NULL;
+    options.endpoint = f->endpoint;
+    options.reconnect_timeout_ms = 20000;
+    options.max_outstanding = 100;
+    return terse_client_open(&options, &client) == TERSE_OK ? client : NULL;
+}
+
+static terse_client *connect_to(fake *f)
+{
+    pthread_t thread;
+    void *client = NULL;
+    assert_int_equal(pthread_create(&thread, NULL, open_thread, f), 0);
+    while (pthread_tryjoin_np(thread, &client) != 0)
+        fake_take(f, 10);
+    assert_non_null(client);
+    return client;
+}
+
+static terse_request *request_of(float value)
+{
+    terse_request *request = terse_request_new("m");
+    assert_int_equal(terse_request_add_input(request, "x", TERSE_FP32, 1, (int64_t[]){1}, &value), TERSE_OK);
+    return request;
+}
+
+static uint64_t submit(terse_client *client, float value)
+{
+    uint64_t id = 0;
+    terse_request *request = request_of(value);
+    assert_int_equal(terse_client_submit(client, request, &id), TERSE_OK);
+    terse_request_free(request);
+    return id;
+}
+
+/* Polls the client while the fake's socket is served too, until a reply is there. */
+static terse_reply *next_reply(terse_client *client)
+{
+    terse_reply *reply = NULL;
+    assert_int_equal(terse_client_poll(client, 20000, &reply), TERSE_OK);
+    assert_non_null(reply);
+    return reply;
+}
+
+/* --- stories -------------------------------------------------------------------------------------------------- */
+
+static void answers_come_in_any_order_and_once(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    terse_client *client = connect_to(&f);
+    const uint64_t a = submit(client, 1), b = submit(client, 2), c = submit(client, 3);
+    while (f.n_held < 3)
+        assert_true(fake_take(&f, 20000));
+    fake_answer(&f, &f.held[2], &(float){30});
+    fake_answer(&f, &f.held[2], &(float){31}); /* again: to be dropped */
+    fake_answer(&f, &f.held[0], &(float){10});
+    fake_refuse(&f, &f.held[1], TERSE_RESOURCE_EXHAUSTED, "full");
+    terse_reply *reply = NULL;
+    assert_int_equal(terse_client_wait(client, a, 20000, &reply), TERSE_OK);
+    assert_int_equal(terse_reply_id(reply), a);
+    assert_true(*(const float *)terse_reply_data(reply, terse_reply_find(reply, "y"), NULL) == 10);
+    uint64_t queue_us, compute_us;
+    uint32_t batch;
+    terse_reply_timing(reply, &queue_us, &compute_us, &batch);
+    assert_true(queue_us == 5 && compute_us == 7 && batch == 2);
+    assert_null(terse_reply_name(reply, 1));
+    assert_int_equal(terse_reply_find(reply, "z"), -1);
+    terse_reply_free(reply);
+    reply = next_reply(client);
+    assert_int_equal(terse_reply_id(reply), c);
+    assert_true(*(const float *)terse_reply_data(reply, 0, NULL) == 30);
+    terse_reply_free(reply);
+    reply = next_reply(client);
+    assert_int_equal(terse_reply_id(reply), b);
+    assert_int_equal(terse_reply_status(reply), TERSE_RESOURCE_EXHAUSTED);
+    assert_string_equal(terse_reply_error(reply), "full");
+    terse_reply_free(reply);
+    assert_int_equal(terse_client_wait(client, a, 0, &reply), TERSE_NOT_FOUND);
+    assert_int_equal(terse_client_poll(client, 0, &reply), TERSE_OK);
+    assert_null(reply);
+    assert_int_equal(terse_client_outstanding(client), 0);
+    assert_int_equal(terse_client_poll(client, -1, &reply), TERSE_UNAVAILABLE);
+    terse_client_close(client);
+    fake_done(&f);
+}
+
+static void a_lost_daemon_gets_everything_again_under_the_same_ids(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    terse_client *client = connect_to(&f);
+    uint64_t ids[40];
+    uint8_t session[TERSE_WIRE_SESSION_BYTES];
+    for (int i = 0; i < 40; i++)
+        ids[i] = submit(client, (float)i);
+    for (int i = 0; i < 20; i++)
+        assert_true(fake_take(&f, 20000));
+    memcpy(session, f.held[0].session, sizeof session);
+    for (int i = 0; i < 10; i++)
+        fake_answer(&f, &f.held[i], &(float){(float)i});
+    for (int i = 0; i < 10; i++) {
+        terse_reply *reply = NULL;
+        assert_int_equal(terse_client_wait(client, ids[i], 20000, &reply), TERSE_OK);
+        terse_reply_free(reply);
+    }
+    fake_unbind(&f);
+    fake_bind(&f);
+    /* The client must be given its turn to notice: nothing of it runs by itself. */
+    bool seen[40] = {false};
+    for (int n = 10; n < 40;) {
+        terse_reply *none = NULL;
+        assert_int_equal(terse_client_poll(client, 10, &none), TERSE_OK);
+        assert_null(none);
+        while (fake_take(&f, 10)) {
+            const held *h = &f.held[f.n_held - 1];
+            assert_memory_equal(h->session, session, sizeof session);
+            const int i = (int)h->first;
+            assert_int_equal(h->id, ids[i]);
+            n += !seen[i];
+            seen[i] = true;
+        }
+    }
+    for (int i = 0; i < f.n_held; i++)
+        fake_answer(&f, &f.held[i], &(float){f.held[i].first});
+    for (int i = 10; i < 40; i++) {
+        terse_reply *reply = next_reply(client);
+        assert_int_equal(terse_reply_status(reply), TERSE_OK);
+        terse_reply_free(reply);
+    }
+    assert_int_equal(terse_client_outstanding(client), 0);
+    terse_client_close(client);
+    fake_done(&f);
+}
+
+static void an_own_deadline_ends_what_the_daemon_never_answers(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    terse_client *client = connect_to(&f);
+    terse_request *request = request_of(1);
+    terse_request_set_timeout(request, 20 * 1000);
+    assert_int_equal(terse_client_submit(client, request, NULL), TERSE_OK);
+    assert_true(fake_take(&f, 20000));
+    terse_reply *reply = next_reply(client);
+    assert_int_equal(terse_reply_status(reply), TERSE_DEADLINE_EXCEEDED);
+    assert_int_equal(terse_reply_n_outputs(reply), 0);
+    terse_reply_free(reply);
+    fake_answer(&f, &f.held[0], &(float){1}); /* late: to be dropped */
+    const uint64_t id = submit(client, 2);
+    assert_true(fake_take(&f, 20000));
+    fake_answer(&f, &f.held[1], &(float){2});
+    assert_int_equal(terse_client_wait(client, id, 20000, &reply), TERSE_OK);
+    assert_true(*(const float *)terse_reply_data(reply, 0, NULL) == 2);
+    terse_reply_free(reply);
+    terse_request_free(request);
+    terse_client_close(client);
+    fake_done(&f);
+}
+
+static void a_cancel_names_its_target_and_passes_the_limit(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    terse_client *client = connect_to(&f);
+    uint64_t id = 0;
+    for (int i = 0; i < 100; i++)
+        id = submit(client, (float)i);
+    terse_request *request = request_of(1);
+    assert_int_equal(terse_client_submit(client, request, NULL), TERSE_RESOURCE_EXHAUSTED);
+    assert_non_null(strstr(terse_last_error(), "100"));
+    assert_int_equal(terse_client_cancel(client, id), TERSE_OK);
+    assert_int_equal(terse_client_cancel(client, id + 1000), TERSE_NOT_FOUND);
+    while (f.n_held < 101)
+        assert_true(fake_take(&f, 20000));
+    assert_int_equal(f.held[100].op, TERSE_WIRE_CANCEL);
+    assert_int_equal(f.held[100].target, id);
+    fake_answer(&f, &f.held[100], NULL);
+    fake_refuse(&f, &f.held[99], TERSE_CANCELLED, "cancelled by the client");
+    terse_reply *reply = next_reply(client);
+    assert_int_equal(terse_reply_id(reply), id);
+    assert_int_equal(terse_reply_status(reply), TERSE_CANCELLED);
+    terse_reply_free(reply);
+    terse_request_free(request);
+    terse_client_close(client); /* with 99 unanswered */
+    fake_done(&f);
+}
+
+static bool is_readable(int fd, int ms)
+{
+    struct pollfd watched = {.fd = fd, .events = POLLIN};
+    return poll(&watched, 1, ms) == 1;
+}
+
+static void the_descriptor_tells_of_every_reply_and_deadline(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    terse_client *client = connect_to(&f);
+    const int fd = terse_client_fd(client);
+    terse_reply *reply = NULL;
+    assert_true(fd >= 0);
+    assert_int_equal(terse_client_fd(client), fd);
+    for (int round = 0; round < 200; round++) {
+        const int burst = 1 + round % 3;
+        for (int i = 0; i < burst; i++)
+            submit(client, (float)i);
+        while (f.n_held < burst)
+            assert_true(fake_take(&f, 20000));
+        for (int i = 0; i < burst; i++)
+            fake_answer(&f, &f.held[i], &(float){1});
+        fake_forget(&f);
+        for (int got = 0; got < burst;) {
+            assert_true(is_readable(fd, 20000));
+            assert_int_equal(terse_client_poll(client, 0, &reply), TERSE_OK);
+            got += reply != NULL;
+            terse_reply_free(reply);
+        }
+    }
+    terse_request *request = request_of(1);
+    terse_request_set_timeout(request, 1000);
+    assert_int_equal(terse_client_submit(client, request, NULL), TERSE_OK);
+    for (reply = NULL; !reply;) { /* nobody answers: the timer makes it readable */
+        assert_true(is_readable(fd, 20000));
+        assert_int_equal(terse_client_poll(client, 0, &reply), TERSE_OK);
+    }
+    assert_int_equal(terse_reply_status(reply), TERSE_DEADLINE_EXCEEDED);
+    terse_reply_free(reply);
+    terse_request_free(request);
+    terse_client_close(client);
+    fake_done(&f);
+}
+
+static void a_reply_that_lies_is_an_internal_error(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    terse_client *client = connect_to(&f);
+    submit(client, 1);
+    assert_true(fake_take(&f, 20000));
+    fake_send(&f, &f.held[0], "\x81", 1, NULL);                        /* no id: for nobody */
+    fake_send(&f, &f.held[0], "\xdf\xff\xff\xff\xff", 5, &(float){1}); /* a map of 4 billion keys */
+    static terse_wire_reply reply;
+    uint8_t buffer[4096];
+    size_t size;
+    terse_wire_reply_init(&reply); /* an output of 7 elements in a frame of one */
+    reply.has_id = reply.has_outputs = true;
+    reply.id = f.held[0].id;
+    reply.n_outputs = 1;
+    terse_wire_tensor_init(&reply.outputs[0]);
+    reply.outputs[0].name = terse_wire_text_of("y");
+    reply.outputs[0].dtype = TERSE_FP32;
+    reply.outputs[0].rank = 1;
+    reply.outputs[0].dims[0] = 7;
+    reply.outputs[0].frame = 1;
+    assert_int_equal(terse_wire_encode_reply(&reply, buffer, sizeof buffer, &size, NULL), TERSE_OK);
+    fake_send(&f, &f.held[0], buffer, size, &(float){1});
+    terse_reply *got = next_reply(client);
+    assert_int_equal(terse_reply_status(got), TERSE_INTERNAL);
+    terse_reply_free(got);
+    terse_client_close(client);
+    fake_done(&f);
+}
+
+static void bad_arguments_are_refused_before_they_travel(void **state)
+{
+    (void)state;
+    assert_null(terse_request_new(""));
+    assert_null(terse_request_new(NULL));
+    terse_request *request = terse_request_new("m");
+    float value = 1;
+    const int64_t negative = -1, huge[] = {INT64_MAX, INT64_MAX};
+    assert_int_equal(terse_request_add_input(request, "x", TERSE_FP32, 9, huge, &value), TERSE_INVALID_ARGUMENT);
+    assert_int_equal(terse_request_add_input(request, "x", TERSE_FP32, 1, &negative, &value), TERSE_INVALID_ARGUMENT);
+    assert_int_equal(terse_request_add_input(request, "x", TERSE_FP32, 2, huge, &value), TERSE_INVALID_ARGUMENT);
+    assert_int_equal(terse_request_add_input(request, "x", (terse_dtype)77, 0, NULL, &value), TERSE_INVALID_ARGUMENT);
+    assert_int_equal(terse_request_add_input(request, "", TERSE_FP32, 0, NULL, &value), TERSE_INVALID_ARGUMENT);
+    assert_int_equal(terse_request_add_input(request, "x", TERSE_FP32, 0, NULL, NULL), TERSE_INVALID_ARGUMENT);
+    for (int i = 0; i < TERSE_WIRE_MAX_IO; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "x%d", i);
+        assert_int_equal(terse_request_add_input(request, name, TERSE_FP32, 0, NULL, &value), TERSE_OK);
+    }
+    assert_int_equal(terse_request_add_input(request, "x0", TERSE_FP32, 0, NULL, &value), TERSE_OK); /* replaced */
+    assert_int_equal(terse_request_add_input(request, "y", TERSE_FP32, 0, NULL, &value), TERSE_INVALID_ARGUMENT);
+    terse_request_free(request);
+    terse_request_free(NULL);
+    terse_reply_free(NULL);
+    terse_client_close(NULL);
+}
+
+static void nobody_there_is_told_in_time(void **state)
+{
+    (void)state;
+    terse_client_options options = TERSE_CLIENT_OPTIONS_INIT;
+    terse_client *client = NULL;
+    options.connect_timeout_ms = 50;
+    options.endpoint = "ipc:///tmp/terse-test-nobody.sock";
+    assert_int_equal(terse_client_open(&options, &client), TERSE_UNAVAILABLE);
+    assert_non_null(strstr(terse_last_error(), "/tmp/terse-test-nobody.sock"));
+    options.endpoint = "carrier-pigeon://x";
+    assert_int_equal(terse_client_open(&options, &client), TERSE_INVALID_ARGUMENT);
+    options.size = 1;
+    assert_int_equal(terse_client_open(&options, &client), TERSE_INVALID_ARGUMENT);
+    assert_null(client);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_come_in_any_order_and_once),
+        cmocka_unit_test(a_lost_daemon_gets_everything_again_under_the_same_ids),
+        cmocka_unit_test(an_own_deadline_ends_what_the_daemon_never_answers),
+        cmocka_unit_test(a_cancel_names_its_target_and_passes_the_limit),
+        cmocka_unit_test(the_descriptor_tells_of_every_reply_and_deadline),
+        cmocka_unit_test(a_reply_that_lies_is_an_internal_error),
+        cmocka_unit_test(bad_arguments_are_refused_before_they_travel),
+        cmocka_unit_test(nobody_there_is_told_in_time),
+    };
+    return cmocka_run_group_tests_name("client", tests, NULL, NULL);
+}
