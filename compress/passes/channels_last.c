@@ -150,7 +150,7 @@ static void release(terse_region *region)
 
 int terse_pass_channels_last(terse_graph *graph, terse_error *error)
 {
-    terse_region region = {.n = graph->n_values};
+    terse_region region = {.n = graph->n_values, .convolution_ranks = terse_edit_convolution_ranks(graph)};
     const int status = terse_edit_open(graph, &region.edit, error);
     if (status != TERSE_OK)
         return status;

@@ -16,12 +16,13 @@
 
 typedef struct terse_region {
     terse_edit edit;
-    int n;        /* values of the graph before the pass; the arrays below have so many entries */
-    int *twin;    /* the channels-last form of a value, or -1 */
-    char *native; /* the twin costs nothing: a channels-last node makes it */
-    char *plain;  /* something makes the plain form */
-    int *alias;   /* a value that is the same bytes and shape, to be read instead; or -1 */
-    int *flat;    /* [N, spatial * C]: the twin flattened, where the value is the flattened plain form; or -1 */
+    unsigned convolution_ranks; /* bit r: there are convolutions on tensors of rank r */
+    int n;                      /* values of the graph before the pass; the arrays below have so many entries */
+    int *twin;                  /* the channels-last form of a value, or -1 */
+    char *native;               /* the twin costs nothing: a channels-last node makes it */
+    char *plain;                /* something makes the plain form */
+    int *alias;                 /* a value that is the same bytes and shape, to be read instead; or -1 */
+    int *flat; /* [N, spatial * C]: the twin flattened, where the value is the flattened plain form; or -1 */
     int64_t *flat_channels;
 } terse_region;
 

@@ -409,7 +409,7 @@ static bool visit_transpose(terse_region *region, int node)
     }
     if (to_plain) {
         region->twin[y] = terse_region_plain(region, x);
-        region->native[y] = 1;
+        region->native[y] = (region->convolution_ranks >> rank & 1u) != 0; /* else nobody wants twins of this rank */
     }
     return false;
 }

@@ -300,6 +300,17 @@ int terse_edit_add_move(terse_edit *edit, int from, const int64_t *perm, int to)
     return node;
 }
 
+unsigned terse_edit_convolution_ranks(const terse_graph *graph)
+{
+    unsigned ranks = 0;
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const terse_node *node = &graph->nodes[n];
+        if (node->op == TERSE_OP_CONV && node->outputs[0] >= 0 && graph->values[node->outputs[0]].rank >= 0)
+            ranks |= 1u << graph->values[node->outputs[0]].rank;
+    }
+    return ranks;
+}
+
 bool terse_edit_is_weighted(const terse_edit *edit, int node)
 {
     const terse_node *n = &edit->graph->nodes[node];

@@ -67,6 +67,9 @@ int terse_edit_add_move(terse_edit *edit, int from, const int64_t *perm, int to)
  * operand of a Reshape that does it (0 copies axis 0, one -1 at most). `dims` are those before. */
 bool terse_edit_move_is_view(const int64_t *dims, int rank, const int64_t *perm, int64_t *ret_shape);
 
+/* Bit r: there are convolutions on tensors of rank r. There channels-last regions are worth it. */
+unsigned terse_edit_convolution_ranks(const terse_graph *graph);
+
 /* True for a product whose weights (input 1) are a plain FP32 constant that passes may rewrite: Conv and
  * ConvTranspose, Gemm in normal form, MatMul by a matrix. */
 bool terse_edit_is_weighted(const terse_edit *edit, int node);

@@ -179,18 +179,6 @@ static void batch_norm_to_conv(terse_edit *edit, int node, int64_t channels, con
         edit->failed = true;
 }
 
-/* Bit r: there are convolutions on tensors of rank r. There channels-last regions are worth it. */
-static unsigned convolution_ranks(const terse_graph *graph)
-{
-    unsigned ranks = 0;
-    for (int n = 0; n < graph->n_nodes; n++) {
-        const terse_node *node = &graph->nodes[n];
-        if (node->op == TERSE_OP_CONV && node->outputs[0] >= 0 && graph->values[node->outputs[0]].rank >= 0)
-            ranks |= 1u << graph->values[node->outputs[0]].rank;
-    }
-    return ranks;
-}
-
 static void fold_batch_norm(terse_edit *edit, int node, const room *r)
 {
     double *scale = r->scale, *shift = r->shift;
@@ -373,7 +361,8 @@ int terse_pass_fold(terse_graph *graph, terse_error *error)
     int status = terse_edit_open(graph, &edit, error);
     if (status != TERSE_OK)
         return status;
-    room r = {.channels = (int64_t)1 << 20, .convolution_ranks = convolution_ranks(graph)}; /* no layer has more */
+    room r = {.channels = (int64_t)1 << 20,
+              .convolution_ranks = terse_edit_convolution_ranks(graph)}; /* no layer has more */
     TERSE_AUTO(terse_freep) double *vectors = malloc(2 * (size_t)r.channels * sizeof *vectors);
     edit.failed = !vectors;
     r.scale = vectors;
