@@ -16,7 +16,6 @@
 
 #include "common/graph/plan.h"
 
-
 static int ops_planned; /* calls of same_shape() since it was last set to 0 */
 
 static const terse_op_impl *find_test_op(terse_op op);
@@ -70,7 +69,8 @@ static void check_call(const terse_op_call *call)
                 continue;
             assert_ptr_equal(in->data, out->data);
             assert_true(o == 0 && in->row_stride == out->row_stride);
-            assert_true((impl->flags & TERSE_OP_IN_PLACE_ANY) || ((impl->flags & TERSE_OP_IN_PLACE) && i == 0));
+            assert_true((impl->flags & TERSE_OP_IN_PLACE_ANY) || ((impl->flags & TERSE_OP_IN_PLACE) && i == 0) ||
+                        ((impl->flags & TERSE_OP_IN_PLACE_RESIDUAL) && i == 3));
         }
     }
 }
@@ -145,6 +145,19 @@ static int run_add(const terse_op_call *call, terse_error *error)
         const float sum = a[i % terse_tensor_count(call->inputs[0])] + 2 * b[i % terse_tensor_count(call->inputs[1])];
         ((float *)call->outputs[0].data)[i] = sum - 8192 * (float)(int)(sum / 8192);
     }
+    return TERSE_OK;
+}
+
+/* y = 2 x + residual, both strided or not. */
+static int run_matmul(const terse_op_call *call, terse_error *error)
+{
+    (void)error;
+    check_call(call);
+    for (int64_t r = 0; r < rows(call->outputs); r++)
+        for (int64_t c = 0; c < columns(call->outputs); c++) {
+            const float sum = 2 * row(call->inputs[0], r)[c] + row(call->inputs[3], r)[c];
+            row(call->outputs, r)[c] = sum - 8192 * (float)(int)(sum / 8192);
+        }
     return TERSE_OK;
 }
 
@@ -336,6 +349,8 @@ TEST_OP(test_relu, "Relu", 1, 1, TERSE_OP_IN_PLACE, 0, same_shape, run_relu);
 TEST_OP(test_sigmoid, "Sigmoid", 1, 1, 0, 0, same_shape, run_sigmoid);
 TEST_OP(test_tanh, "Tanh", 1, 1, TERSE_OP_STRIDED_INPUTS, 0, same_shape, run_tanh);
 TEST_OP(test_add, "Add", 2, 1, TERSE_OP_IN_PLACE_ANY, 0, plan_add, run_add);
+TEST_OP(test_matmul, "MatMul", 4, 1, TERSE_OP_STRIDED_INPUTS | TERSE_OP_STRIDED_OUTPUT | TERSE_OP_IN_PLACE_RESIDUAL, 0,
+        same_shape, run_matmul);
 TEST_OP(test_concat, "Concat", TERSE_MAX_NODE_IO, 1, 0, 0, plan_concat, run_concat);
 TEST_OP(test_split, "Split", 1, TERSE_MAX_NODE_IO, 0, 0, plan_split, run_split);
 TEST_OP(test_slice, "Slice", 4, 1, 0, 14, plan_slice, run_slice);
@@ -358,6 +373,8 @@ static const terse_op_impl *find_test_op(terse_op op)
         return &test_tanh;
     case TERSE_OP_ADD:
         return &test_add;
+    case TERSE_OP_MATMUL:
+        return &test_matmul;
     case TERSE_OP_CONCAT:
         return &test_concat;
     case TERSE_OP_SPLIT:

@@ -220,6 +220,40 @@ static void a_value_that_is_read_later_is_not_overwritten(void **state)
     compare(engine, NULL, 2);
 }
 
+static void a_residual_that_ends_is_overwritten(void **state)
+{
+    (void)state;
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = terse_graph_new();
+    const int x = add_input(graph, "x", TERSE_FP32, 2, DIMS(4, 4));
+    const int a = ADD_OP(graph, TERSE_OP_SIGMOID, "a", x);
+    const int b = ADD_OP(graph, TERSE_OP_CONV, "b", a);
+    const int c = ADD_OP(graph, TERSE_OP_MATMUL, "c", b, TERSE_NO_VALUE, TERSE_NO_VALUE, a);
+    const int d = ADD_OP(graph, TERSE_OP_MATMUL, "d", c, TERSE_NO_VALUE, TERSE_NO_VALUE, c); /* also multiplied: kept */
+    add_output(graph, ADD_OP(graph, TERSE_OP_SIGMOID, "y", d));
+    TERSE_AUTO(terse_engine_freep) terse_engine *engine = new_engine(graph);
+    const terse_plan *plan = compare(engine, NULL, 0);
+    assert_ptr_equal(plan->live[a]->data, plan->live[c]->data);
+    assert_ptr_not_equal(plan->live[c]->data, plan->live[d]->data);
+}
+
+static void a_part_of_itself_added_to_a_value_keeps_it_whole(void **state)
+{
+    (void)state;
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = terse_graph_new();
+    const int x = add_input(graph, "x", TERSE_FP32, 2, DIMS(4, 4));
+    const int one = terse_graph_add_ints(graph, "one", DIMS(1), 1),
+              two = terse_graph_add_ints(graph, "two", DIMS(2), 1);
+    const int zero = terse_graph_add_ints(graph, "zero", DIMS(0), 1);
+    const int a = ADD_OP(graph, TERSE_OP_SIGMOID, "a", x);
+    const int second_row = ADD_OP(graph, TERSE_OP_SLICE, "second row", a, one, two, zero);
+    const int sum = ADD_OP(graph, TERSE_OP_ADD, "sum", a, second_row); /* in place it would change under its own feet */
+    add_output(graph, ADD_OP(graph, TERSE_OP_TANH, "y", sum));
+    TERSE_AUTO(terse_engine_freep) terse_engine *engine = new_engine(graph);
+    const terse_plan *plan = compare(engine, NULL, 0);
+    assert_int_equal(steps_of(plan), 3);
+    assert_ptr_not_equal(plan->live[a]->data, plan->live[sum]->data);
+}
+
 static void outputs_may_be_inputs_constants_views_and_repeated(void **state)
 {
     (void)state;
@@ -262,6 +296,39 @@ static void outputs_that_nobody_wants_get_no_memory(void **state)
     assert_non_null(plan->steps[0].call.outputs[1].data);
     assert_null(plan->steps[1].call.outputs[1].data);
     assert_int_equal(terse_plan_arena_bytes(plan), 128);
+}
+
+/* With the real operators: Transpose of x [2,1,3,1] by `perm`. */
+static void expect_transposed(const int64_t *perm, bool moves, const float *expected)
+{
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = terse_graph_new();
+    const int x = add_input(graph, "x", TERSE_FP32, 4, DIMS(2, 1, 3, 1));
+    const int y = ADD_OP(graph, TERSE_OP_TRANSPOSE, "y", ADD_OP(graph, TERSE_OP_NEG, "negative", x));
+    terse_node_set_ints(graph, &graph->nodes[1], "perm", perm, 4);
+    add_output(graph, y);
+    terse_engine *made;
+    const terse_kernels *kernels;
+    assert_int_equal(terse_kernels_get(&kernels, NULL), TERSE_OK);
+    assert_int_equal(terse_engine_new(graph, kernels, 1, 0, &made, NULL), TERSE_OK);
+    TERSE_AUTO(terse_engine_freep) terse_engine *engine = made;
+    terse_plan *plan;
+    const terse_tensor shape = terse_tensor_view(NULL, TERSE_FP32, 4, DIMS(2, 1, 3, 1));
+    assert_int_equal(terse_engine_plan(engine, &shape, &plan, NULL), TERSE_OK);
+    assert_int_equal(steps_of(plan), moves ? 2 : 1);
+    const float data[6] = {1, 2, 3, 4, 5, 6};
+    float out[6];
+    assert_int_equal(terse_plan_run(plan, (const void *[]){data}, (void *[]){out}, NULL), TERSE_OK);
+    assert_memory_equal(out, expected, sizeof out);
+}
+
+static void transposing_around_axes_of_size_1_moves_nothing(void **state)
+{
+    (void)state;
+    const float same[6] = {-1, -2, -3, -4, -5, -6}, turned[6] = {-1, -4, -2, -5, -3, -6};
+    expect_transposed(DIMS(0, 2, 3, 1), false, same);
+    expect_transposed(DIMS(3, 1, 0, 2), false, same);
+    expect_transposed(DIMS(2, 1, 0, 3), true, turned);
+    expect_transposed(DIMS(1, 2, 3, 0), true, turned);
 }
 
 static int64_t at_most(int64_t n)
@@ -345,14 +412,28 @@ static void random_reshape(terse_graph *graph, int *pool, int *n_pool, int64_t (
     pool[(*n_pool)++] = y;
 }
 
+/* Something to add to x: of its shape, or one row of its width. */
+static int pick_addend(const int *pool, int n_pool, int64_t (*shapes)[3], int x)
+{
+    const int start = rand() % n_pool;
+    for (int i = 0; i < n_pool; i++) {
+        const int v = pool[(start + i) % n_pool];
+        if (shapes[v][0] == 1 && shapes[v][1] == 1 && shapes[v][2] == shapes[x][2])
+            return v;
+    }
+    return pick(pool, n_pool, shapes, x, -1);
+}
+
 static void random_simple(terse_graph *graph, int *pool, int *n_pool, int64_t (*shapes)[3])
 {
-    static const terse_op ops[] = {TERSE_OP_CONV, TERSE_OP_CONV, TERSE_OP_CONV,    TERSE_OP_RELU,
-                                   TERSE_OP_TANH, TERSE_OP_ADD,  TERSE_OP_SOFTMAX, TERSE_OP_SIGMOID};
-    const terse_op op = ops[rand() % 8];
+    static const terse_op ops[] = {TERSE_OP_CONV, TERSE_OP_CONV,    TERSE_OP_CONV,    TERSE_OP_RELU,  TERSE_OP_TANH,
+                                   TERSE_OP_ADD,  TERSE_OP_SOFTMAX, TERSE_OP_SIGMOID, TERSE_OP_MATMUL};
+    const terse_op op = ops[rand() % 9];
     const int x = pick(pool, *n_pool, shapes, -1, 0);
-    const int y = op == TERSE_OP_ADD ? ADD_OP(graph, op, "add", x, pick(pool, *n_pool, shapes, x, -1))
-                                     : ADD_OP(graph, op, terse_op_name(op), x);
+    const int y = op == TERSE_OP_ADD      ? ADD_OP(graph, op, "add", x, pick_addend(pool, *n_pool, shapes, x))
+                  : op == TERSE_OP_MATMUL ? ADD_OP(graph, op, "matmul", x, TERSE_NO_VALUE, TERSE_NO_VALUE,
+                                                   pick(pool, *n_pool, shapes, x, -1))
+                                          : ADD_OP(graph, op, terse_op_name(op), x);
     memcpy(shapes[y], shapes[x], sizeof shapes[y]);
     pool[(*n_pool)++] = y;
 }
@@ -474,8 +555,11 @@ int main(void)
         cmocka_unit_test(along_a_first_axis_any_operator_writes_into_the_concat),
         cmocka_unit_test(parts_of_a_split_are_read_where_they_lie),
         cmocka_unit_test(a_value_that_is_read_later_is_not_overwritten),
+        cmocka_unit_test(a_residual_that_ends_is_overwritten),
+        cmocka_unit_test(a_part_of_itself_added_to_a_value_keeps_it_whole),
         cmocka_unit_test(outputs_may_be_inputs_constants_views_and_repeated),
         cmocka_unit_test(outputs_that_nobody_wants_get_no_memory),
+        cmocka_unit_test(transposing_around_axes_of_size_1_moves_nothing),
         cmocka_unit_test(random_graphs_give_what_separate_buffers_give),
         cmocka_unit_test(groups_alive_together_never_overlap),
     };

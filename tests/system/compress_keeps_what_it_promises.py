@@ -1,0 +1,134 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""`terse compress` on the sample and on real networks: exact without options, smaller with --low-rank, the same bytes for the
+same input, and one clear line for whatever is wrong."""
+import gzip, json, os, subprocess, sys, tempfile
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.join(ROOT, os.environ.get("TERSE_BUILD", "build/release"))
+TERSE = os.path.join(BUILD, "terse")
+SHARED = os.environ.get("TERSE_SHARED", os.path.join(ROOT, "..", "shared"))
+SAMPLE = os.path.join(ROOT, "tests/data/digits.onnx")
+TEST_SET = os.path.join(ROOT, "tests/data/digits_test.npz")
+count = 0
+
+
+def check(good, name, why=""):
+    global count
+    count += 1
+    print(f"{'ok' if good else 'not ok'} {count} - {name}" + ("" if good else f" ({why})"), flush=True)
+
+
+def skip(name, why):
+    global count
+    count += 1
+    print(f"ok {count} - {name} # SKIP {why}", flush=True)
+
+
+def terse(*words):
+    done = subprocess.run([TERSE, *words], capture_output=True, text=True, errors="replace", timeout=600)
+    return done.returncode, done.stdout, done.stderr
+
+
+def report(*words):
+    code, out, err = terse("compress", *words, "--json")
+    return json.loads(out.splitlines()[-1]) if code == 0 else {"failed": f"exit {code}: {err.strip()}"}
+
+
+def sample_is_exact_and_repeatable(folder):
+    a, b = f"{folder}/a.terse", f"{folder}/b.terse"
+    said = report(SAMPLE, "-o", a, "--validate", TEST_SET)
+    before, after = said.get("before", {}), said.get("after", {})
+    check(before.get("top1") == after.get("top1") and after.get("top1", 0) > 0.9, "the sample keeps its accuracy", said)
+    check(after.get("agreement") == 1 and after.get("max_error", 1) < 1e-4, "its outputs stay the same", said)
+    check(after.get("bytes") == os.path.getsize(a) and before.get("bytes") == os.path.getsize(SAMPLE),
+          "the sizes reported are those of the files", said)
+    check(before.get("macs", 0) > 0 and after.get("latency_us", 0) > 0 and said.get("arena_bytes", 0) > 0,
+          "multiply-accumulates, latency and arena are reported", said)
+    report(SAMPLE, "-o", a)
+    report(SAMPLE, "-o", b)
+    check(open(a, "rb").read() == open(b, "rb").read(), "the same input and options give the same bytes")
+
+
+def low_rank_trades_work_for_error(folder):
+    said = [report(SAMPLE, "-o", f"{folder}/l.terse", "--low-rank", e, "--validate", TEST_SET) for e in ("0.7", "0.9")]
+    check(all("after" in s for s in said), "the sample can be factored", said)
+    low, high = said
+    check(low["after"]["macs"] < low["before"]["macs"], "factors save work", low["after"])
+    check(low["after"]["max_error"] > high["after"]["max_error"], "less energy means more error")
+    check(any(l["rank"] for l in low["layers"]) and all(l["reason"] for l in low["layers"]),
+          "every layer has a rank or a reason", low["layers"])
+    saved = sum(l["macs_before"] - l["macs_after"] for l in low["layers"])
+    check(saved == low["before"]["macs"] - low["after"]["macs"], "the layers add up to what is saved", saved)
+    code, _, _ = terse("inspect", "--verify", f"{folder}/l.terse")
+    check(code == 0, "the file is valid")
+
+
+def wrong_usage_and_bad_input_are_one_line(folder):
+    out = f"{folder}/never.terse"
+    for words, code, said in (
+            (["compress"], 2, "missing"),
+            (["compress", SAMPLE], 2, "-o"),
+            (["compress", SAMPLE, "-o", out, "--low-rank", "2"], 2, "--low-rank"),
+            (["compress", SAMPLE, "-o", out, "--bogus"], 2, "--bogus"),
+            (["compress", f"{folder}/none.onnx", "-o", out], 1, "none.onnx"),
+            (["compress", TEST_SET, "-o", out], 1, "digits_test.npz"),
+            (["compress", SAMPLE, "-o", out, "--validate", f"{folder}/none.npz"], 1, "none.npz"),
+            (["compress", SAMPLE, "-o", f"{folder}/no/folder.terse"], 1, "folder.terse")):
+        found, printed, error = terse(*words)
+        check(found == code and said in error and error.count("\n") == 1 and not printed,
+              f"exit {code} and one line for {' '.join(words[1:])[-60:].replace('#', '')}", f"exit {found}: {error}")
+    np.savez(f"{folder}/extra.npz", **dict(np.load(TEST_SET)), bogus=np.zeros(597))
+    found, _, error = terse("compress", SAMPLE, "-o", out, "--validate", f"{folder}/extra.npz")
+    check(found == 1 and "'bogus'" in error, "an extra key is named", error)
+    check(not os.path.exists(out) and not [f for f in os.listdir(folder) if "tmp" in f], "nothing is left behind")
+
+
+def golden_inputs(folder, cases):
+    """The inputs of a golden folder: cases along axis 0."""
+    arrays = {}
+    for row in cases["inputs"]:
+        x = np.load(f"{folder}/{row['file']}")
+        if "preproc" in row:
+            shape = [1, -1] + [1] * (len(row["shape"]) - 2)
+            sub, div = (np.array(row["preproc"][k], np.float32) for k in ("sub", "div"))
+            x = x.reshape([-1] + row["shape"][1:]).astype(np.float32)
+            x = (x - sub.reshape(shape)) / div.reshape(shape)
+        arrays[row["name"]] = x.reshape([-1] + row["shape"][1:]).astype(row["dtype"])
+    return arrays
+
+
+def real_networks_stay_what_they_are(folder):
+    golden = f"{SHARED}/golden"
+    if not os.path.isdir(golden):
+        return skip("real networks stay what they are", f"no {os.path.normpath(golden)}")
+    for name in sorted(os.listdir(golden)):
+        cases = json.load(open(f"{golden}/{name}/cases.json"))
+        source, model = os.path.join(golden, name, cases["model"]), f"{folder}/model.onnx"
+        with gzip.open(source) if source.endswith(".gz") else open(source, "rb") as data, open(model, "wb") as out:
+            out.write(data.read())
+        np.savez(f"{folder}/in.npz", **golden_inputs(f"{golden}/{name}", cases))
+        said = report(model, "-o", f"{folder}/model.terse", "--validate", f"{folder}/in.npz")
+        if "int8" in name:
+            check("exit 1" in said.get("failed", "") and "QuantizeLinear" in said["failed"], f"{name} is refused by name", said)
+            continue
+        largest = max(row["max_abs"] for row in cases["outputs"])
+        error = said.get("after", {}).get("max_error", float("inf"))
+        check(error is not None and error <= 1e-5 + 1e-4 * largest, f"{name} gives the same answers", said)
+
+
+def main():
+    if not os.path.exists(TERSE):
+        return skip("terse compress", f"{TERSE} is not built")
+    with tempfile.TemporaryDirectory() as folder:
+        sample_is_exact_and_repeatable(folder)
+        low_rank_trades_work_for_error(folder)
+        wrong_usage_and_bad_input_are_one_line(folder)
+        real_networks_stay_what_they_are(folder)
+    print(f"1..{count}")
+    return 0
+
+
+sys.exit(main())
