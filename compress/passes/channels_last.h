@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* channels_last.h: what the two halves of the channels-last pass share: channels_last.c (forms of values, the walk)
- * and channels_last_rules.c (what each operator does).
+/* channels_last.h: what the parts of the channels-last pass share: channels_last.c (forms of values, the walk),
+ * channels_last_rules.c and channels_last_moves.c (what each operator does).
  * Runs in: terse-compress.
  *
  * Design notes. A value [N,C,spatial...] of the imported graph may have a twin [N,spatial...,C]. Nodes are visited in
@@ -36,6 +36,31 @@ int terse_region_constant_twin(terse_region *region, int constant);
 void terse_region_make_twin(terse_region *region, int node, int slot);
 /* Where plain axis `axis` of a value of `rank` is in its twin. */
 int terse_region_axis(int axis, int rank);
+
+/* --- what the rules share (channels_last_rules.c) ------------------------------------------------------------ */
+
+const terse_value *terse_region_value(const terse_region *region, int value);
+int terse_region_rank(const terse_region *region, int value);  /* -1 for an absent value */
+int terse_region_output(const terse_region *region, int node); /* output 0, or TERSE_NO_VALUE */
+/* Input 0 exists as a twin that costs nothing. */
+bool terse_region_has_twin(const terse_region *region, int node);
+/* Inputs first..last are read in their plain form, as far as there are so many. */
+void terse_region_read_plain(terse_region *region, int node, int first, int last);
+/* Input 0 and output 0 become twins, the other inputs are plain. True. */
+bool terse_region_follow(terse_region *region, int node);
+/* Input `slot` becomes a constant of these numbers. */
+void terse_region_set_ints(terse_region *region, int node, int slot, const int64_t *values, int n);
+
+/* Rules of channels_last_moves.c: true when they rewrote the node, false when it reads plain forms. */
+bool terse_region_visit_flatten(terse_region *region, int node);
+bool terse_region_visit_pad(terse_region *region, int node);
+bool terse_region_visit_product(terse_region *region, int node);
+bool terse_region_visit_reshape(terse_region *region, int node);
+bool terse_region_visit_resize(terse_region *region, int node);
+bool terse_region_visit_shape(terse_region *region, int node);
+bool terse_region_visit_slice(terse_region *region, int node);
+bool terse_region_visit_squeeze(terse_region *region, int node);
+bool terse_region_visit_transpose(terse_region *region, int node);
 
 /* Visits one node: rewrites it for twins, or lets it read plain forms. */
 void terse_region_visit(terse_region *region, int node);
