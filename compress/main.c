@@ -126,15 +126,21 @@ static int validate(job *j, terse_error *error)
     return TERSE_OK;
 }
 
-static void measure_cost(job *j)
+/* Plans both graphs for one sample. Symbols of 1 may be nothing that the network can run (a window larger than the
+ * image): then there is nothing to report. What ran as imported must run as compressed. */
+static int measure_cost(job *j, terse_error *error)
 {
     terse_report *r = &j->report;
     size_t arena_bytes, ignored;
-    if (terse_validate_cost(j->imported, &r->macs_before, &ignored, NULL) != TERSE_OK ||
-        terse_validate_cost(j->compressed, &r->macs_after, &arena_bytes, NULL) != TERSE_OK)
-        r->macs_before = r->macs_after = r->arena_bytes = -1; /* one sample with symbols of 1 is nothing it can run */
-    else
-        r->arena_bytes = (int64_t)arena_bytes;
+    r->macs_before = r->macs_after = r->arena_bytes = -1;
+    if (terse_validate_cost(j->imported, &r->macs_before, &ignored, NULL) != TERSE_OK)
+        return TERSE_OK;
+    if (terse_validate_cost(j->compressed, &r->macs_after, &arena_bytes, error) != TERSE_OK) {
+        error->status = TERSE_INTERNAL;
+        return terse_error_prefix(error, "the compressed network cannot be run, the imported one can");
+    }
+    r->arena_bytes = (int64_t)arena_bytes;
+    return TERSE_OK;
 }
 
 /* Where -o names an open descriptor of ours, its number; -1 otherwise. */
@@ -209,7 +215,9 @@ static int run(job *j, terse_error *error)
         status = validate(j, error);
     if (status != TERSE_OK)
         return status;
-    measure_cost(j);
+    status = measure_cost(j, error);
+    if (status != TERSE_OK)
+        return status;
     j->report.input = j->options.input;
     j->report.output = j->options.output;
     j->report.name = j->name;

@@ -98,6 +98,8 @@ static int compress_layer(terse_edit *edit, int node, double energy, terse_low_r
     if (rank > limit) {
         snprintf(layer->reason, sizeof layer->reason, "rank %" PRId64 " saves nothing, up to %" PRId64 " would", rank,
                  limit);
+    } else if (!terse_select_saves_panels(matrix.k, matrix.n, rank)) {
+        snprintf(layer->reason, sizeof layer->reason, "rank %" PRId64 " saves nothing in panels of 16 columns", rank);
     } else {
         const int64_t often = positions(edit, node);
         factor(edit, node, &svd, rank);

@@ -53,6 +53,8 @@ bool terse_select_matrix(const terse_edit *edit, int node, terse_low_rank_matrix
 int64_t terse_select_rank(const float *s, int64_t n, int64_t larger_side, double energy, double *ret_kept);
 /* The largest rank that saves multiply-accumulates and weights: r (K + N) < K N. May be 0. */
 int64_t terse_select_rank_limit(int64_t k, int64_t n);
+/* Do the factors also save what is stored and computed when columns come in panels of 16? */
+bool terse_select_saves_panels(int64_t k, int64_t n, int64_t rank);
 
 /* --- svd.c ------------------------------------------------------------------------------------------------- */
 

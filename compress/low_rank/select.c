@@ -61,3 +61,9 @@ int64_t terse_select_rank_limit(int64_t k, int64_t n)
 {
     return (k * n - 1) / (k + n);
 }
+
+bool terse_select_saves_panels(int64_t k, int64_t n, int64_t rank)
+{
+    const int64_t wide_n = (n + 15) / 16 * 16, wide_rank = (rank + 15) / 16 * 16;
+    return k * wide_rank + rank * wide_n < k * wide_n;
+}

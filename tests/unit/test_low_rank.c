@@ -176,6 +176,8 @@ static void the_rank_is_the_smallest_that_keeps_the_energy(void **state)
     assert_int_equal(terse_select_rank(zero, 2, 2, 1.0, &kept), 1);
     assert_int_equal(terse_select_rank_limit(100, 100), 49); /* 50 * 200 = 100 * 100 saves nothing */
     assert_int_equal(terse_select_rank_limit(1, 1), 0);
+    assert_true(terse_select_saves_panels(192, 100, 64));
+    assert_false(terse_select_saves_panels(192, 10, 9)); /* 9 and 10 columns are one panel each */
 }
 
 int main(void)
