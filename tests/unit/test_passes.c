@@ -515,6 +515,55 @@ static void one_and_three_dimensional_convolutions_move_too(void **state)
     }
 }
 
+static void a_channel_shuffle_moves_its_elements_once(void **state)
+{
+    (void)state;
+    terse_graph *g = start();
+    int x = make_conv(g, make_input(g, "x", DIMS(BATCH, 3, 6, 5)), 3, 12, 3, 1, 1, 1);
+    x = make_node(g, TERSE_OP_RESHAPE, INPUTS(x, make_ints(g, 5, (int64_t[]){0, 3, 4, 6, 5})));
+    x = make_transpose(g, x, DIMS(0, 2, 1, 3, 4));
+    x = make_node(g, TERSE_OP_RESHAPE, INPUTS(x, make_ints(g, 4, (int64_t[]){0, -1, 6, 5})));
+    x = make_node(
+        g, TERSE_OP_SLICE,
+        INPUTS(x, make_ints(g, 1, (int64_t[]){2}), make_ints(g, 1, (int64_t[]){12}), make_ints(g, 1, (int64_t[]){1})));
+    make_output(g, make_node(g, TERSE_OP_GLOBAL_AVERAGE_POOL, INPUTS(make_conv(g, x, 10, 6, 1, 1, 0, 1))));
+    check_passes(g);
+    assert_int_equal(count_ops(g, TERSE_OP_TRANSPOSE), 2); /* of the input and of the shuffle */
+    terse_graph_free(g);
+}
+
+static void heads_and_patches_move_their_elements_once(void **state)
+{
+    (void)state;
+    for (int form = 0; form < 2; form++) {
+        terse_graph *g = start();
+        int x = make_conv(g, make_input(g, "x", DIMS(BATCH, 3, 6, 5)), 3, 12, 3, 1, 1, 1);
+        if (form == 0) { /* a detector: anchors out of channels */
+            x = make_node(g, TERSE_OP_RESHAPE, INPUTS(x, make_ints(g, 5, (int64_t[]){-1, 3, 4, 6, 5})));
+            x = make_transpose(g, x, DIMS(0, 1, 3, 4, 2));
+        } else { /* patches: pixels to one axis */
+            x = make_node(g, TERSE_OP_RESHAPE, INPUTS(x, make_ints(g, 3, (int64_t[]){0, 12, -1})));
+            x = make_transpose(g, x, DIMS(0, 2, 1));
+        }
+        make_output(g, x);
+        check_passes(g);
+        assert_int_equal(count_ops(g, TERSE_OP_TRANSPOSE), form == 0 ? 2 : 1);
+        terse_graph_free(g);
+    }
+}
+
+static void transposes_without_convolutions_make_no_region(void **state)
+{
+    (void)state;
+    terse_graph *g = start();
+    const int x = make_transpose(g, make_input(g, "x", DIMS(BATCH, 6, 5)), DIMS(0, 2, 1));
+    const int other = make_input(g, "z", DIMS(BATCH, 5, 6));
+    make_output(g, make_node(g, TERSE_OP_ADD, INPUTS(x, other)));
+    check_passes(g);
+    assert_int_equal(count_ops(g, TERSE_OP_TRANSPOSE), 1);
+    terse_graph_free(g);
+}
+
 static void an_image_with_one_channel_is_only_viewed(void **state)
 {
     (void)state;
@@ -573,6 +622,9 @@ int main(void)
         cmocka_unit_test(operators_that_follow_cost_no_transpose),
         cmocka_unit_test(plain_forms_come_back_where_they_are_needed),
         cmocka_unit_test(one_and_three_dimensional_convolutions_move_too),
+        cmocka_unit_test(a_channel_shuffle_moves_its_elements_once),
+        cmocka_unit_test(heads_and_patches_move_their_elements_once),
+        cmocka_unit_test(transposes_without_convolutions_make_no_region),
         cmocka_unit_test(an_image_with_one_channel_is_only_viewed),
         cmocka_unit_test(weights_of_two_nodes_are_packed_once),
         cmocka_unit_test(transposed_convolutions_take_batch_norm_by_groups),
