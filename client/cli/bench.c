@@ -37,6 +37,7 @@ typedef struct bench {
     uint64_t measure_from_ns, end_ns;
     uint64_t *latencies; /* of measured requests that were answered OK */
     size_t n_latencies, capacity;
+    char first_error[512]; /* the text of the first reply that was no OK */
     uint64_t sent, ok, errors[N_STATUS], mismatches, batches; /* batches: sum over replies of their batch's rows */
     double elapsed;
     uint64_t first_ns, last_ns; /* of measured completions */
@@ -118,6 +119,8 @@ static bool take_reply(bench *b, terse_reply *reply)
             room = record(b, now - due);
         } else {
             b->errors[(unsigned)status < N_STATUS ? status : TERSE_INTERNAL]++;
+            if (!*b->first_error)
+                snprintf(b->first_error, sizeof b->first_error, "%s", terse_reply_error(reply));
         }
     }
     if (!kept)
@@ -249,6 +252,8 @@ static void report(bench *b)
             if (b->errors[s])
                 terse_json_uint(&json, terse_status_name((terse_status)s), b->errors[s]);
         terse_json_end(&json);
+        if (*b->first_error)
+            terse_json_text(&json, "first_error", b->first_error);
         if (b->verify)
             terse_json_uint(&json, "mismatches", b->mismatches);
         terse_json_double(&json, "p50_us", percentile_us(b, 0.5));
@@ -265,6 +270,8 @@ static void report(bench *b)
     for (int s = 1; s < N_STATUS; s++)
         if (b->errors[s])
             printf("  %s: %" PRIu64 "\n", terse_status_name((terse_status)s), b->errors[s]);
+    if (*b->first_error)
+        printf("  the first: %s\n", b->first_error);
     if (b->verify)
         printf("  replies that differ from the first: %" PRIu64 "\n", b->mismatches);
     if (b->n_latencies)

@@ -246,7 +246,7 @@ const terse_op_impl terse_op_conv = {
     .max_inputs = 4,
     .min_outputs = 1,
     .max_outputs = 1,
-    .flags = TERSE_OP_STRIDED_INPUTS | TERSE_OP_STRIDED_OUTPUT,
+    .flags = TERSE_OP_STRIDED_INPUTS | TERSE_OP_STRIDED_OUTPUT | TERSE_OP_IN_PLACE_RESIDUAL,
     .plan = plan_conv,
     .run = run_conv,
 };

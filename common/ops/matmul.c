@@ -232,6 +232,7 @@ const terse_op_impl terse_op_matmul = {
     .max_inputs = 4,
     .min_outputs = 1,
     .max_outputs = 1,
+    .flags = TERSE_OP_IN_PLACE_RESIDUAL,
     .plan = plan_matmul,
     .run = run_matmul,
 };

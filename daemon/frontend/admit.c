@@ -65,7 +65,8 @@ static int check_limits(const terse_frontend *fe, const terse_client *client, co
 {
     if (fe->draining)
         return terse_fail(error, TERSE_UNAVAILABLE, "the daemon is shutting down");
-    if (client->slow)
+    /* A moment of falling behind only parks what it sends; who takes nothing for longer gets no more in. */
+    if (client->slow && fe->now_ns - client->moved_ns > TERSE_SLOW_NS)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                           "this client does not read its replies: %" PRIu32 " of them and %" PRIu64 " bytes wait",
                           client->n_late, client->owed_bytes);
@@ -152,7 +153,8 @@ static int enter(terse_frontend *fe, terse_client *client, const terse_wire_requ
         terse_sessions_add(&fe->sessions, request);
     }
     join_client(client, request);
-    terse_queue_push(&fe->queue, request);
+    if (!client->slow) /* else it stays parked */
+        terse_queue_push(&fe->queue, request);
     return TERSE_OK;
 }
 

@@ -16,6 +16,9 @@ typedef struct terse_late_reply {
     zmq_msg_t parts[];
 } terse_late_reply;
 
+/* How long a slow client may take nothing before what it sends is refused. */
+#define TERSE_SLOW_NS UINT64_C(1000000000)
+
 typedef struct terse_client {
     struct terse_client *next; /* same bucket */
     struct terse_client *slow_previous, *slow_next;

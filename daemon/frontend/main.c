@@ -15,7 +15,7 @@
 #include "daemon/frontend/loop.h"
 
 /* Replies and requests that may lie in ZeroMQ's pipes, per client. */
-enum { SEND_MARK = 1000, RECEIVE_MARK = 1000 };
+enum { SEND_MARK = 4096, RECEIVE_MARK = 1000 };
 
 static bool set_option(void *socket, int option, int value)
 {

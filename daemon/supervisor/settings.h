@@ -50,9 +50,9 @@ typedef enum terse_setting_type {
       "deadline of requests that bring none; 0: none")                                                                 \
     X(HANG_TIMEOUT, TERSE_IN_BOTH, NUMBER, "hang_timeout_ms", "--hang-timeout-ms", "T", "milliseconds", 0, 0,          \
       86400000, "kill a worker whose batch takes longer; 0 (automatic): by what batches of that size take")            \
-    X(MAX_QUEUE, TERSE_IN_SERVER, NUMBER, "max_queue", "--max-queue", "N", "requests", 4096, 1, 1000000,               \
+    X(MAX_QUEUE, TERSE_IN_SERVER, NUMBER, "max_queue", "--max-queue", "N", "requests", 65536, 1, 1000000,              \
       "most requests that wait, all models together; more are refused at once")                                        \
-    X(MAX_CLIENT, TERSE_IN_SERVER, NUMBER, "max_client_outstanding", NULL, "N", "requests", 1024, 1, 1000000,          \
+    X(MAX_CLIENT, TERSE_IN_SERVER, NUMBER, "max_client_outstanding", NULL, "N", "requests", 16384, 1, 1000000,         \
       "most unanswered requests of one connection")                                                                    \
     X(MAX_REQUEST, TERSE_IN_SERVER, BYTES, "max_request_bytes", "--max-request-bytes", "N", "bytes", 64 << 20, 4096,   \
       UINT64_C(1) << 34, "most tensor bytes of one request")                                                           \

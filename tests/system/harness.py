@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the system tests share: a tersed in a folder of its own, a bare client, waiting for conditions, TAP.
+
+    with harness.story("worker killed mid batch") as story:
+        tersed = story.tersed({"digits": story.digits()})
+        ...
+        story.check(condition, "what must hold")
+
+A story ends what it started, and prints its log when something did not hold.
+"""
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.join(ROOT, os.environ.get("TERSE_BUILD", "build/release"))
+DATA = os.path.join(ROOT, "tests", "data")
+SHARED = os.environ.get("TERSE_SHARED", os.path.join(os.path.dirname(ROOT), "shared"))
+LONG = bool(os.environ.get("TERSE_LONG"))
+PATIENCE = 60  # seconds that a condition may take before it counts as never
+
+
+def program(name):
+    return os.path.join(BUILD, name)
+
+
+def wait_until(condition, what, seconds=PATIENCE):
+    """Returns the condition's value once it is true; fails when it stays false."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"did not come to hold within {seconds} s: {what}")
+        time.sleep(0.01)
+
+
+def run(*command, code=0, **options):
+    """Runs one of our programs to its end; its output. A sanitizer's report is a failure whatever the exit code."""
+    command = [program(command[0]), *map(str, command[1:])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, errors="replace", **options)
+    if done.returncode != code or "Sanitizer" in done.stderr:
+        raise AssertionError(f"{' '.join(command)}: exit {done.returncode}, wanted {code}: {done.stderr.strip()[-2000:]}")
+    return done
+
+
+def run_json(*command, **options):
+    return json.loads(run(*command, **options).stdout.strip().splitlines()[-1])
+
+
+def alive(pid):
+    """Whether the process is there and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def children(pid):
+    """(pid, name) of the living ones."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    head, _, tail = file.read().rpartition(")")
+                if int(tail.split()[1]) == pid and tail.split()[0] not in "ZX":
+                    found.append((int(entry), head.partition("(")[2]))
+            except OSError:
+                pass
+    return found
+
+
+class Tersed:
+    def __init__(self, folder, models=None, *options, endpoint=None, environment=None, wait=True):
+        self.folder = folder
+        self.endpoint = endpoint or f"ipc://{folder}/tersed.sock"
+        self.log_path = os.path.join(folder, "tersed.log")
+        command = [program("tersed"), "--listen", self.endpoint]
+        for name, path in (models or {}).items():
+            command += ["--model", f"{name}={path}"]
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(command + [str(o) for o in options], stderr=log, stdout=log,
+                                            env=dict(os.environ, **(environment or {})))
+        if wait:
+            self.wait_ready()
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def log(self):
+        with open(self.log_path, errors="replace") as file:
+            return file.read()
+
+    def wait_ready(self):
+        def ready():
+            if self.process.poll() is not None:
+                raise AssertionError(f"tersed ended with {self.process.returncode}: {self.log()[-2000:]}")
+            return subprocess.run([program("terse"), "status", "-e", self.endpoint, "--connect-ms", "2000", "--wait-ms",
+                                   "60000"], capture_output=True).returncode == 0
+        wait_until(ready, "tersed answers and every model is ready")
+
+    def status(self):
+        return run_json("terse", "status", "-e", self.endpoint, "--json")
+
+    def workers(self):
+        """pids, by number."""
+        return [worker["pid"] for worker in self.status()["workers"]]
+
+    def frontend(self):
+        found = [pid for pid, name in children(self.pid) if name.startswith("terse-frontend")]
+        return found[0] if found else None
+
+    def infer(self, model, arrays, *options):
+        import numpy
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            numpy.savez(f"{folder}/in.npz", **arrays)
+            run("terse", "infer", "-e", self.endpoint, model, f"{folder}/in.npz", "-o", f"{folder}/out.npz", *options)
+            with numpy.load(f"{folder}/out.npz") as out:
+                return {name: out[name] for name in out.files}
+
+    def stop(self, signal_number=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+        return self.process.wait(timeout=PATIENCE)
+
+
+class Client:
+    """A bare DEALER with msgpack: what any language can do."""
+
+    def __init__(self, endpoint):
+        import zmq
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(endpoint)
+        self.next_id = 1
+
+    def send(self, header, *frames):
+        import msgpack
+        self.socket.send_multipart([msgpack.packb(header), *frames])
+
+    def infer(self, model, arrays, **more):
+        """Sends; returns the id."""
+        names = {"float32": "FP32", "int64": "INT64", "int32": "INT32", "uint8": "UINT8", "int8": "INT8", "bool": "BOOL"}
+        inputs = [{"name": name, "dtype": names[str(a.dtype)], "shape": list(a.shape), "frame": i}
+                  for i, (name, a) in enumerate(arrays.items(), 1)]
+        header = {"v": 1, "op": "infer", "id": self.next_id, "model": model, "inputs": inputs, **more}
+        self.next_id += 1
+        self.send(header, *(a.tobytes() for a in arrays.values()))
+        return header["id"]
+
+    def receive(self, seconds=PATIENCE):
+        """(header, frames), or None when nothing comes."""
+        import msgpack
+        if not self.socket.poll(int(seconds * 1000)):
+            return None
+        header, *frames = self.socket.recv_multipart()
+        return msgpack.unpackb(header), frames
+
+    def call(self, op, **more):
+        header = {"v": 1, "op": op, "id": self.next_id, **more}
+        self.next_id += 1
+        self.send(header)
+        return self.receive()[0]
+
+    def outputs(self, header, frames):
+        import numpy
+        kinds = {"FP32": "f4", "INT64": "i8", "INT32": "i4", "UINT8": "u1", "INT8": "i1", "BOOL": "?"}
+        return {o["name"]: numpy.frombuffer(frames[o["frame"] - 1], kinds[o["dtype"]]).reshape(o["shape"])
+                for o in header["outputs"]}
+
+    def close(self):
+        self.socket.close()
+
+
+class Story:
+    def __init__(self, folder):
+        self.folder, self.daemons, self.failures = folder, [], []
+
+    def check(self, condition, what):
+        if not condition:
+            self.failures.append(what)
+            print(f"# does not hold: {what}", flush=True)
+
+    def tersed(self, models=None, *options, **more):
+        folder = tempfile.mkdtemp(dir=self.folder)
+        daemon = Tersed(folder, models, *options, **dict(more, wait=False))
+        self.daemons.append(daemon)
+        if more.get("wait", True):
+            daemon.wait_ready()
+        return daemon
+
+    def compress(self, onnx, *options):
+        path = os.path.join(self.folder, os.path.basename(onnx).replace(".onnx", ".terse"))
+        run("terse", "compress", onnx, "-o", path, *options)
+        return path
+
+    def digits(self):
+        return self.compress(os.path.join(DATA, "digits.onnx"))
+
+    def end(self):
+        for daemon in self.daemons:
+            if daemon.process.poll() is None:
+                daemon.process.send_signal(signal.SIGTERM)
+                try:
+                    daemon.process.wait(timeout=40)
+                except subprocess.TimeoutExpired:
+                    daemon.process.kill()
+                    daemon.process.wait()
+                    self.check(False, "tersed ends on SIGTERM")
+            if "Sanitizer" in daemon.log():
+                self.check(False, "no sanitizer reports anything")
+
+
+class Skip(Exception):
+    """Raised in a story: says why it cannot be told here."""
+
+
+_count = [0, 0]
+
+
+@contextlib.contextmanager
+def story(name):
+    """One test. An exception fails it; a Skip skips it."""
+    _count[0] += 1
+    folder = tempfile.mkdtemp(prefix="terse-")
+    told = Story(folder)
+    skipped = None
+    try:
+        try:
+            yield told
+        finally:
+            told.end()
+    except Skip as why:
+        skipped = str(why)
+    except Exception:
+        told.failures.append("exception")
+        print("".join(f"# {line}\n" for line in traceback.format_exc().splitlines()), end="")
+    if told.failures:
+        for daemon in told.daemons:
+            print("".join(f"# {line}\n" for line in daemon.log().splitlines()[-30:]), end="")
+    _count[1] += bool(told.failures)
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"{'not ok' if told.failures else 'ok'} {_count[0]} - {name}" + (f" # SKIP {skipped}" if skipped else ""), flush=True)
+
+
+def finish():
+    print(f"1..{_count[0]}")
+    sys.exit(1 if _count[1] else 0)
+
+
+def digits_images():
+    import numpy
+    with numpy.load(os.path.join(DATA, "digits_test.npz")) as data:
+        return data["image"], data["labels"]
