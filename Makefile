@@ -182,6 +182,33 @@ $(B)/echo: $(B)/obj/tests/bench/echo.o $(B)/libcommon.a
 bench: all $(B)/echo
 	@python3 tests/bench/bench.py $(BENCH)
 
+# --- install: everything under $(DESTDIR)$(PREFIX); `uninstall` removes exactly that -----------------------
+INSTALLED = bin/terse bin/tersed $(addprefix lib/terse/,terse-compress terse-frontend terse-worker terse-loader) \
+	lib/$(SONAME) lib/libterse.so lib/libterse.a lib/pkgconfig/libterse.pc include/terse.h lib/systemd/system/tersed.service \
+	lib/sysusers.d/terse.conf share/doc/terse/tersed.conf share/doc/terse/classify.c
+INTO = $(DESTDIR)$(PREFIX)
+fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' -e 's|@LIBS_PRIVATE@|$(LIBS_ZMQ) $(LIBS_MSGPACK)|g'
+
+.PHONY: install uninstall
+install: all
+	install -d $(sort $(addprefix $(INTO)/,$(dir $(INSTALLED))))
+	install -m 755 $(B)/terse $(B)/tersed $(INTO)/bin/
+	install -m 755 $(addprefix $(B)/,terse-compress terse-frontend terse-worker terse-loader) $(INTO)/lib/terse/
+	install -m 755 $(B)/$(SONAME) $(INTO)/lib/
+	ln -sf $(SONAME) $(INTO)/lib/libterse.so
+	install -m 644 $(B)/libterse.a $(INTO)/lib/
+	install -m 644 client/terse.h $(INTO)/include/
+	install -m 644 packaging/terse/tersed.conf client/examples/classify.c $(INTO)/share/doc/terse/
+	install -m 644 packaging/systemd/terse.sysusers $(INTO)/lib/sysusers.d/terse.conf
+	$(fill) packaging/terse/libterse.pc >$(INTO)/lib/pkgconfig/libterse.pc
+	$(fill) packaging/systemd/tersed.service >$(INTO)/lib/systemd/system/tersed.service
+	chmod 644 $(INTO)/lib/pkgconfig/libterse.pc $(INTO)/lib/systemd/system/tersed.service
+	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
+uninstall:
+	rm -f $(addprefix $(INTO)/,$(INSTALLED))
+	-@rmdir $(INTO)/lib/terse $(INTO)/share/doc/terse 2>/dev/null || true
+	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
+
 .PHONY: clean help
 clean:
 	rm -rf build
