@@ -67,7 +67,8 @@ static int bind_local(terse_listener *listener, const terse_endpoint *endpoint, 
     if (bound < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot listen at '%s'", listener->endpoint);
     struct stat info;
-    if (lstat(path, &info) == 0) {
+    listener->pin = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (listener->pin >= 0 && fstat(listener->pin, &info) == 0) {
         listener->device = info.st_dev;
         listener->inode = info.st_ino;
         memcpy(listener->path, path, strlen(path) + 1);
@@ -97,7 +98,7 @@ static int open_one(terse_listeners *listeners, const char *text, const terse_co
     if (r != TERSE_OK)
         return r;
     terse_listener *listener = &listeners->at[listeners->n];
-    *listener = (terse_listener){.fd = socket(endpoint.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    *listener = (terse_listener){.pin = -1, .fd = socket(endpoint.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0)};
     if (listener->fd < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot create a socket for '%s'", text);
     listeners->n++;
@@ -129,7 +130,7 @@ static int take_activated(terse_listeners *listeners, terse_error *error)
             return terse_fail(error, TERSE_INVALID_ARGUMENT,
                               "descriptor %d of the service manager is not a listening stream socket", fd);
         terse_listener *listener = &listeners->at[listeners->n];
-        *listener = (terse_listener){.fd = fd};
+        *listener = (terse_listener){.pin = -1, .fd = fd};
         if (terse_endpoint_of((const struct sockaddr *)&address, bytes, listener->endpoint, error) != TERSE_OK)
             return terse_error_prefix(error, "descriptor %d of the service manager", fd);
         listeners->n++;
@@ -187,6 +188,8 @@ void terse_listeners_close(terse_listeners *listeners)
         if (listener->path[0] && lstat(listener->path, &info) == 0 && info.st_dev == listener->device &&
             info.st_ino == listener->inode && unlink(listener->path) < 0)
             terse_log(TERSE_LOG_WARNING, "cannot remove '%s': %s", listener->path, strerror(errno));
+        if (listener->pin >= 0)
+            close(listener->pin);
         close(listener->fd);
     }
     listeners->n = 0;

@@ -14,6 +14,7 @@ typedef struct terse_listener {
     char path[TERSE_ENDPOINT_BYTES]; /* of the socket file that we made; "": none, or the service manager's */
     dev_t device;                    /* of that file: another one at the same path is not ours to remove */
     ino_t inode;
+    int pin; /* keeps the inode, and with it the number, from being used again; -1: none */
     int fd;
 } terse_listener;
 
