@@ -192,9 +192,9 @@ fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' -e 's|@LIBS
 .PHONY: install uninstall
 install: all
 	install -d $(sort $(addprefix $(INTO)/,$(dir $(INSTALLED))))
-	install -m 755 $(B)/terse $(B)/tersed $(INTO)/bin/
-	install -m 755 $(addprefix $(B)/,terse-compress terse-frontend terse-worker terse-loader) $(INTO)/lib/terse/
-	install -m 755 $(B)/$(SONAME) $(INTO)/lib/
+	install -s -m 755 $(B)/terse $(B)/tersed $(INTO)/bin/
+	install -s -m 755 $(addprefix $(B)/,terse-compress terse-frontend terse-worker terse-loader) $(INTO)/lib/terse/
+	install -s -m 755 $(B)/$(SONAME) $(INTO)/lib/
 	ln -sf $(SONAME) $(INTO)/lib/libterse.so
 	install -m 644 $(B)/libterse.a $(INTO)/lib/
 	install -m 644 client/terse.h $(INTO)/include/
