@@ -122,10 +122,22 @@ def files_carry_a_licence_line():
     return [path for path in sources() if "SPDX-License-Identifier: Apache-2.0" not in open(path, encoding="utf-8").readline()]
 
 
+def readme_shows_the_sources():
+    with open("README.md", encoding="utf-8") as file:
+        readme = file.read()
+    with open("client/examples/classify.c", encoding="utf-8") as file:
+        wrong = [] if file.read().strip() in readme else ["README.md does not show client/examples/classify.c as it is"]
+    with open("daemon/supervisor/settings.h", encoding="utf-8") as file:
+        settings = re.findall(r'X\(\w+, TERSE_IN_\w+, \w+, "(\w+)"', file.read())
+    if len(settings) < 10:
+        wrong.append("no settings were found")
+    return wrong + [f"README.md lacks the setting {name}" for name in settings if f"| `{name}`" not in readme]
+
+
 def main():
     tests = [includes_keep_the_layers, supervisor_has_neither_zeromq_nor_blas, programs_link_what_they_may,
              libterse_exports_its_header_only, vector_code_stays_in_kernel_files, public_header_explains_itself,
-             files_carry_a_licence_line]
+             files_carry_a_licence_line, readme_shows_the_sources]
     print(f"1..{len(tests)}")
     failed = False
     for number, test in enumerate(tests, 1):
