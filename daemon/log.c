@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,10 +16,21 @@ enum { LINE_BYTES = 1024 };
 static const char *program_name = "tersed";
 static bool journal;
 
+/* The variable is inherited by whatever a service starts, with its stderr or another one: systemd's documentation has a
+ * program compare the file. */
+static bool goes_to_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
+    struct stat info;
+    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && fstat(STDERR_FILENO, &info) == 0 &&
+           info.st_dev == device && info.st_ino == inode;
+}
+
 void terse_log_init(const char *program)
 {
     program_name = program;
-    journal = getenv("JOURNAL_STREAM") != NULL;
+    journal = goes_to_journal();
 }
 
 /* The journal stamps lines itself and knows the program of the unit, but not which of its children spoke. */
@@ -31,8 +43,8 @@ static int write_prefix(char *line, terse_log_priority priority)
     clock_gettime(CLOCK_REALTIME, &now);
     localtime_r(&now.tv_sec, &local);
     const int length = (int)strftime(line, LINE_BYTES, "%H:%M:%S", &local);
-    return length + snprintf(line + length, LINE_BYTES - (size_t)length, ".%03ld %s: ", now.tv_nsec / 1000000,
-                             program_name);
+    return length +
+           snprintf(line + length, LINE_BYTES - (size_t)length, ".%03ld %s: ", now.tv_nsec / 1000000, program_name);
 }
 
 void terse_log(terse_log_priority priority, const char *format, ...)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* log.h: one line per event on stderr.
  * Runs in: tersed, terse-loader, terse-frontend, terse-worker. Owns nothing; the program's name is borrowed.
- * Under systemd (JOURNAL_STREAM is set) a line starts with "<priority>", which the journal turns into its own field;
- * elsewhere with the time. A line is one write: lines of several processes never mix. */
+ * When stderr is the journal (JOURNAL_STREAM names it) a line starts with "<priority>", which the journal turns into a
+ * field; elsewhere with the time. A line is one write: lines of several processes never mix. */
 #ifndef TERSE_DAEMON_LOG_H
 #define TERSE_DAEMON_LOG_H
 
