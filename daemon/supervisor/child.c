@@ -15,7 +15,7 @@
 #include "daemon/log.h"
 #include "daemon/supervisor/spawn.h"
 
-enum { QUICK_MS = 1000, QUICK_DEATHS = 3, FIRST_DELAY_MS = 100, MAX_DELAY_MS = 5000 };
+enum { LAST_MOMENT_MS = 1000, QUICK_MS = 1000, QUICK_DEATHS = 3, FIRST_DELAY_MS = 100, MAX_DELAY_MS = 5000 };
 
 const char *terse_child_state_name(terse_child_state state)
 {
@@ -72,6 +72,19 @@ static void watch_writable(terse_child *child)
         sd_event_source_set_io_events(child->io_source, child->link.first ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
+/* EOF comes with the end of the process, which then has a moment to end in its own way, so that its exit status is the
+ * true one. A process that goes on without its control socket, or says what no message is, is of no use. */
+static void lose_control(terse_child *child, bool at_once)
+{
+    child->io_source = sd_event_source_disable_unref(child->io_source);
+    if (child->state == TERSE_CHILD_STOPPING || child->state == TERSE_CHILD_KILLED)
+        return;
+    child->state = TERSE_CHILD_STOPPING;
+    terse_child_arm(child, LAST_MOMENT_MS);
+    if (at_once)
+        terse_child_kill(child);
+}
+
 /* Takes one message; false when there is none now, or never again. */
 static bool receive(terse_child *child)
 {
@@ -81,12 +94,9 @@ static bool receive(terse_child *child)
     if (bytes < 0 && errno == EAGAIN)
         return false;
     if (bytes <= 0) {
-        /* EOF comes with its end as a process; one that has only lost its head is of no use either. */
         if (bytes < 0)
             terse_log(TERSE_LOG_ERROR, "%s (pid %d): its control socket: %s", child->name, child->pid, strerror(errno));
-        child->io_source = sd_event_source_disable_unref(child->io_source);
-        if (child->state != TERSE_CHILD_STOPPING)
-            terse_child_kill(child);
+        lose_control(child, bytes < 0);
         return false;
     }
     for (int i = 1; i < n_fds; i++)
@@ -206,7 +216,10 @@ static int on_timer(sd_event_source *source, uint64_t now_us, void *user)
     terse_child *child = user;
     (void)source;
     (void)now_us;
-    child->events->timer(child);
+    if (terse_child_runs(child) && !child->io_source)
+        terse_child_kill(child); /* its last moment is over */
+    else
+        child->events->timer(child);
     return 0;
 }
 
