@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
@@ -31,15 +32,21 @@ static void filter_calls(void)
 {
     /* Memory, the descriptors that are open, the clock, the end. No open, no socket, no exec, no signals to others. */
     static const int allowed[] = {
-        SCMP_SYS(read),   SCMP_SYS(write),      SCMP_SYS(sendmsg),       SCMP_SYS(close),     SCMP_SYS(fcntl),
-        SCMP_SYS(fstat),  SCMP_SYS(lseek),      SCMP_SYS(newfstatat),    SCMP_SYS(mmap),      SCMP_SYS(munmap),
-        SCMP_SYS(mremap), SCMP_SYS(madvise),    SCMP_SYS(mprotect),      SCMP_SYS(brk),       SCMP_SYS(futex),
-        SCMP_SYS(exit),   SCMP_SYS(exit_group), SCMP_SYS(clock_gettime), SCMP_SYS(getrandom), SCMP_SYS(rt_sigreturn),
+        SCMP_SYS(read),          SCMP_SYS(write),     SCMP_SYS(sendmsg),      SCMP_SYS(close),  SCMP_SYS(fcntl),
+        SCMP_SYS(fstat),         SCMP_SYS(lseek),     SCMP_SYS(newfstatat),   SCMP_SYS(munmap), SCMP_SYS(mremap),
+        SCMP_SYS(madvise),       SCMP_SYS(brk),       SCMP_SYS(futex),        SCMP_SYS(exit),   SCMP_SYS(exit_group),
+        SCMP_SYS(clock_gettime), SCMP_SYS(getrandom), SCMP_SYS(rt_sigreturn),
     };
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
     int failed = filter ? 0 : -1;
     for (size_t i = 0; !failed && i < sizeof allowed / sizeof allowed[0]; i++)
         failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0);
+    /* Memory, but none that can be executed. */
+    const struct scmp_arg_cmp not_executable = SCMP_A2_64(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
+    if (!failed)
+        failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, not_executable);
+    if (!failed)
+        failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, not_executable);
     if (!failed)
         failed = seccomp_load(filter);
     if (filter)
