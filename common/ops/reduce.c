@@ -173,9 +173,9 @@ static void reduce_f32(const terse_op_call *call, const reduce_params *p)
                         sum += (uint64_t)value;                                                                        \
                         most = value > most ? value : most;                                                            \
                     }                                                                                                  \
-                *y++ = p->kind == REDUCE_MAX   ? most                                                                  \
-                       : p->kind == REDUCE_SUM ? (type)sum                                                             \
-                                               : (type)((type)sum / (type)p->elements);                                \
+                *y++ = (type)(p->kind == REDUCE_MAX   ? most                                                           \
+                              : p->kind == REDUCE_SUM ? (type)sum                                                      \
+                                                      : (type)((type)sum / (type)p->elements));                        \
             }                                                                                                          \
     }
 REDUCE_INTEGERS(reduce_i8, int8_t)
