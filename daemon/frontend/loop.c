@@ -85,6 +85,7 @@ static void handle_time(terse_frontend *fe)
         terse_reply_collect(fe);
     }
     terse_request_expire(fe);
+    terse_complete_check_hung(fe);
     if (fe->clients.slow)
         terse_reply_retry(fe);
     if (fe->now_ns < fe->alive_ns)
