@@ -40,8 +40,8 @@ static uint64_t hold_until(const terse_batcher_input *in, terse_batcher_reason *
     *ret_reason = TERSE_CLOSE_TIMEOUT;
     if (in->deadline_ns != UINT64_MAX) {
         const uint32_t rows = in->rows < in->max_batch ? (uint32_t)in->rows : in->max_batch;
-        /* Twice the usual time of the batch, so that the result is back in time. */
-        const uint64_t needed = 2 * terse_cost_of(in->cost, rows) + TERSE_BATCHER_WAKE_NS;
+        /* Twice the usual time of the batch and what timers and replies need, so that the result is back in time. */
+        const uint64_t needed = 2 * terse_cost_of(in->cost, rows) + TERSE_BATCHER_MARGIN_NS;
         const uint64_t latest = in->deadline_ns > needed ? in->deadline_ns - needed : 0;
         if (latest < until) {
             until = latest;

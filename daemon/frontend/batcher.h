@@ -18,7 +18,7 @@
 
 #include "daemon/frontend/cost.h"
 
-enum { TERSE_BATCHER_WAKE_NS = 30000 };
+enum { TERSE_BATCHER_WAKE_NS = 30000, TERSE_BATCHER_MARGIN_NS = 1000000 };
 
 typedef struct terse_batcher_input {
     uint64_t now_ns;

@@ -6,7 +6,7 @@
 
 enum { FIRST_BUCKETS = 64 };
 #define SECOND_NS UINT64_C(1000000000)
-#define FORGOTTEN_NS (60 * SECOND_NS)
+#define FORGOTTEN_NS (10 * SECOND_NS)
 
 static uint32_t bucket_of(uint32_t peer, uint32_t n_buckets)
 {

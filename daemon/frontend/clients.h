@@ -48,7 +48,7 @@ bool terse_clients_init(terse_clients *clients);
 void terse_clients_done(terse_clients *clients);
 /* The client of a peer, made if it is new; NULL when memory is out. */
 terse_client *terse_clients_get(terse_clients *clients, uint32_t peer, uint64_t now_ns);
-/* Drops those who hold nothing and were not heard of for a minute; does it once a second at most. */
+/* Drops those who hold nothing and were not heard of for ten seconds; does it once a second at most. */
 void terse_clients_sweep(terse_clients *clients, uint64_t now_ns);
 
 /* Requests by (session, id). */

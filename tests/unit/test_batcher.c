@@ -118,7 +118,7 @@ static const row table[] = {
      false,
      0,
      TERSE_CLOSE_DEADLINE,
-     5 * MS - 2000 - TERSE_BATCHER_WAKE_NS},
+     5 * MS - 2000 - TERSE_BATCHER_MARGIN_NS},
     {"and then runs", TINY, 3, 32, 1, {0}, 5 * MS, 1 * MS, 100 * MS, 5 * MS, false, 3, TERSE_CLOSE_DEADLINE, 0},
     {"a drain holds nothing", PER_ROW, 3, 32, 1, {0}, 5 * MS, 5 * MS, 9 * MS, NONE, true, 3, TERSE_CLOSE_DRAIN, 0},
 };
