@@ -61,15 +61,29 @@ static void take_model(terse_frontend *fe, const terse_msg_model *message, int f
 }
 
 /* ZeroMQ takes the listening socket over and closes it at its end. */
-static void take_listener(terse_frontend *fe, const terse_msg_listen *message, int *fd)
+static void listen_on(terse_frontend *fe, terse_listener *listener)
 {
-    char endpoint[sizeof message->endpoint + 1] = {0};
-    memcpy(endpoint, message->endpoint, sizeof message->endpoint);
-    if (zmq_setsockopt(fe->router, ZMQ_USE_FD, fd, sizeof *fd) != 0 || zmq_bind(fe->router, endpoint) != 0) {
-        terse_log(TERSE_LOG_ERROR, "cannot listen on '%s': %s", endpoint, zmq_strerror(errno));
+    if (zmq_setsockopt(fe->router, ZMQ_USE_FD, &listener->fd, sizeof listener->fd) != 0 ||
+        zmq_bind(fe->router, listener->endpoint) != 0) {
+        terse_log(TERSE_LOG_ERROR, "cannot listen on '%s': %s", listener->endpoint, zmq_strerror(errno));
         return;
     }
+    listener->fd = -1;
+}
+
+/* Nobody is let in before the limits are known: ZeroMQ takes them over when it begins to listen. */
+static void take_listener(terse_frontend *fe, const terse_msg_listen *message, int *fd)
+{
+    if (fe->n_listeners == TERSE_MAX_LISTENERS) {
+        terse_log(TERSE_LOG_ERROR, "more than %d endpoints", TERSE_MAX_LISTENERS);
+        return;
+    }
+    terse_listener *listener = &fe->listeners[fe->n_listeners++];
+    memcpy(listener->endpoint, message->endpoint, sizeof message->endpoint);
+    listener->fd = *fd;
     *fd = -1;
+    if (fe->configured)
+        listen_on(fe, listener);
 }
 
 static void send_hello(terse_frontend *fe, terse_pool_worker *worker, uint32_t index)
@@ -136,6 +150,8 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
     const int64_t max_frame = (int64_t)(2 * fe->max_request_bytes + TERSE_WIRE_HEADER_BYTES);
     zmq_setsockopt(fe->router, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame);
     fe->configured = true;
+    for (uint32_t i = 0; i < fe->n_listeners; i++)
+        listen_on(fe, &fe->listeners[i]);
     for (uint32_t i = 0; i < fe->n_workers; i++)
         if (fe->workers[i].fd >= 0)
             send_hello(fe, &fe->workers[i], i);

@@ -56,11 +56,21 @@ typedef struct terse_pool_worker {
     bool judged_alone;
 } terse_pool_worker;
 
+enum { TERSE_MAX_LISTENERS = 64 };
+
+typedef struct terse_listener {
+    char endpoint[sizeof((terse_msg_listen *)0)->endpoint + 1];
+    int fd; /* -1: ZeroMQ has it */
+} terse_listener;
+
 struct terse_frontend {
     /* sockets */
     void *context, *router;
     int control_fd, epoll_fd, wake_fd; /* wake_fd: rung by pins when room is awaited */
     bool control_closed, configured, serving, ready_told, draining, drained_told;
+
+    terse_listener listeners[TERSE_MAX_LISTENERS];
+    uint32_t n_listeners;
 
     /* limits */
     uint64_t input_bytes, output_bytes, max_request_bytes;

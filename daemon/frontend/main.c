@@ -79,6 +79,8 @@ static void close_all(terse_frontend *fe)
         free(fe->workers[i].judged);
     }
     free(fe->workers);
+    for (uint32_t i = 0; i < fe->n_listeners; i++)
+        terse_close_fdp(&fe->listeners[i].fd);
     terse_slots_close(fe->inputs);
     terse_slots_close(fe->outputs);
     terse_arena_free(fe->arena);

@@ -49,15 +49,11 @@ static const uint64_t *output_place(const batch *b, uint32_t member, uint32_t ou
     return member_of(b, member) + 1 + b->head->n_inputs + 2 * (size_t)output;
 }
 
-/* Finds the parts of the message; false when they do not fill it exactly or the model is not known. */
+/* Finds the parts of the message; false when they do not fill it exactly or do not go with the model. */
 static bool read_batch(terse_worker *worker, size_t size, batch *b)
 {
-    const terse_msg_batch *head = (const terse_msg_batch *)(const void *)worker->message;
-    if (size < sizeof *head || head->model >= worker->n_models || !worker->models[head->model].model)
-        return false;
-    b->head = head;
+    const terse_msg_batch *head = b->head;
     b->served = &worker->models[head->model];
-    b->plan = NULL;
     const terse_graph *graph = b->served->model->graph;
     if (head->n_inputs != (uint32_t)graph->n_inputs || head->n_outputs != (uint32_t)graph->n_outputs ||
         head->n_inputs > TERSE_MAX_IO || head->n_outputs > TERSE_MAX_IO || head->n_members < 1 || head->rows < 1 ||
@@ -239,8 +235,15 @@ static uint32_t answer(terse_worker *worker, const batch *b, int status, bool ne
 
 uint32_t terse_worker_run(terse_worker *worker, size_t size)
 {
-    batch b;
+    batch b = {.head = (const terse_msg_batch *)(const void *)worker->message};
     terse_error error = {0};
+    if (size < sizeof *b.head)
+        return 0;
+    if (b.head->model >= worker->n_models || !worker->models[b.head->model].model)
+        return answer(
+            worker, &b,
+            terse_fail(&error, TERSE_UNAVAILABLE, "the worker could not load model number %" PRIu32, b.head->model),
+            false, 0, &error);
     if (!read_batch(worker, size, &b))
         return 0;
     const uint64_t start = terse_now_ns();

@@ -37,7 +37,7 @@ static void tell_warmed(terse_worker *worker)
         .head = {TERSE_MSG_WARMED, sizeof warmed},
         .worker = worker->index,
         .epoch = worker->epoch,
-        .private_bytes = terse_worker_private_bytes(),
+        .private_bytes = worker->private_bytes,
     };
     if (!terse_msg_send(worker->control_fd, &warmed, sizeof warmed, NULL, 0))
         terse_log(TERSE_LOG_WARNING, "cannot tell the supervisor: %s", strerror(errno));
@@ -68,6 +68,9 @@ static bool take_hello(terse_worker *worker, const terse_msg_hello *hello, const
     worker->epoch = hello->epoch;
     terse_worker_warm(worker);
     malloc_trim(0); /* what reading the models left behind */
+    if (!worker->private_bytes)
+        worker->private_bytes = terse_worker_private_bytes();
+    terse_worker_sandbox();
     tell_warmed(worker);
     return true;
 }
@@ -163,7 +166,6 @@ int main(void)
     }
     worker->control_fd = TERSE_CONTROL_FD;
     worker->data_fd = -1;
-    terse_worker_sandbox();
     serve(worker);
     _exit(0); /* the kernel takes back faster what it gave */
 }

@@ -31,6 +31,7 @@ typedef struct terse_worker_buffer {
 typedef struct terse_worker {
     int control_fd, data_fd; /* data_fd -1: no front end */
     uint32_t index, epoch;
+    uint64_t private_bytes; /* when it first served: /proc is out of reach later */
     terse_worker_model models[TERSE_MAX_MODELS];
     uint32_t n_models;
     const uint8_t *inputs; /* slot memories of the front end, NULL before its HELLO */
@@ -52,7 +53,8 @@ uint32_t terse_worker_run(terse_worker *worker, size_t size);
 /* Grows a buffer; false: no memory. What was in it is lost. */
 bool terse_worker_reserve(terse_worker_buffer *buffer, size_t bytes);
 
-/* sandbox.c: from here on only what serving needs; nothing happens where the kernel or the build forbids. */
+/* sandbox.c: from the first call on only what serving needs is allowed. Does nothing in sanitizer builds and with
+ * TERSE_NO_SECCOMP in the environment. */
 void terse_worker_sandbox(void);
 
 #endif

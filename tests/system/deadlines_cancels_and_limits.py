@@ -19,13 +19,16 @@ hang_timeout_ms = 600000
 [model mlp]
 file = {model}
 max_batch = 1
+[model lookup]
+file = {lookup}
 """
 
 
 def start(story, config=CONFIG):
     model = story.compress(onnx_writer.mlp(f"{story.folder}/mlp.onnx", [8, 16, 4]))
+    lookup = story.compress(onnx_writer.lookup(f"{story.folder}/lookup.onnx"))
     with open(f"{story.folder}/tersed.conf", "w") as file:
-        file.write(config.format(model=model))
+        file.write(config.format(model=model, lookup=lookup))
     return story.tersed({}, "--config", f"{story.folder}/tersed.conf")
 
 
@@ -103,6 +106,15 @@ with harness.story("too many, too large: refused at once, by what limit") as sto
         story.check(all(client.receive()[0]["status"] == "OK" for _ in range(n)), "those who were let in are answered")
     clients[2].infer("mlp", {"x": X})
     story.check(clients[2].receive()[0]["status"] == "OK", "and there is room again")
+    clients[2].infer("lookup", {"tokens": numpy.zeros((1, 8192), "i8")})
+    story.check(clients[2].receive()[0]["status"] == "OK", "65536 bytes are allowed")
+    clients[2].infer("lookup", {"tokens": numpy.zeros((1, 8193), "i8")})
+    header, _ = clients[2].receive()
+    story.check(header["status"] == "RESOURCE_EXHAUSTED" and "65536 are allowed" in header["error"], f"more are not: {header}")
+    clients[1].infer("lookup", {"tokens": numpy.zeros((1, 1 << 20), "i8")})
+    story.check(clients[1].receive(0.5) is None, "a frame of 8 MB is not even read")
+    clients[2].infer("mlp", {"x": X})
+    story.check(clients[2].receive()[0]["status"] == "OK", "which others do not notice")
 
 with harness.story("the higher priority goes first, then who came first") as story:
     tersed = start(story, CONFIG.replace("outstanding = 4", "outstanding = 10").replace("max_queue = 6", "max_queue = 10"))

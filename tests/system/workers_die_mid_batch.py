@@ -109,4 +109,14 @@ with harness.story("a hung worker is killed, and its request answered by the nex
     story.check(not harness.alive(pid), "the hung one is gone")
     story.check("hang" in tersed.log(), "and the log says so")
 
+with harness.story("a worker that serves can open and start nothing") as story:
+    if "san" in harness.BUILD:
+        raise harness.Skip("sanitizers need to open files")
+    tersed, client, watch = start(story)
+    with open(f"/proc/{tersed.workers()[0]}/status") as file:
+        facts = dict(line.split(":", 1) for line in file)
+    story.check(facts["NoNewPrivs"].strip() == "1", "no new privileges")
+    filtered = facts.get("Seccomp", "0").strip()
+    story.check(filtered == "2" or "no system call filter here" in tersed.log(), f"a filter, or a word on why not: {filtered}")
+
 harness.finish()
