@@ -193,7 +193,8 @@ static int64_t find_max(const pool_params *params, const terse_tensor *x, int64_
                 const int64_t c = out[2] * g->stride[2] - g->pad[2] + k * g->dilation[2];
                 const int64_t at = base + a * p->a + b * p->b + c * p->c;
                 const double value = value_of(x->data, x->dtype, at);
-                if (best >= 0 && !(value > most))
+                const bool first_nan = value != value && most == most; /* NaN wins, as in the kernels */
+                if (best >= 0 && !(value > most) && !first_nan)
                     continue;
                 best = at;
                 most = value;

@@ -137,6 +137,21 @@ static void test_max_pool_of_bytes_and_column_major_indices(void **state)
     case_free(&c);
 }
 
+static void test_a_nan_wins_with_and_without_indices(void **state)
+{
+    (void)state;
+    for (int n_outputs = 1; n_outputs < 3; n_outputs++) {
+        op_case c = case_new(TERSE_OP_MAX_POOL, n_outputs);
+        CASE_FLOATS(&c, 0, CASE_DIMS(1, 1, 4), 1, NAN, 9, 2);
+        CASE_ATTR_INTS(&c, "kernel_shape", 3);
+        case_ok(&c);
+        assert_true(isnan(((float *)c.outputs[0].data)[0]) && isnan(((float *)c.outputs[0].data)[1]));
+        if (n_outputs == 2)
+            assert_true(((int64_t *)c.outputs[1].data)[0] == 1 && ((int64_t *)c.outputs[1].data)[1] == 1);
+        case_free(&c);
+    }
+}
+
 static void test_global_pools_reduce_an_image_to_a_pixel(void **state)
 {
     (void)state;
@@ -192,6 +207,7 @@ int main(void)
         cmocka_unit_test(test_max_pool_follows_its_definition_in_both_layouts),
         cmocka_unit_test(test_average_pool_follows_its_definition_in_both_layouts),
         cmocka_unit_test(test_max_pool_of_bytes_and_column_major_indices),
+        cmocka_unit_test(test_a_nan_wins_with_and_without_indices),
         cmocka_unit_test(test_global_pools_reduce_an_image_to_a_pixel),
         cmocka_unit_test(test_hostile_windows_are_refused_by_name),
     };
