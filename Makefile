@@ -17,6 +17,8 @@ endif
 endif
 
 CC ?= gcc
+# Debian's own, for which setup.sh installs the modules, not one that stands before it in the PATH.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wstrict-prototypes -Wmissing-prototypes $(WERROR)
 OPT_release := -O2 -g
@@ -157,11 +159,11 @@ ONLY ?=
 .PHONY: check check-long check-layers format-check asan ubsan tsan fuzz
 check:
 	@$(MAKE) --no-print-directory WERROR=-Werror tests
-	@python3 tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) tests/structure.py $(SYSTEM)
+	@$(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) tests/structure.py $(SYSTEM)
 check-long:
 	@TERSE_LONG=1 $(MAKE) --no-print-directory check
 check-layers: all
-	@python3 tests/run.py tests/structure.py
+	@$(PYTHON) tests/run.py tests/structure.py
 format-check:
 	@clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h')
 
@@ -171,11 +173,11 @@ asan ubsan tsan:
 .PHONY: sanitized
 sanitized: tests
 	@ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 TERSE_BUILD=$(B) \
-		python3 tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) $(SYSTEM)
+		$(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) $(SYSTEM)
 
 .PHONY: quickstart bench
 quickstart: all
-	@sh tests/quickstart.sh $(B)
+	@PYTHON=$(PYTHON) sh tests/quickstart.sh $(B)
 $(B)/echo: $(B)/obj/tests/bench/echo.o $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_MSGPACK)

@@ -21,7 +21,7 @@ run() {
     PATH="$build:$PATH" "$@"
 }
 # A number out of a line of JSON.
-field() { python3 -c 'import json, sys; print("%.0f" % json.loads(sys.stdin.read().splitlines()[-1])[sys.argv[1]])' "$1"; }
+field() { "${PYTHON:-python3}" -c 'import json, sys; print("%.0f" % json.loads(sys.stdin.read().splitlines()[-1])[sys.argv[1]])' "$1"; }
 
 title "Compress: an ONNX file becomes a .terse file, and what that costs is measured on digits it never saw"
 run terse compress $sample/digits.onnx -o "$work/digits.terse" --low-rank 0.95 --validate $sample/digits_test.npz
@@ -35,7 +35,7 @@ tersed=$!
 PATH="$build:$PATH" run terse status --connect-ms 20000 --wait-ms 20000
 
 title "Ask: three handwritten digits through the C client (client/examples/classify.c)"
-python3 - "$sample/digits_test.npz" "$work/three" <<'PYTHON'
+"${PYTHON:-python3}" - "$sample/digits_test.npz" "$work/three" <<'PYTHON'
 import sys
 import numpy
 digits = numpy.load(sys.argv[1])

@@ -17,7 +17,7 @@ int terse_support_reserve(size_t *total, int n_dims, const int64_t *dims, size_t
                           ret_offset, error)
 static inline float *terse_support_at(void *scratch, size_t offset)
 {
-    return (float *)(void *)((char *)scratch + offset);
+    return scratch ? (float *)(void *)((char *)scratch + offset) : NULL; /* NULL: a plan that needs no scratch */
 }
 
 /* The product of non-negative numbers, INT64_MAX when it is larger: for MACs, which are only reported. */
