@@ -61,12 +61,12 @@ static terse_onnx_lane_kind kind_of(const terse_onnx_lanes *lanes, const terse_n
 static bool spread(const terse_onnx_lanes *lanes, int value, terse_onnx_lane *ret_lane)
 {
     const terse_tensor *view = terse_onnx_lanes_view(lanes, 0, value);
-    *ret_lane = (terse_onnx_lane){TERSE_ONNX_FREE, 0};
+    *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
     for (int a = 0; a < view->rank; a++)
         if (!ignores_n(lanes, value, a)) {
             if (ret_lane->kind == TERSE_ONNX_ROWS)
                 return false;
-            *ret_lane = (terse_onnx_lane){TERSE_ONNX_ROWS, a};
+            *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS, .axis = a};
         }
     return true;
 }
@@ -90,16 +90,15 @@ static bool never_negative(const terse_value *value)
     return value->dtype == TERSE_INT64;
 }
 
-/* Made of Shape's results and constants by operators that only move elements: never negative. */
-static bool is_dimension_list(const terse_onnx_lanes *lanes, int value, int depth)
+static bool is_dimension_list(const terse_onnx_lanes *lanes, int value)
 {
-    const terse_value *constant = &lanes->graph->values[value];
-    if (constant->data)
-        return never_negative(constant);
-    const int n = depth > 0 ? terse_graph_producer(lanes->graph, value) : -1;
-    if (n < 0)
-        return false;
-    const terse_node *node = &lanes->graph->nodes[n];
+    const terse_value *v = &lanes->graph->values[value];
+    return v->data ? never_negative(v) : lanes->of[value].dimensions;
+}
+
+/* Made of Shape's results and constants by operators that only move elements: never negative. */
+static bool makes_dimensions(const terse_onnx_lanes *lanes, const terse_node *node)
+{
     switch (node->op) {
     case TERSE_OP_SHAPE:
         return true;
@@ -109,12 +108,10 @@ static bool is_dimension_list(const terse_onnx_lanes *lanes, int value, int dept
     case TERSE_OP_SQUEEZE:
     case TERSE_OP_RESHAPE:
     case TERSE_OP_IDENTITY:
-        return is_dimension_list(lanes, node->inputs[0], depth - 1);
+        return is_dimension_list(lanes, node->inputs[0]);
     case TERSE_OP_CONCAT:
-        if (node->n_inputs > TERSE_MAX_RANK)
-            return false;
         for (int i = 0; i < node->n_inputs; i++)
-            if (!is_dimension_list(lanes, node->inputs[i], depth < 4 ? depth - 1 : 3))
+            if (node->inputs[i] < 0 || !is_dimension_list(lanes, node->inputs[i]))
                 return false;
         return true;
     default:
@@ -125,7 +122,7 @@ static bool is_dimension_list(const terse_onnx_lanes *lanes, int value, int dept
 /* Inputs FREE and COUNT only, at least one COUNT. Lists stay linear in N, so that three values of N tell all. */
 static bool count_rule(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
 {
-    *ret_lane = (terse_onnx_lane){TERSE_ONNX_COUNT, 0};
+    *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_COUNT};
     bool operands_free = true;
     for (int i = 1; i < node->n_inputs; i++)
         operands_free = operands_free && kind_of(lanes, node, i) == TERSE_ONNX_FREE;
@@ -149,10 +146,10 @@ static bool count_rule(const terse_onnx_lanes *lanes, const terse_node *node, te
     case TERSE_OP_WHERE:
         return kind_of(lanes, node, 0) == TERSE_ONNX_FREE;
     case TERSE_OP_EQUAL: /* exporters ask whether a dimension is -1: it never is */
-        *ret_lane = (terse_onnx_lane){TERSE_ONNX_FREE, 0};
+        *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
         return node->n_inputs == 2 &&
-               ((negative_everywhere(lanes, node->inputs[1]) && is_dimension_list(lanes, node->inputs[0], 6)) ||
-                (negative_everywhere(lanes, node->inputs[0]) && is_dimension_list(lanes, node->inputs[1], 6)));
+               ((negative_everywhere(lanes, node->inputs[1]) && is_dimension_list(lanes, node->inputs[0])) ||
+                (negative_everywhere(lanes, node->inputs[0]) && is_dimension_list(lanes, node->inputs[1])));
     case TERSE_OP_CONSTANT_OF_SHAPE: /* all entries are equal */
         return spread(lanes, node->outputs[0], ret_lane);
     case TERSE_OP_EXPAND: /* all entries along a new axis are equal: the operand has 1 there, whatever N is */
@@ -171,7 +168,7 @@ static terse_onnx_lane shape_rule(const terse_onnx_lanes *lanes, const terse_nod
     start = start < 0 ? start + rank : start;
     end = end < 0 ? end + rank : end;
     const bool names_n = lane.kind == TERSE_ONNX_ROWS && lane.axis >= start && lane.axis < end;
-    return (terse_onnx_lane){names_n ? TERSE_ONNX_COUNT : TERSE_ONNX_FREE, 0};
+    return (terse_onnx_lane){.kind = names_n ? TERSE_ONNX_COUNT : TERSE_ONNX_FREE};
 }
 
 static bool node_lanes(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lanes)
@@ -183,7 +180,7 @@ static bool node_lanes(const terse_onnx_lanes *lanes, const terse_node *node, te
     }
     if (rows && node->op != TERSE_OP_SHAPE)
         return terse_onnx_rows_rule(lanes, node, ret_lanes);
-    terse_onnx_lane lane = {TERSE_ONNX_FREE, 0};
+    terse_onnx_lane lane = {.kind = TERSE_ONNX_FREE};
     if (node->op == TERSE_OP_SHAPE)
         lane = shape_rule(lanes, node);
     else if (count && !count_rule(lanes, node, &lane))
@@ -199,7 +196,7 @@ static bool walk(const terse_onnx_lanes *lanes, terse_onnx_lane *made)
     for (int n = 0; n < graph->n_nodes; n++) {
         const terse_node *node = &graph->nodes[n];
         for (int i = 0; i < node->n_outputs; i++)
-            made[i] = (terse_onnx_lane){TERSE_ONNX_FREE, 0};
+            made[i] = (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
         if (!node_lanes(lanes, node, made))
             return false;
         for (int i = 0; i < node->n_outputs; i++) {
@@ -210,6 +207,7 @@ static bool walk(const terse_onnx_lanes *lanes, terse_onnx_lane *made)
                 made[i].kind = TERSE_ONNX_FREE;
             if (!shape_fits(lanes, v, made[i]))
                 return false;
+            made[i].dimensions = makes_dimensions(lanes, node);
             lanes->of[v] = made[i];
         }
     }
@@ -230,7 +228,7 @@ static bool start_lanes(const terse_onnx_lanes *lanes)
             if (is_batch != (a == 0))
                 return false;
         }
-        lanes->of[graph->inputs[i]] = (terse_onnx_lane){TERSE_ONNX_ROWS, 0};
+        lanes->of[graph->inputs[i]] = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS};
     }
     return graph->n_inputs > 0;
 }

@@ -17,7 +17,8 @@ typedef enum terse_onnx_lane_kind { TERSE_ONNX_FREE, TERSE_ONNX_COUNT, TERSE_ONN
 
 typedef struct terse_onnx_lane {
     terse_onnx_lane_kind kind;
-    int axis; /* ROWS */
+    int axis;        /* ROWS */
+    bool dimensions; /* elements that are dimensions or copies of such: never negative */
 } terse_onnx_lane;
 
 typedef struct terse_onnx_lanes {

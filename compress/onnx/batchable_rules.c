@@ -10,7 +10,7 @@
 static terse_onnx_lane lane_of(const terse_onnx_lanes *lanes, const terse_node *node, int input)
 {
     return input < node->n_inputs && node->inputs[input] >= 0 ? lanes->of[node->inputs[input]]
-                                                              : (terse_onnx_lane){TERSE_ONNX_FREE, 0};
+                                                              : (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
 }
 
 static bool is_free(const terse_onnx_lanes *lanes, const terse_node *node, int input)
@@ -87,7 +87,7 @@ static int meet(const terse_onnx_lanes *lanes, const terse_node *node, int n_inp
 static bool all_outputs(const terse_node *node, terse_onnx_lane *ret_lanes, int axis)
 {
     for (int i = 0; i < node->n_outputs; i++)
-        ret_lanes[i] = (terse_onnx_lane){TERSE_ONNX_ROWS, axis};
+        ret_lanes[i] = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS, .axis = axis};
     return axis >= 0;
 }
 
@@ -380,7 +380,7 @@ static bool recurrent_rule(const terse_onnx_lanes *lanes, const terse_node *node
             return false;
     }
     for (int i = 0; i < node->n_outputs; i++)
-        ret_lanes[i] = (terse_onnx_lane){TERSE_ONNX_ROWS, batch_first ? 0 : i == 0 ? 2 : 1};
+        ret_lanes[i] = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS, .axis = batch_first ? 0 : i == 0 ? 2 : 1};
     return true;
 }
 
