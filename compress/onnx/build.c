@@ -33,9 +33,9 @@ static int read_opset(terse_onnx_builder *builder, terse_error *error)
                               report->opset, set->version);
         report->opset = set->version;
         if (set->version < TERSE_ONNX_MIN_OPSET || set->version > TERSE_ONNX_MAX_OPSET) {
-            terse_onnx_unsupported(report, NULL, "opset %" PRId64 ", %d to %d are read,", set->version,
-                                   TERSE_ONNX_MIN_OPSET, TERSE_ONNX_MAX_OPSET);
-            return terse_onnx_report_status(report, error);
+            terse_onnx_unsupported(report, NULL, "this version of ONNX's operators");
+            return terse_fail(error, TERSE_UNIMPLEMENTED, "opset %" PRId64 " is not supported, %d to %d are",
+                              set->version, TERSE_ONNX_MIN_OPSET, TERSE_ONNX_MAX_OPSET);
         }
     }
     if (model->n_opset_import == 0 && model->has_ir_version && model->ir_version < 3)

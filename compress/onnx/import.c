@@ -29,21 +29,23 @@ static void hash_file(const void *bytes, size_t size, terse_onnx_report *report)
 }
 
 /* Folding lets more shapes be inferred, shapes let more be folded and removed. */
-static int simplify(terse_graph *graph, terse_onnx_report *report, terse_error *error)
+static int simplify(terse_onnx_builder *builder, terse_error *error)
 {
+    terse_graph *graph = builder->graph;
+    terse_onnx_report *report = builder->report;
     enum { MAX_ROUNDS = 4 };
     bool changed = true;
     int status = TERSE_OK;
     for (int round = 0; round < MAX_ROUNDS && changed && status == TERSE_OK; round++) {
         const int n_nodes = graph->n_nodes;
-        status = terse_onnx_infer(graph, report, error);
+        status = terse_onnx_infer_telling(graph, report, &builder->failed, error);
         if (status == TERSE_OK)
             status = terse_onnx_fold(graph, NULL, error);
         if (status == TERSE_OK)
             status = terse_onnx_clean(graph, error);
         changed = graph->n_nodes != n_nodes;
     }
-    return status == TERSE_OK && changed ? terse_onnx_infer(graph, report, error) : status;
+    return status == TERSE_OK && changed ? terse_onnx_infer_telling(graph, report, &builder->failed, error) : status;
 }
 
 /* Build, then everything that needs the whole graph. */
@@ -60,7 +62,7 @@ static int import_model(terse_onnx_builder *builder, terse_error *error)
     if (status == TERSE_OK)
         status = terse_onnx_line_up(graph, builder->report, error);
     if (status == TERSE_OK)
-        status = simplify(graph, builder->report, error);
+        status = simplify(builder, error);
     if (status == TERSE_OK)
         status = terse_onnx_signature_check(builder, error);
     if (status == TERSE_OK)

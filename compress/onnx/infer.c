@@ -96,6 +96,12 @@ static void state(naming *inference, int n_symbols, int index)
 
 int terse_onnx_infer(terse_graph *graph, terse_onnx_report *report, terse_error *error)
 {
+    terse_error failed;
+    return terse_onnx_infer_telling(graph, report, &failed, error);
+}
+
+int terse_onnx_infer_telling(terse_graph *graph, terse_onnx_report *report, terse_error *ret_failed, terse_error *error)
+{
     terse_onnx_probe probe;
     const int status = terse_onnx_probe_run(graph, report, &probe, error);
     if (status != TERSE_OK)
@@ -118,7 +124,9 @@ int terse_onnx_infer(terse_graph *graph, terse_onnx_report *report, terse_error 
         for (int i = 0; i < graph->nodes[n].n_outputs; i++)
             if (graph->nodes[n].outputs[i] >= 0)
                 state(inference, n_symbols, graph->nodes[n].outputs[i]);
-    if (probe.n_failed && report)
+    if (probe.n_failed)
+        *ret_failed = probe.first;
+    if (report && probe.n_failed && probe.first.status != TERSE_UNIMPLEMENTED)
         terse_onnx_warn(report, "shapes could not be inferred everywhere: %s", probe.first.message);
     terse_onnx_probe_done(&probe);
     return TERSE_OK;

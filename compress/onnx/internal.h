@@ -13,7 +13,7 @@ enum { TERSE_ONNX_MIN_OPSET = 1, TERSE_ONNX_MAX_OPSET = 27 };
 
 /* ---- report.c ---- */
 
-/* Adds "WHAT (node 'NODE', opset N) is not supported"; without the node when `node` is NULL. */
+/* Adds "WHAT (node 'NODE', opset N) is not supported", or "WHAT is not supported (opset N)" when `node` is NULL. */
 void terse_onnx_unsupported(terse_onnx_report *report, const char *node, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void terse_onnx_warn(terse_onnx_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -79,6 +79,7 @@ typedef struct terse_onnx_builder {
     terse_onnx_external external;
     char *used; /* per value declared by the file: a node or the graph's outputs read it */
     int n_used;
+    terse_error failed; /* why a node's shapes could not be found under any choice of the symbols */
 } terse_onnx_builder;
 
 /* Values and nodes of the whole file; what is not supported goes into the report and is left out. */
@@ -164,6 +165,9 @@ typedef struct terse_onnx_probe {
     int n_failed;      /* nodes that no shape could be found for, over all bindings */
     terse_error first; /* why, the first of them */
 } terse_onnx_probe;
+
+/* terse_onnx_infer, which also tells the first failure (left alone when there is none). */
+int terse_onnx_infer_telling(terse_graph *graph, terse_onnx_report *report, terse_error *ret_failed, terse_error *error);
 
 /* Operators that do not take what they are given are noted in `report` (may be NULL). A graph whose nodes do not fit
  * together fails when nothing is symbolic; with symbols that is n_failed > 0, since another choice might fit. */

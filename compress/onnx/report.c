@@ -14,8 +14,8 @@ enum { PLENTY = TERSE_ONNX_MAX_LINES / 2, MAX_LINE = 1200 };
 /* What a line is about, without the node: its text up to here. */
 static size_t kind_length(const char *line)
 {
-    const char *end = strstr(line, " (");
-    return end ? (size_t)(end - line) : strlen(line);
+    const char *node = strstr(line, " (node '"), *end = strstr(line, " is not supported");
+    return node ? (size_t)(node - line) : end ? (size_t)(end - line) : strlen(line);
 }
 
 static bool same_kind(const char *a, const char *b)
@@ -58,7 +58,7 @@ void terse_onnx_unsupported(terse_onnx_report *report, const char *node, const c
         snprintf(line, sizeof line, "%s (node '%.300s', opset %" PRId64 ") is not supported", what, node,
                  report->opset);
     else
-        snprintf(line, sizeof line, "%s (opset %" PRId64 ") is not supported", what, report->opset);
+        snprintf(line, sizeof line, "%s is not supported (opset %" PRId64 ")", what, report->opset);
     add_line(&report->unsupported, line);
 }
 

@@ -96,8 +96,7 @@ static terse_dtype read_type(terse_onnx_builder *builder, const Onnx__Value *val
 {
     const Onnx__Type *type = value->type;
     if (type && !type->tensor_type) {
-        terse_onnx_unsupported(builder->report, NULL, "the type of %s '%.300s', which is no tensor,", kind,
-                               value->name);
+        terse_onnx_unsupported(builder->report, NULL, "other than a tensor as %s '%.300s'", kind, value->name);
         return TERSE_DTYPE_NONE;
     }
     if (!type || !type->tensor_type->elem_type)
@@ -270,10 +269,14 @@ int terse_onnx_signature_check(terse_onnx_builder *builder, terse_error *error)
                 return terse_error_prefix(error, "output '%.300s'", from->name);
             value = &graph->values[graph->outputs[i]];
         }
-        if (value->rank < 0 || value->dtype == TERSE_DTYPE_NONE)
-            terse_onnx_unsupported(
-                builder->report, NULL,
-                "output '%.300s', whose shape or element type is neither stated nor can be inferred,", from->name);
+        if (value->rank >= 0 && value->dtype != TERSE_DTYPE_NONE)
+            continue;
+        if (builder->failed.status != TERSE_OK)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT, "output '%.200s' has no shape: %.250s", from->name,
+                              builder->failed.message);
+        terse_onnx_unsupported(builder->report, NULL,
+                               "output '%.300s' whose shape or element type is neither stated nor can be inferred",
+                               from->name);
     }
     return TERSE_OK;
 }
