@@ -149,7 +149,13 @@ static char *next_line(char *buffer, int size, void *user)
             *r->text = 0;
         }
     }
-    r->cut = snprintf(buffer, (size_t)size, "%s", r->text) >= size;
+    /* inih drops what fills its line, and newer versions the next lines with it: it sees the name alone then. */
+    r->cut = strlen(r->text) + 2 >= (size_t)size;
+    if (r->cut)
+        snprintf(buffer, (size_t)size, "%.*s=\n",
+                 (int)(strcspn(r->text, "=:") < (size_t)size - 3 ? strcspn(r->text, "=:") : (size_t)size - 3), r->text);
+    else
+        snprintf(buffer, (size_t)size, "%s", r->text);
     return buffer;
 }
 
