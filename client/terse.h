@@ -204,7 +204,7 @@ TERSE_API void terse_reply_timing(const terse_reply *reply, uint64_t *ret_queue_
 /* OK when every model (or `model`, when not NULL) has a warmed worker; UNAVAILABLE while not; NOT_FOUND. */
 TERSE_API terse_status terse_client_ready(terse_client *client, const char *model, int timeout_ms);
 
-/* The models served. Name, version and state ("READY", "LOADING" ...) of number `index`, NULL when out of range. */
+/* The models served. Name, version and state ("ready" or "loading") of number `index`, NULL when out of range. */
 typedef struct terse_models terse_models;
 TERSE_API terse_status terse_client_models(terse_client *client, int timeout_ms, terse_models **ret_models);
 TERSE_API void terse_models_free(terse_models *models);

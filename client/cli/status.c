@@ -26,8 +26,7 @@ static void print_text_of(const msgpack_object *map, const char *key, int width)
 
 static void print_models(const msgpack_object *models)
 {
-    printf("%-24s %-10s %12s %10s %12s %10s %8s\n", "MODEL", "STATE", "REQUESTS", "ERRORS", "BATCHES", "MEAN ROWS",
-           "QUEUED");
+    printf("%-24s %-10s %12s %10s %12s %10s\n", "MODEL", "STATE", "REQUESTS", "ERRORS", "BATCHES", "MEAN ROWS");
     for (uint32_t i = 0; models && models->type == MSGPACK_OBJECT_MAP && i < models->via.map.size; i++) {
         const msgpack_object_kv *entry = &models->via.map.ptr[i];
         const msgpack_object *errors = terse_pack_find(&entry->val, "errors");
@@ -38,9 +37,8 @@ static void print_models(const msgpack_object *models)
         const uint64_t batches = number(&entry->val, "batches");
         printf("%-24.*s ", (int)entry->key.via.str.size, entry->key.via.str.ptr);
         print_text_of(&entry->val, "state", 10);
-        printf("%12" PRIu64 " %10" PRIu64 " %12" PRIu64 " %10.2f %8" PRIu64 "\n", number(&entry->val, "requests"),
-               failed, batches, batches ? (double)number(&entry->val, "rows") / (double)batches : 0.0,
-               number(&entry->val, "queued"));
+        printf("%12" PRIu64 " %10" PRIu64 " %12" PRIu64 " %10.2f\n", number(&entry->val, "requests"), failed, batches,
+               batches ? (double)number(&entry->val, "rows") / (double)batches : 0.0);
     }
 }
 
@@ -152,6 +150,8 @@ int terse_cli_status(int argc, char **argv)
         } else {
             print_models(terse_pack_find(&object, "models"));
             print_workers(terse_pack_find(&object, "workers"));
+            printf("\n%" PRIu64 " clients, %" PRIu64 " requests waiting, up for %.0f s\n", number(&object, "clients"),
+                   number(&object, "queued"), (double)number(&object, "uptime_us") / 1e6);
         }
         msgpack_zone_destroy(&zone);
     }

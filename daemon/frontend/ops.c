@@ -68,9 +68,15 @@ static void answer_ready(terse_frontend *fe, terse_client *client, const terse_w
     answer_error(fe, client, &error);
 }
 
+/* Every model is warmed by every worker: they become ready together. */
+static const char *model_state(const terse_frontend *fe)
+{
+    return terse_ops_ready(fe) ? "ready" : "loading";
+}
+
 static void answer_models(terse_frontend *fe, terse_client *client)
 {
-    const terse_wire_text state = terse_wire_text_of(terse_ops_ready(fe) ? "ready" : "loading");
+    const terse_wire_text state = terse_wire_text_of(model_state(fe));
     terse_wire_reply *reply = &fe->reply;
     reply->has_models = true;
     for (uint32_t i = 0; i < fe->n_models; i++)
@@ -173,7 +179,7 @@ static void pack_models(const terse_frontend *fe, msgpack_packer *packer)
     for (uint32_t i = 0; i < fe->n_models; i++)
         if (fe->models[i]) {
             terse_pack_cstr(packer, fe->models[i]->name);
-            terse_stats_pack(&fe->models[i]->stats, packer);
+            terse_stats_pack(&fe->models[i]->stats, model_state(fe), packer);
         }
 }
 

@@ -37,9 +37,11 @@ static void pack_errors(msgpack_packer *packer, const terse_stats *stats)
             pack_u64(packer, terse_status_name((terse_status)i), stats->by_status[i]);
 }
 
-void terse_stats_pack(const terse_stats *stats, msgpack_packer *packer)
+void terse_stats_pack(const terse_stats *stats, const char *state, msgpack_packer *packer)
 {
-    msgpack_pack_map(packer, 12);
+    msgpack_pack_map(packer, 13);
+    terse_pack_cstr(packer, "state");
+    terse_pack_cstr(packer, state);
     pack_u64(packer, "requests", stats->requests);
     pack_u64(packer, "ok", stats->by_status[TERSE_OK]);
     pack_errors(packer, stats);

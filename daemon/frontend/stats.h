@@ -38,6 +38,6 @@ typedef struct terse_stats {
 } terse_stats;
 
 /* The map of one model in the reply of "stats". */
-void terse_stats_pack(const terse_stats *stats, msgpack_packer *packer);
+void terse_stats_pack(const terse_stats *stats, const char *state, msgpack_packer *packer);
 
 #endif
