@@ -124,7 +124,7 @@ static void tests(void)
     window w = {0};
     for (int kind = 0; kind < 3; kind++) {
         for (int extreme = 0; extreme < 2; extreme++) {
-            for (int done = 0; done < 300;) {
+            for (int done = 0; done < 500;) {
                 if (!random_window(&w, kind > 0))
                     continue;
                 int one_in = extreme ? (int)random_in(2, 60) : 0;

@@ -10,11 +10,10 @@
 #include <string.h>
 
 #ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed" /* loops that are not unrolled when not optimizing */
 #define UNROLL _Pragma("clang loop unroll(full)")
-#define UNROLL4 _Pragma("clang loop unroll_count(4)")
 #else
 #define UNROLL _Pragma("GCC unroll 32")
-#define UNROLL4 _Pragma("GCC unroll 4")
 #endif
 #define INLINE static inline __attribute__((always_inline))
 

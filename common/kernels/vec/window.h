@@ -11,6 +11,8 @@
 #include "common/kernels/vec/math.h"
 #include "common/kernels/vec/tier.h"
 
+enum { DW_KERNEL = 5 }; /* the largest that has its own code */
+
 /* Taps first..end-1 of a window lie inside an axis. */
 typedef struct tap_range {
     int64_t first, end;
@@ -34,121 +36,185 @@ typedef struct dw_row {
     tap_range range[2];  /* of the first two axes */
     int64_t first_pixel; /* output index of the row */
     int64_t padded;      /* channels of the weights */
+    tap_range interior;  /* outputs of the row all of whose taps are inside */
 } dw_row;
 
-/* `block` outputs from column `ox` on, channels c..c+15 of which `left` exist, taps `range` of the last axis. kw and
- * stride are constants where a caller knows them. */
-INLINE void dw_block(const dw_row *row, int block, int64_t kw, int64_t stride, bool dense, int64_t ox, int64_t c,
-                     int64_t left, tap_range range)
+INLINE v16 dw_load(const float *p, int64_t left)
+{
+    return left < 16 ? v16_load_n(p, (int)left) : v16_load(p);
+}
+
+INLINE void dw_finish(const dw_row *row, int block, const v16 *acc, int64_t ox, int64_t c, int64_t left)
 {
     const terse_conv_f32_args *args = row->args;
-    int64_t step = args->in_stride, dilation = dense ? 1 : args->dilation[2];
-    v16 acc[WINDOW_BLOCK];
-    UNROLL for (int o = 0; o < block; o++) acc[o] = v16_zero();
-    for (int64_t z = row->range[0].first; z < row->range[0].end; z++)
-        for (int64_t y = row->range[1].first; y < row->range[1].end; y++) {
-            int64_t iz = row->at[0] + z * args->dilation[0], iy = row->at[1] + y * args->dilation[1];
-            int64_t ix = ox * stride - args->pad[2];
-            const float *in = row->image + ((iz * args->in[1] + iy) * args->in[2] + ix) * step + c;
-            const float *w = args->weights + (z * args->kernel[1] + y) * kw * row->padded + c;
-            UNROLL for (int64_t x = range.first; x < range.end; x++)
-            {
-                v16 weight = v16_load(w + x * row->padded);
-                UNROLL for (int o = 0; o < block; o++)
-                {
-                    const float *p = in + (o * stride + x * dilation) * step;
-                    acc[o] = v16_fma(left < 16 ? v16_load_n(p, (int)left) : v16_load(p), weight, acc[o]);
-                }
-            }
-        }
-    v16 bias = args->bias ? v16_load_up_to(args->bias + c, left) : v16_zero();
+    v16 bias = args->bias ? dw_load(args->bias + c, left) : v16_zero();
     UNROLL for (int o = 0; o < block; o++)
     {
         int64_t pixel = row->first_pixel + ox + o;
         v16 x = args->bias ? v16_add(acc[o], bias) : acc[o];
         if (args->residual)
-            x = v16_add(x, v16_load_up_to(args->residual + pixel * args->residual_stride + c, left));
+            x = v16_add(x, dw_load(args->residual + pixel * args->residual_stride + c, left));
         v16_store_up_to(args->output + pixel * args->out_stride + c, v16_activate_near(x, &args->activation), left);
     }
 }
 
-/* All channels of `block` outputs. */
-INLINE void dw_columns(const dw_row *row, int block, int64_t kw, int64_t stride, bool dense, int64_t ox,
-                       tap_range range)
-{
-    int64_t c = 0, channels = row->args->channels;
-    for (; c + 16 <= channels; c += 16)
-        dw_block(row, block, kw, stride, dense, ox, c, 16, range);
-    if (c < channels)
-        dw_block(row, block, kw, stride, dense, ox, c, channels - c, range);
-}
-
-static void dw_any(const dw_row *row, int64_t ox)
+/* One output of any window, channels c..c+15 of which `left` exist. */
+static void dw_any(const dw_row *row, int64_t ox, int64_t c, int64_t left)
 {
     const terse_conv_f32_args *args = row->args;
-    tap_range range = taps_inside(ox * args->stride[2] - args->pad[2], args->in[2], args->kernel[2], args->dilation[2]);
-    dw_columns(row, 1, args->kernel[2], args->stride[2], false, ox, range);
+    int64_t ix = ox * args->stride[2] - args->pad[2], step = args->in_stride;
+    tap_range range = taps_inside(ix, args->in[2], args->kernel[2], args->dilation[2]);
+    v16 acc = v16_zero();
+    for (int64_t z = row->range[0].first; z < row->range[0].end; z++)
+        for (int64_t y = row->range[1].first; y < row->range[1].end; y++) {
+            int64_t iz = row->at[0] + z * args->dilation[0], iy = row->at[1] + y * args->dilation[1];
+            const float *in = row->image + ((iz * args->in[1] + iy) * args->in[2] + ix) * step + c;
+            const float *w = args->weights + (z * args->kernel[1] + y) * args->kernel[2] * row->padded + c;
+            for (int64_t x = range.first; x < range.end; x++)
+                acc = v16_fma(dw_load(in + x * args->dilation[2] * step, left), v16_load(w + x * row->padded), acc);
+        }
+    dw_finish(row, 1, &acc, ox, c, left);
 }
 
-/* Outputs ox..end-1, all of whose taps are inside. */
-INLINE void dw_interior(const dw_row *row, int64_t kw, int64_t stride, bool dense, int64_t ox, int64_t end)
+/* What all outputs of a row share, sixteen channels at a time: input rows that exist and their weights. */
+typedef struct dw_strip {
+    const float *in[DW_KERNEL]; /* channel c of the pixel under the window's first tap when ox is 0 */
+    const float *weights;       /* channel c of the first tap of the first of these rows */
+    int64_t rows, c, left;
+} dw_strip;
+
+/* `block` outputs from ox on, all of whose taps are inside. hoisted: the weights, or NULL to load them. */
+INLINE void dw_block(const dw_row *row, const dw_strip *s, int block, int64_t rows, int64_t kw, int64_t stride,
+                     const v16 (*hoisted)[DW_KERNEL], int64_t ox, int64_t left)
 {
-    const tap_range all = {0, kw};
-    for (; ox + WINDOW_BLOCK <= end; ox += WINDOW_BLOCK)
-        dw_columns(row, WINDOW_BLOCK, kw, stride, dense, ox, all);
-    for (; ox + WINDOW_BLOCK / 2 <= end; ox += WINDOW_BLOCK / 2)
-        dw_columns(row, WINDOW_BLOCK / 2, kw, stride, dense, ox, all);
-    for (; ox + 2 <= end; ox += 2)
-        dw_columns(row, 2, kw, stride, dense, ox, all);
-    for (; ox < end; ox++)
-        dw_columns(row, 1, kw, stride, dense, ox, all);
+    int64_t step = row->args->in_stride;
+    v16 acc[WINDOW_BLOCK];
+    UNROLL for (int o = 0; o < block; o++) acc[o] = v16_zero();
+    UNROLL for (int64_t y = 0; y < rows; y++)
+    {
+        const float *p = s->in[y] + ox * stride * step;
+        UNROLL for (int64_t x = 0; x < kw; x++)
+        {
+            v16 weight = hoisted ? hoisted[y][x] : v16_load(s->weights + (y * kw + x) * row->padded);
+            UNROLL for (int o = 0; o < block; o++) acc[o] =
+                v16_fma(dw_load(p + (o * stride + x) * step, left), weight, acc[o]);
+        }
+    }
+    dw_finish(row, block, acc, ox, s->c, left);
 }
 
-#define DW_INTERIOR(name, kw, stride, dense)                                                                           \
-    static void dw_##name(const dw_row *row, int64_t ox, int64_t end)                                                  \
-    {                                                                                                                  \
-        dw_interior(row, kw, stride, dense, ox, end);                                                                  \
+/* Outputs ox..end-1 at either end of the row, which lack taps. */
+INLINE void dw_edge(const dw_row *row, const dw_strip *s, int64_t kw, int64_t stride, int64_t ox, int64_t end,
+                    int64_t left)
+{
+    int64_t step = row->args->in_stride;
+    for (; ox < end; ox++) {
+        int64_t ix = ox * stride - row->args->pad[2], room = row->args->in[2] - ix;
+        int64_t x_end = room < kw ? room : kw;
+        v16 acc = v16_zero();
+        for (int64_t y = 0; y < s->rows; y++)
+            for (int64_t x = ix < 0 ? -ix : 0; x < x_end; x++)
+                acc = v16_fma(dw_load(s->in[y] + (ox * stride + x) * step, left),
+                              v16_load(s->weights + (y * kw + x) * row->padded), acc);
+        dw_finish(row, 1, &acc, ox, s->c, left);
     }
-DW_INTERIOR(3_1, 3, 1, true)
-DW_INTERIOR(3_2, 3, 2, true)
-DW_INTERIOR(5_1, 5, 1, true)
-DW_INTERIOR(5_2, 5, 2, true)
-DW_INTERIOR(general, row->args->kernel[2], row->args->stride[2], false)
+}
 
-typedef void dw_function(const dw_row *row, int64_t ox, int64_t end);
+/* A whole row of outputs of a square kernel. */
+INLINE void dw_span(const dw_row *row, const dw_strip *s, int64_t rows, int64_t kernel, int64_t stride, bool hoist,
+                    int64_t left)
+{
+    int64_t ox = row->interior.first, end = row->interior.end;
+    v16 weights[DW_KERNEL][DW_KERNEL];
+    if (hoist) {
+        UNROLL for (int64_t y = 0; y < kernel; y++) UNROLL for (int64_t x = 0; x < kernel; x++)
+            weights[y][x] = v16_load(s->weights + (y * kernel + x) * row->padded);
+    }
+    const v16(*hoisted)[DW_KERNEL] = hoist ? (const v16(*)[DW_KERNEL])weights : NULL;
+    dw_edge(row, s, kernel, stride, 0, ox, left);
+    for (; ox + WINDOW_BLOCK <= end; ox += WINDOW_BLOCK)
+        dw_block(row, s, WINDOW_BLOCK, rows, kernel, stride, hoisted, ox, left);
+    for (; ox + WINDOW_BLOCK / 2 <= end; ox += WINDOW_BLOCK / 2)
+        dw_block(row, s, WINDOW_BLOCK / 2, rows, kernel, stride, hoisted, ox, left);
+    for (; ox < end; ox++)
+        dw_block(row, s, 1, rows, kernel, stride, hoisted, ox, left);
+    dw_edge(row, s, kernel, stride, end, row->args->out[2], left);
+}
+
+INLINE dw_strip dw_strip_at(const dw_row *row, int64_t kernel, int64_t c)
+{
+    const terse_conv_f32_args *args = row->args;
+    int64_t first = row->range[1].first, slice = row->at[0] * args->in[1];
+    bool empty = row->range[0].first == row->range[0].end; /* kernel[0] is 1 and in the padding */
+    dw_strip s = {.rows = empty ? 0 : row->range[1].end - first, .c = c, .left = args->channels - c};
+    s.weights = args->weights + first * kernel * row->padded + c;
+    for (int64_t y = 0; y < s.rows; y++) {
+        int64_t pixel = (slice + row->at[1] + first + y) * args->in[2] - args->pad[2];
+        s.in[y] = row->image + pixel * args->in_stride + c;
+    }
+    return s;
+}
+
+typedef void dw_function(const dw_row *row, int64_t c);
+
+static void dw_general(const dw_row *row, int64_t c)
+{
+    for (int64_t ox = 0; ox < row->args->out[2]; ox++)
+        dw_any(row, ox, c, row->args->channels - c);
+}
+
+/* Rows in the middle, rows that lack taps at the top or the bottom, channels that do not fill a vector. */
+#define DW_DEFINE(kernel, stride, hoist)                                                                               \
+    static void dw_##kernel##_##stride(const dw_row *row, int64_t c)                                                   \
+    {                                                                                                                  \
+        const dw_strip s = dw_strip_at(row, kernel, c);                                                                \
+        if (s.left < 16)                                                                                               \
+            dw_span(row, &s, s.rows, kernel, stride, false, s.left);                                                   \
+        else if (s.rows < kernel)                                                                                      \
+            dw_span(row, &s, s.rows, kernel, stride, false, 16);                                                       \
+        else                                                                                                           \
+            dw_span(row, &s, kernel, kernel, stride, hoist, 16);                                                       \
+    }
+DW_DEFINE(3, 1, true)
+DW_DEFINE(3, 2, true)
+DW_DEFINE(5, 1, false)
+DW_DEFINE(5, 2, false)
 
 static dw_function *dw_choose(const terse_conv_f32_args *args)
 {
-    int64_t kw = args->kernel[2], stride = args->stride[2];
-    if (args->dilation[2] != 1 || (kw != 3 && kw != 5) || stride > 2)
+    int64_t kernel = args->kernel[2], stride = args->stride[2];
+    if (args->kernel[0] != 1 || args->kernel[1] != kernel || args->dilation[1] != 1 || args->dilation[2] != 1 ||
+        (kernel != 3 && kernel != 5) || stride > 2)
         return dw_general;
-    return kw == 3 ? (stride == 1 ? dw_3_1 : dw_3_2) : (stride == 1 ? dw_5_1 : dw_5_2);
+    return kernel == 3 ? (stride == 1 ? dw_3_1 : dw_3_2) : (stride == 1 ? dw_5_1 : dw_5_2);
+}
+
+/* Interior outputs of a row: ox * stride >= pad and ox * stride - pad + reach < in. */
+static tap_range dw_interior(const terse_conv_f32_args *args)
+{
+    int64_t stride = args->stride[2], pad = args->pad[2], out = args->out[2];
+    int64_t reach = (args->kernel[2] - 1) * args->dilation[2], room = args->in[2] - 1 - reach + pad;
+    int64_t first = (pad + stride - 1) / stride, end = room < 0 ? 0 : room / stride + 1;
+    end = end < out ? end : out;
+    first = first < out ? first : out;
+    return (tap_range){first, end > first ? end : first};
 }
 
 void TIER_NAME(terse_dwconv_f32)(const terse_conv_f32_args *args)
 {
-    const int64_t *in = args->in, *out = args->out, *stride = args->stride, *pad = args->pad;
-    dw_function *interior = dw_choose(args);
-    /* Interior columns: ox * stride >= pad and ox * stride - pad + reach < in. */
-    int64_t reach = (args->kernel[2] - 1) * args->dilation[2], room = in[2] - 1 - reach + pad[2];
-    int64_t first = (pad[2] + stride[2] - 1) / stride[2], end = room < 0 ? 0 : room / stride[2] + 1;
-    end = end < out[2] ? end : out[2];
-    first = first < out[2] ? first : out[2];
-    end = end > first ? end : first;
-    dw_row row = {.args = args, .padded = (args->channels + 15) / 16 * 16};
+    const int64_t *in = args->in, *out = args->out;
+    dw_function *run = dw_choose(args);
+    dw_row row = {.args = args, .padded = (args->channels + 15) / 16 * 16, .interior = dw_interior(args)};
     for (int64_t n = 0; n < args->n; n++)
         for (int64_t oz = 0; oz < out[0]; oz++)
             for (int64_t oy = 0; oy < out[1]; oy++, row.first_pixel += out[2]) {
                 row.image = args->input + n * in[0] * in[1] * in[2] * args->in_stride;
-                row.at[0] = oz * stride[0] - pad[0];
-                row.at[1] = oy * stride[1] - pad[1];
+                row.at[0] = oz * args->stride[0] - args->pad[0];
+                row.at[1] = oy * args->stride[1] - args->pad[1];
                 row.range[0] = taps_inside(row.at[0], in[0], args->kernel[0], args->dilation[0]);
                 row.range[1] = taps_inside(row.at[1], in[1], args->kernel[1], args->dilation[1]);
-                for (int64_t ox = 0; ox < first; ox++)
-                    dw_any(&row, ox);
-                interior(&row, first, end);
-                for (int64_t ox = end; ox < out[2]; ox++)
-                    dw_any(&row, ox);
+                for (int64_t c = 0; c < args->channels; c += 16)
+                    run(&row, c);
             }
 }
 
