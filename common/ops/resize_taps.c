@@ -49,8 +49,8 @@ int terse_resize_rule(const terse_node *node, resize_rule *ret_rule, terse_error
                               .antialias = terse_node_int(node, "antialias", 0) != 0,
                               .exclude_outside = terse_node_int(node, "exclude_outside", 0) != 0,
                               .cubic_a = terse_node_float(node, "cubic_coeff_a", -0.75)};
-    ret_rule->coordinates = coordinate;
-    ret_rule->nearest = rounding;
+    ret_rule->coordinates = (resize_coordinates)coordinate;
+    ret_rule->nearest = (resize_nearest)rounding;
     return TERSE_OK;
 }
 

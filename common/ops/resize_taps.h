@@ -8,18 +8,27 @@
 
 typedef enum resize_mode { RESIZE_NEAREST, RESIZE_LINEAR, RESIZE_CUBIC } resize_mode;
 
+typedef enum resize_coordinates {
+    RESIZE_HALF_PIXEL,
+    RESIZE_HALF_PIXEL_SYMMETRIC,
+    RESIZE_PYTORCH_HALF_PIXEL,
+    RESIZE_ALIGN_CORNERS,
+    RESIZE_ASYMMETRIC,
+    RESIZE_TF_CROP_AND_RESIZE,
+    RESIZE_TF_HALF_PIXEL_FOR_NN,
+} resize_coordinates;
+
+typedef enum resize_nearest {
+    RESIZE_ROUND_PREFER_FLOOR,
+    RESIZE_ROUND_PREFER_CEIL,
+    RESIZE_FLOOR,
+    RESIZE_CEIL,
+} resize_nearest;
+
 typedef struct resize_rule {
     resize_mode mode;
-    enum {
-        RESIZE_HALF_PIXEL,
-        RESIZE_HALF_PIXEL_SYMMETRIC,
-        RESIZE_PYTORCH_HALF_PIXEL,
-        RESIZE_ALIGN_CORNERS,
-        RESIZE_ASYMMETRIC,
-        RESIZE_TF_CROP_AND_RESIZE,
-        RESIZE_TF_HALF_PIXEL_FOR_NN,
-    } coordinates;
-    enum { RESIZE_ROUND_PREFER_FLOOR, RESIZE_ROUND_PREFER_CEIL, RESIZE_FLOOR, RESIZE_CEIL } nearest;
+    resize_coordinates coordinates;
+    resize_nearest nearest;
     bool antialias, exclude_outside;
     double cubic_a;
 } resize_rule;
