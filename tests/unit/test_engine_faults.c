@@ -38,7 +38,7 @@ static terse_graph *large_graph(void)
     const int a = ADD_OP(graph, TERSE_OP_CONV, "a", x);
     const int b = ADD_OP(graph, TERSE_OP_SIGMOID, "b", x);
     int y = ADD_JOINED(graph, "joined", 1, a, b, a);
-    for (int i = 0; i < 300; i++)
+    for (int i = 0; i < 1500; i++)
         y = ADD_OP(graph, i % 3 ? TERSE_OP_SIGMOID : TERSE_OP_SOFTMAX, "y", y);
     add_output(graph, ADD_OP(graph, TERSE_OP_RESHAPE, "flattened", y, flat));
     add_output(graph, ADD_OP(graph, TERSE_OP_SHAPE, "shape", y));
@@ -81,7 +81,7 @@ static void any_allocation_may_fail_while_an_engine_is_made(void **state)
         assert_null(engine);
         failures++;
     }
-    assert_true(failures > 0);
+    assert_true(failures > 1);
 }
 
 static void any_allocation_may_fail_while_a_plan_is_made(void **state)
