@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fuzz_onnx.c: .onnx files from outside. Whatever the bytes are: an error, or a graph that holds together, whose passes
  * can run again and whose plan can be made. */
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/graph/engine.h"
 #include "compress/onnx/import.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#define REPLAY_SPARSE
+#include "tests/fuzz/replay.h"
 
 static void require(int holds, const char *what)
 {
@@ -71,56 +70,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     terse_graph_free(graph);
     return 0;
 }
-
-#ifndef TERSE_LIBFUZZER
-static int replayed;
-
-static void replay_file(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    require(file != NULL, path);
-    static uint8_t bytes[1 << 20];
-    const size_t size = fread(bytes, 1, sizeof bytes, file);
-    fclose(file);
-    uint8_t *exact = malloc(size ? size : 1); /* so that the sanitizers see every byte read beyond the end */
-    require(exact != NULL, "memory");
-    memcpy(exact, bytes, size);
-    LLVMFuzzerTestOneInput(exact, size);
-    /* Neighbours of each case: some prefixes, and every byte changed in one way. */
-    for (size_t at = 0; size < 4096 && at < size; at++) {
-        static const uint8_t flips[] = {0x01, 0x80, 0xff, 0x02};
-        exact[at] ^= flips[at % sizeof flips];
-        LLVMFuzzerTestOneInput(exact, size);
-        exact[at] ^= flips[at % sizeof flips];
-        if (at % 16 == 0)
-            LLVMFuzzerTestOneInput(exact, at);
-    }
-    free(exact);
-    replayed++;
-}
-
-static void replay_folder(const char *path)
-{
-    DIR *folder = opendir(path);
-    if (!folder) {
-        replay_file(path);
-        return;
-    }
-    for (struct dirent *entry; (entry = readdir(folder));) {
-        char name[4096];
-        if (entry->d_name[0] == '.')
-            continue;
-        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
-        replay_file(name);
-    }
-    closedir(folder);
-}
-
-int main(int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++)
-        replay_folder(argv[i]);
-    printf("%d cases replayed\n", replayed);
-    return replayed > 0 ? 0 : 1;
-}
-#endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* replay.h: the main of a fuzzer that is not built with libFuzzer: replays files and folders, and the neighbours of
  * each small file: every prefix, and every byte changed in a few ways. Include it once, from a file that defines
- * LLVMFuzzerTestOneInput. With clang: -DTERSE_LIBFUZZER -fsanitize=fuzzer,address. */
+ * LLVMFuzzerTestOneInput. A slow fuzzer defines REPLAY_SPARSE: one change of each byte, every 16th prefix. With clang:
+ * -DTERSE_LIBFUZZER -fsanitize=fuzzer,address. */
 #ifndef TERSE_FUZZ_REPLAY_H
 #define TERSE_FUZZ_REPLAY_H
 
@@ -16,6 +17,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #ifndef TERSE_LIBFUZZER
 enum { REPLAY_BYTES = 4 << 20, REPLAY_NEIGHBOURS = 4096 };
+
+#ifdef REPLAY_SPARSE
+enum { REPLAY_FLIPS = 1, REPLAY_CUTS = 16 };
+#else
+enum { REPLAY_FLIPS = 4, REPLAY_CUTS = 1 };
+#endif
 
 static int replayed;
 
@@ -40,12 +47,14 @@ static void replay_file(const char *path)
     LLVMFuzzerTestOneInput(exact, size);
     for (size_t cut = 0; size <= REPLAY_NEIGHBOURS && cut < size; cut++) {
         static const uint8_t flips[] = {0x01, 0x80, 0xff, 0x5a};
-        for (size_t f = 0; f < sizeof flips; f++) {
-            exact[cut] ^= flips[f];
+        for (size_t f = 0; f < REPLAY_FLIPS; f++) {
+            const uint8_t flip = flips[(cut + f) % sizeof flips];
+            exact[cut] ^= flip;
             LLVMFuzzerTestOneInput(exact, size);
-            exact[cut] ^= flips[f];
+            exact[cut] ^= flip;
         }
-        LLVMFuzzerTestOneInput(exact, cut);
+        if (cut % REPLAY_CUTS == 0)
+            LLVMFuzzerTestOneInput(exact, cut);
     }
     free(exact);
     replayed++;
