@@ -122,7 +122,7 @@ $(B)/terse-loader: $(B)/obj/daemon/loader/main.o $(B)/libdaemon.a $(B)/libcommon
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_LOADER)
 $(B)/classify: client/examples/classify.c $(B)/libterse.so
-	@$(CC) -std=c17 -Wall -Wextra -Iclient -o $@ $< -L$(B) -lterse -Wl,-rpath,'$$ORIGIN'
+	@$(CC) -std=c17 -Wall -Wextra $(OPT) -Iclient -o $@ $< -L$(B) -lterse -Wl,-rpath,'$$ORIGIN'
 
 # --- tests: tests/unit/test_*.c and tests/kernels/test_*.c are cmocka programs; tests/fuzz/fuzz_*.c replay ----
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) \

@@ -2,8 +2,9 @@
 /* The connection: one DEALER socket, and its monitor, which tells when the connection was lost and made.
  *
  * ZMQ_IMMEDIATE keeps libzmq from queueing for a peer that is not there: what cannot be sent stays with us, unsent.
- * When the monitor tells of a loss, everything unanswered becomes unsent again, and the next handshake sends it under
- * the same session and ids. The daemon drops what it has already; a second answer finds no entry here and is dropped
+ * Between a loss and our learning of it libzmq may still take a message into the pipe of the lost connection. So a
+ * handshake, not the loss, decides: whatever is unanswered then is sent (again), under the same session and ids. The
+ * daemon drops what it has already; a second answer finds no entry here and is dropped
  * too. */
 #include "client/internal.h"
 
@@ -37,6 +38,8 @@ static uint64_t deadline_after(int timeout_ms)
  * only its first frame can be refused). */
 static bool send_entry(terse_client *client, pending *entry)
 {
+    if (!client->connected)
+        return false;
     for (int i = 0; i < entry->n_frames; i++) {
         zmq_msg_t copy;
         zmq_msg_init(&copy);
@@ -198,14 +201,13 @@ static void read_monitor(terse_client *client)
             zmq_msg_recv(&frame, client->monitor, 0);
         if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
             client->connected = true;
-            client->unsent = true;
+            for (pending *entry = client->first; entry; entry = entry->next)
+                entry->state = PENDING_UNSENT;
+            client->unsent = client->first != NULL;
         } else if (event == ZMQ_EVENT_DISCONNECTED) {
             if (client->connected)
                 client->lost_since_ns = terse_now_ns();
             client->connected = false;
-            for (pending *entry = client->first; entry; entry = entry->next)
-                entry->state = PENDING_UNSENT;
-            client->unsent = client->first != NULL;
         }
     }
     zmq_msg_close(&frame);
@@ -266,7 +268,9 @@ static void wait_for_events(terse_client *client, uint64_t until_ns)
     long ms = -1;
     if (until_ns != UINT64_MAX)
         ms = until_ns <= now ? 0 : (long)((until_ns - now + 999999) / 1000000);
-    zmq_pollitem_t items[] = {{client->socket, 0, ZMQ_POLLIN, 0}, {client->monitor, 0, ZMQ_POLLIN, 0}};
+    /* The handshake may be told before there is a pipe: what could not be sent then waits for one. */
+    const short events = client->unsent && client->connected ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
+    zmq_pollitem_t items[] = {{client->socket, 0, events, 0}, {client->monitor, 0, ZMQ_POLLIN, 0}};
     zmq_poll(items, 2, ms);
 }
 

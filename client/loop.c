@@ -17,11 +17,11 @@ static int descriptor_of(void *socket)
     return fd;
 }
 
-static bool readable(void *socket)
+static bool has_events(void *socket, int wanted)
 {
     int events = 0;
     size_t size = sizeof events;
-    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN);
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) == 0 && (events & wanted);
 }
 
 static bool watch(int epoll_fd, int fd)
@@ -52,7 +52,9 @@ void terse_loop_update(terse_client *client)
 {
     if (client->epoll_fd < 0)
         return;
-    const bool ready = client->done_first || readable(client->socket) || readable(client->monitor);
+    const int wanted = client->unsent && client->connected ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
+    const bool ready =
+        client->done_first || has_events(client->socket, wanted) || has_events(client->monitor, ZMQ_POLLIN);
     uint64_t count = 1;
     if (ready && !client->event_set)
         client->event_set = write(client->event_fd, &count, sizeof count) == (ssize_t)sizeof count;
