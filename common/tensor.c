@@ -40,6 +40,12 @@ static const char *const layouts[] = {
     [TERSE_LAYOUT_PLAIN] = "plain",
     [TERSE_LAYOUT_F32_N16] = "f32_n16",
     [TERSE_LAYOUT_F32_DW16] = "f32_dw16",
+    [TERSE_LAYOUT_S8_N16K4] = "s8_n16k4",
+    [TERSE_LAYOUT_S8_DW] = "s8_dw",
+    [TERSE_LAYOUT_S8_N16] = "s8_n16",
+    [TERSE_LAYOUT_BF16_N16K2] = "bf16_n16k2",
+    [TERSE_LAYOUT_S4_N16K8] = "s4_n16k8",
+    [TERSE_LAYOUT_F32_WINOGRAD4] = "f32_winograd4",
 };
 
 enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0] };
@@ -108,24 +114,57 @@ char *terse_dims_text(const int64_t *dims, int rank, char *text, size_t size)
     return text;
 }
 
+static int64_t up(int64_t n, int64_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* Columns in panels of 16 and, within a row of the kernel, `pack` elements of K side by side. */
+static int64_t panel_elements(int64_t pack, int rank, const int64_t *dims, int64_t groups, int64_t count)
+{
+    if (rank == 2) /* [K,N] */
+        return groups != 1 ? -1 : up(dims[0], pack) * up(dims[1], 16);
+    if (dims[0] % groups != 0)
+        return -1;
+    const int64_t row = dims[1] * dims[rank - 1], rows = count / dims[0] / row;
+    return groups * up(dims[0] / groups, 16) * rows * up(row, pack);
+}
+
 int64_t terse_layout_bytes(terse_layout layout, terse_dtype dtype, int rank, const int64_t *dims, int64_t groups)
 {
+    static const terse_dtype needed[N_LAYOUTS] = {
+        [TERSE_LAYOUT_F32_N16] = TERSE_FP32,   [TERSE_LAYOUT_F32_DW16] = TERSE_FP32,
+        [TERSE_LAYOUT_S8_N16K4] = TERSE_INT8,  [TERSE_LAYOUT_S8_DW] = TERSE_INT8,
+        [TERSE_LAYOUT_S8_N16] = TERSE_INT8,    [TERSE_LAYOUT_BF16_N16K2] = TERSE_BF16,
+        [TERSE_LAYOUT_S4_N16K8] = TERSE_UINT8, [TERSE_LAYOUT_F32_WINOGRAD4] = TERSE_FP32,
+    };
     const int64_t count = terse_dims_count(dims, rank);
     const int64_t size = (int64_t)terse_dtype_size(dtype);
     if (count < 0 || size == 0)
         return -1;
     if (layout == TERSE_LAYOUT_PLAIN)
         return count * size;
-    if (dtype != TERSE_FP32 || rank < 2 || count == 0 || groups < 1)
+    if ((unsigned)layout >= N_LAYOUTS || dtype != needed[layout] || rank < 2 || count == 0 || groups < 1)
         return -1;
-    if (layout == TERSE_LAYOUT_F32_DW16)
-        return rank < 3 || dims[1] != 1 ? -1 : count / dims[0] * ((dims[0] + 15) / 16 * 16) * size;
-    if (layout != TERSE_LAYOUT_F32_N16)
+    switch (layout) {
+    case TERSE_LAYOUT_F32_N16:
+    case TERSE_LAYOUT_S8_N16:
+        return panel_elements(1, rank, dims, groups, count) * size; /* -1 stays negative */
+    case TERSE_LAYOUT_S8_N16K4:
+        return panel_elements(4, rank, dims, groups, count);
+    case TERSE_LAYOUT_BF16_N16K2:
+        return panel_elements(2, rank, dims, groups, count) * size;
+    case TERSE_LAYOUT_F32_DW16:
+        return rank < 3 || dims[1] != 1 ? -1 : count / dims[0] * up(dims[0], 16) * size;
+    case TERSE_LAYOUT_S8_DW: {
+        const int64_t height = rank > 3 ? dims[rank - 2] : 1;
+        return rank < 3 || dims[1] != 1 ? -1 : count / dims[0] / height * up(height, 4) * up(dims[0], 16);
+    }
+    case TERSE_LAYOUT_S4_N16K8:
+        return rank != 2 || groups != 1 ? -1 : up(dims[0], 8) / 2 * up(dims[1], 16);
+    case TERSE_LAYOUT_F32_WINOGRAD4:
+        return rank != 4 || groups != 1 || dims[2] != 3 || dims[3] != 3 ? -1 : 36 * up(dims[0], 16) * dims[1] * size;
+    default:
         return -1;
-    if (rank == 2) /* [K,N] */
-        return groups != 1 ? -1 : dims[0] * ((dims[1] + 15) / 16 * 16) * size;
-    if (dims[0] % groups != 0)
-        return -1;
-    const int64_t per_group = dims[0] / groups;
-    return groups * (count / dims[0]) * ((per_group + 15) / 16 * 16) * size;
+    }
 }

@@ -40,11 +40,30 @@ typedef enum terse_dtype {
 typedef enum terse_layout {
     TERSE_LAYOUT_PLAIN = 0, /* row-major, as ONNX has it */
     /* A matrix [K,N] as [groups][ceil(N/16)][K][16] floats, the columns beyond N zero. For Gemm and MatMul
-     * `dims` are [K,N]; for a channels-last convolution dims are ONNX's [N,C/group,k...] (N = all output channels), K runs
-     * over (kernel position, input channel of the group), and N/group columns per group. */
+     * `dims` are [K,N]; for a channels-last convolution dims are ONNX's [N,C/group,k...] (N = all output channels), K
+     * runs over (kernel position, input channel of the group), and N/group columns per group. */
     TERSE_LAYOUT_F32_N16 = 1,
     /* Depthwise weights [C,1,k...] (one output per input channel) as [k...][ceil(C/16)*16] floats, zero-filled. */
     TERSE_LAYOUT_F32_DW16 = 2,
+    /* INT8 weights of a product of bytes, four of K side by side: [groups][ceil(N/16)][K/4][16][4], zero-filled. For
+     * [K,N] K is rounded up to 4. For a channels-last convolution dims are ONNX's [N,C/group,k...] and K runs over rows
+     * of the kernel: [groups][ceil(N/group/16)][product of all kernel axes but the last][ceil(k_last * C/group /
+     * 4)][16][4], where a row holds (position along the last axis, channel of the group). With C/group a multiple of 4
+     * no bytes but columns are padding. */
+    TERSE_LAYOUT_S8_N16K4 = 3,
+    /* INT8 depthwise weights [C,1,k...], four positions of the last axis but one side by side (a lone axis has height
+     * 1): [ceil(C/16)][leading axes][k_last][ceil(k_before_last/4)][16][4], zero-filled. */
+    TERSE_LAYOUT_S8_DW = 4,
+    /* INT8 weights of an FP32 product, [K,N] or a channels-last convolution in the order of TERSE_LAYOUT_F32_N16. */
+    TERSE_LAYOUT_S8_N16 = 5,
+    /* BF16 weights, two of K side by side: as TERSE_LAYOUT_S8_N16K4 with 2 in the place of 4. */
+    TERSE_LAYOUT_BF16_N16K2 = 6,
+    /* [K,N] weights of 4 bits (dtype UINT8, dims [K,N], values -8..7 stored + 8): [ceil(N/16)][ceil(K/8)][16][4] bytes;
+     * byte j of a column's four holds k = 8 i + j in its low and k = 8 i + 4 + j in its high half; padding is 8 (that
+     * is zero). */
+    TERSE_LAYOUT_S4_N16K8 = 7,
+    /* FP32 weights [N,C,3,3] in the domain of Winograd's F(4x4,3x3): [36][ceil(N/16)][C][16], zero-filled. */
+    TERSE_LAYOUT_F32_WINOGRAD4 = 8,
 } terse_layout;
 
 typedef struct terse_tensor {
@@ -58,8 +77,8 @@ typedef struct terse_tensor {
     int64_t row_stride;
 } terse_tensor;
 
-TERSE_API size_t terse_dtype_size(terse_dtype dtype);              /* bytes of one element; 0 for NONE and strangers */
-TERSE_API const char *terse_dtype_name(terse_dtype dtype);         /* "FP32"; "NONE"; "?" for strangers */
+TERSE_API size_t terse_dtype_size(terse_dtype dtype);               /* bytes of one element; 0 for NONE and strangers */
+TERSE_API const char *terse_dtype_name(terse_dtype dtype);          /* "FP32"; "NONE"; "?" for strangers */
 terse_dtype terse_dtype_from_name(const char *name, size_t length); /* TERSE_DTYPE_NONE when not known */
 
 const char *terse_layout_name(terse_layout layout); /* "f32_n16", as files spell it; "?" for strangers */

@@ -7,10 +7,10 @@
 #include "common/kernels/tables.h"
 
 static const char *const names[TERSE_ISA_COUNT] = {
-    [TERSE_ISA_SCALAR] = "scalar",
-    [TERSE_ISA_AVX2] = "avx2",
-    [TERSE_ISA_AVX512VNNI] = "avx512vnni",
-    [TERSE_ISA_NEON] = "neon",
+    [TERSE_ISA_SCALAR] = "scalar",         [TERSE_ISA_AVX2] = "avx2",
+    [TERSE_ISA_AVX512VNNI] = "avx512vnni", [TERSE_ISA_NEON] = "neon",
+    [TERSE_ISA_AVX2VNNI] = "avx2vnni",     [TERSE_ISA_NEONDOT] = "neondot",
+    [TERSE_ISA_AVX512BF16] = "avx512bf16",
 };
 
 const char *terse_isa_name(terse_isa isa)

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/kernels/quantized.h"
 #include "common/status.h"
 
 typedef enum terse_isa {
@@ -19,26 +20,11 @@ typedef enum terse_isa {
     TERSE_ISA_AVX2 = 1,       /* AVX2 + FMA */
     TERSE_ISA_AVX512VNNI = 2, /* AVX512 F, BW, DQ, VL, VNNI */
     TERSE_ISA_NEON = 3,
+    TERSE_ISA_AVX2VNNI = 4,   /* AVX2 + FMA + AVX-VNNI */
+    TERSE_ISA_NEONDOT = 5,    /* NEON with the dot product of ARMv8.2 */
+    TERSE_ISA_AVX512BF16 = 6, /* AVX512VNNI + AVX512-BF16 */
     TERSE_ISA_COUNT
 } terse_isa;
-
-/* Applied after bias and residual. */
-typedef enum terse_activation_kind {
-    TERSE_ACT_NONE = 0,
-    TERSE_ACT_CLIP,       /* min(max(x, alpha), beta): Relu is alpha 0, beta inf */
-    TERSE_ACT_LEAKY_RELU, /* x < 0 ? alpha * x : x */
-    TERSE_ACT_SIGMOID,
-    TERSE_ACT_HARD_SIGMOID, /* max(0, min(1, alpha * x + beta)) */
-    TERSE_ACT_HARD_SWISH,   /* x * max(0, min(1, x / 6 + 0.5)) */
-    TERSE_ACT_TANH,
-    TERSE_ACT_GELU, /* 0.5 x (1 + erf(x / sqrt 2)) */
-    TERSE_ACT_SWISH, /* x * sigmoid(x) */
-} terse_activation_kind;
-
-typedef struct terse_activation {
-    terse_activation_kind kind;
-    float alpha, beta;
-} terse_activation;
 
 /* C[M,N] = act(A[M,K] * B + bias + residual). A's, C's and residual's rows are lda, ldc, ldr elements apart.
  * B is TERSE_LAYOUT_F32_N16. bias: N floats or NULL. residual: or NULL; may be C itself. */
@@ -122,6 +108,28 @@ typedef struct terse_kernels {
                          int64_t columns);
     /* Packs B[K,N] (element (k,n) at b[k*stride_k + n*stride_n]) into TERSE_LAYOUT_F32_N16. */
     void (*pack_n16_f32)(const float *b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t n, float *packed);
+
+    /* Bytes (quantized.h). */
+    void (*gemm_u8s8)(const terse_gemm_u8s8_args *args);
+    void (*conv_u8s8)(const terse_conv_u8s8_args *args);
+    size_t (*conv_u8s8_scratch)(const terse_conv_u8s8_args *args);
+    void (*dwconv_u8s8)(const terse_conv_u8s8_args *args);
+    size_t (*dwconv_u8s8_scratch)(const terse_conv_u8s8_args *args);
+    void (*max_pool_u8)(const terse_pool_u8_args *args);
+    void (*average_pool_u8)(const terse_pool_u8_args *args);
+    void (*add_u8)(const terse_binary_u8_args *args);
+    void (*mul_u8)(const terse_binary_u8_args *args);
+    void (*table_u8)(const uint8_t *x, const uint8_t table[256], uint8_t *y, int64_t n); /* y[i] = table[x[i]] */
+    /* y[i] = clamp(round_half_even((double)x[i] / scale) + zero_point, 0, 255); NaN gives zero_point. */
+    void (*quantize_u8)(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n);
+    void (*dequantize_u8)(const uint8_t *x, float scale, int32_t zero_point, float *y, int64_t n);
+    /* dst[c][r] = src[r][c] for bytes; row strides in elements. */
+    void (*transpose_8)(const uint8_t *src, int64_t src_stride, uint8_t *dst, int64_t dst_stride, int64_t rows,
+                        int64_t columns);
+    /* Packs int8 B[K,N] (element (k,n) at b[k*stride_k + n*stride_n]) into TERSE_LAYOUT_S8_N16K4 of [K,N]; NULL
+     * column_sums or N sums of the columns. */
+    void (*pack_n16k4_s8)(const int8_t *b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t n, int8_t *packed,
+                          int32_t *column_sums);
 } terse_kernels;
 
 /* The table for this machine: the best tier, or the one that TERSE_ISA names (scalar, avx2, avx512vnni, neon).
