@@ -7,24 +7,15 @@
 #include <string.h>
 
 #include "common/graph/engine.h"
+#include "compress/samples.h"
 
 enum {
-    MAX_BATCH = 32,
+
     WARM_RUNS = 3,
     MIN_RUNS = 5,
     MAX_RUNS = 201,
 };
 static const uint64_t max_timing_ns = 3000000000u;
-
-/* How the samples of the file go into the inputs of the graph. */
-typedef struct feed {
-    const terse_graph *graph;
-    const terse_tensor **tensors; /* per input */
-    int64_t *rows; /* rows of axis 0 that one sample has: 1, or what the graph fixes; 0: rank 0, the same always */
-    const terse_tensor *labels; /* or NULL */
-    int64_t samples;
-    int64_t batch; /* samples a run at most: 1 unless the graph is batchable */
-} feed;
 
 typedef struct runner {
     terse_engine *engine;
@@ -32,117 +23,6 @@ typedef struct runner {
     void **outputs; /* per graph output */
     int n_outputs;
 } runner;
-
-/* --- the file against the signature ------------------------------------------------------------------------- */
-
-static int check_names(const terse_graph *graph, const terse_npz *data, terse_error *error)
-{
-    for (int i = 0; i < data->n; i++) {
-        bool known = strcmp(data->names[i], "labels") == 0 || data->names[i][0] == 0;
-        for (int j = 0; j < graph->n_inputs; j++)
-            known = known || strcmp(data->names[i], graph->values[graph->inputs[j]].name) == 0;
-        if (!known)
-            return terse_fail(error, TERSE_INVALID_ARGUMENT, "'%s' is no input of the model and not 'labels'",
-                              data->names[i]);
-    }
-    return TERSE_OK;
-}
-
-static int check_input(feed *f, int index, terse_error *error)
-{
-    const terse_value *value = &f->graph->values[f->graph->inputs[index]];
-    const terse_tensor *tensor = f->tensors[index];
-    char found[128], wanted[512];
-    if (tensor->dtype != value->dtype)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input '%s' is %s, the model takes %s", value->name,
-                          terse_dtype_name(tensor->dtype), terse_dtype_name(value->dtype));
-    bool fits = tensor->rank == value->rank;
-    for (int i = 1; fits && i < value->rank; i++)
-        fits = value->dims[i] < 0 ? tensor->dims[i] > 0 : tensor->dims[i] == value->dims[i];
-    if (!fits)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "input '%s' has shape %s, the model takes %s, axis 0 = samples", value->name,
-                          terse_dims_text(tensor->dims, tensor->rank, found, sizeof found),
-                          terse_value_text(f->graph, value, wanted, sizeof wanted));
-    if (value->rank == 0) {
-        f->rows[index] = 0;
-        return TERSE_OK;
-    }
-    const int64_t rows = value->dims[0] > 0 ? value->dims[0] : 1;
-    f->rows[index] = rows;
-    if (tensor->dims[0] < 1 || tensor->dims[0] % rows != 0)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "input '%s' has %" PRId64 " rows, needed is a multiple of %" PRId64 ", at least one",
-                          value->name, tensor->dims[0], rows);
-    const int64_t samples = tensor->dims[0] / rows;
-    if (f->samples != 0 && f->samples != samples)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input '%s' has %" PRId64 " samples, others have %" PRId64,
-                          value->name, samples, f->samples);
-    f->samples = samples;
-    return TERSE_OK;
-}
-
-static int check_labels(const feed *f, terse_error *error)
-{
-    const terse_tensor *labels = f->labels;
-    if (!labels)
-        return TERSE_OK;
-    char text[128];
-    if (labels->dtype < TERSE_INT8 || labels->dtype > TERSE_UINT64)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "'labels' is %s, needed are integers",
-                          terse_dtype_name(labels->dtype));
-    if (labels->rank < 1 || labels->dims[0] != f->samples || terse_tensor_count(labels) != f->samples)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "'labels' has shape %s, needed is [%" PRId64 "]",
-                          terse_dims_text(labels->dims, labels->rank, text, sizeof text), f->samples);
-    return TERSE_OK;
-}
-
-static void feed_done(feed *f)
-{
-    free(f->tensors);
-    free(f->rows);
-}
-
-static int feed_init(const terse_graph *graph, const terse_npz *data, feed *f, terse_error *error)
-{
-    *f = (feed){.graph = graph, .batch = graph->batchable ? MAX_BATCH : 1};
-    f->tensors = calloc((size_t)graph->n_inputs + 1, sizeof(void *));
-    f->rows = calloc((size_t)graph->n_inputs + 1, sizeof *f->rows);
-    if (!f->tensors || !f->rows)
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d inputs", graph->n_inputs);
-    int status = check_names(graph, data, error);
-    for (int i = 0; i < graph->n_inputs && status == TERSE_OK; i++) {
-        const char *name = graph->values[graph->inputs[i]].name;
-        f->tensors[i] = terse_npz_find(data, name);
-        status = f->tensors[i] ? check_input(f, i, error)
-                               : terse_fail(error, TERSE_INVALID_ARGUMENT, "input '%s' is missing", name);
-    }
-    if (status != TERSE_OK)
-        return status;
-    if (f->samples == 0)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "the model has no input with samples along axis 0");
-    for (int i = 0; i < data->n; i++)
-        if (strcmp(data->names[i], "labels") == 0)
-            f->labels = &data->tensors[i];
-    return check_labels(f, error);
-}
-
-/* Views of samples first .. first + n - 1. */
-static void feed_views(const feed *f, int64_t first, int64_t n, terse_tensor *views, const void **pointers)
-{
-    for (int i = 0; i < f->graph->n_inputs; i++) {
-        const terse_tensor *from = f->tensors[i];
-        views[i] = *from;
-        if (f->rows[i] > 0) {
-            const int64_t row_bytes = terse_tensor_bytes(from) / from->dims[0];
-            views[i] = terse_tensor_view((char *)from->data + first * f->rows[i] * row_bytes, from->dtype, from->rank,
-                                         from->dims);
-            views[i].dims[0] = n * f->rows[i];
-            views[i].row_stride = views[i].dims[from->rank - 1];
-        }
-        pointers[i] = views[i].data;
-    }
-}
 
 /* --- runs ---------------------------------------------------------------------------------------------------- */
 
@@ -250,8 +130,8 @@ static bool is_classifier(const terse_tensor *output, int64_t samples)
     return output->dtype == TERSE_FP32 && output->rank == 2 && output->dims[0] == samples && output->dims[1] > 1;
 }
 
-static int compare_classes(const feed *f, int64_t first, int64_t n, const runner *before, const runner *after, tally *t,
-                           terse_error *error)
+static int compare_classes(const terse_samples *f, int64_t first, int64_t n, const runner *before, const runner *after,
+                           tally *t, terse_error *error)
 {
     const int64_t classes = terse_plan_output(before->plan, 0)->dims[1];
     for (int64_t i = 0; i < n; i++) {
@@ -271,15 +151,15 @@ static int compare_classes(const feed *f, int64_t first, int64_t n, const runner
     return TERSE_OK;
 }
 
-static int compare_all(const feed *f, terse_tensor *views, const void **pointers, runner *before, runner *after,
-                       terse_validation *v, terse_error *error)
+static int compare_all(const terse_samples *f, terse_tensor *views, const void **pointers, runner *before,
+                       runner *after, terse_validation *v, terse_error *error)
 {
     tally t = {0};
     int64_t planned = 0;
     v->has_agreement = true;
     for (int64_t first = 0; first < f->samples; first += f->batch) {
         const int64_t left = f->samples - first, n = left < f->batch ? left : f->batch;
-        feed_views(f, first, n, views, pointers);
+        terse_samples_views(f, first, n, views, pointers);
         int status = TERSE_OK;
         if (n != planned || terse_engine_value_inputs(before->engine) || terse_engine_value_inputs(after->engine)) {
             status = runner_plan(before, views, error);
@@ -329,12 +209,12 @@ static double median(double *values, int n)
 }
 
 /* Run by run in turn, so that whatever else the machine does falls on both. */
-static int time_both(const feed *f, terse_tensor *views, const void **pointers, runner *before, runner *after,
+static int time_both(const terse_samples *f, terse_tensor *views, const void **pointers, runner *before, runner *after,
                      terse_validation *v, terse_error *error)
 {
     double times[2][MAX_RUNS];
     runner *both[2] = {before, after};
-    feed_views(f, 0, 1, views, pointers);
+    terse_samples_views(f, 0, 1, views, pointers);
     int status = runner_plan(before, views, error);
     if (status == TERSE_OK)
         status = runner_plan(after, views, error);
@@ -358,7 +238,7 @@ int terse_validate_run(const terse_graph *imported, const terse_graph *exact, co
                        const terse_npz *data, terse_validation *ret_validation, terse_error *error)
 {
     const terse_kernels *kernels;
-    feed f = {0};
+    terse_samples f = {0};
     runner r[3] = {0};
     terse_validation v = {0};
     TERSE_AUTO(terse_freep) terse_tensor *views = calloc((size_t)imported->n_inputs + 1, sizeof *views);
@@ -368,7 +248,7 @@ int terse_validate_run(const terse_graph *imported, const terse_graph *exact, co
     if (status == TERSE_OK)
         status = terse_kernels_get(&kernels, error);
     if (status == TERSE_OK)
-        status = feed_init(imported, data, &f, error);
+        status = terse_samples_open(imported, data, &f, error);
     for (int i = 0; i < 3 && status == TERSE_OK; i++)
         status = runner_init(graphs[i], kernels, &r[i], error);
     if (status == TERSE_OK)
@@ -379,7 +259,7 @@ int terse_validate_run(const terse_graph *imported, const terse_graph *exact, co
         *ret_validation = v;
     for (int i = 0; i < 3; i++)
         runner_done(&r[i]);
-    feed_done(&f);
+    terse_samples_done(&f);
     return status;
 }
 
