@@ -68,10 +68,14 @@ static void name_from_path(const char *path, char *name, size_t size)
 static void write_command(job *j)
 {
     const terse_options *o = &j->options;
+    char text[TERSE_QUANTIZE_TEXT];
     const char *slash = strrchr(o->input, '/');
     int at = snprintf(j->command, sizeof j->command, "terse compress %.200s", slash ? slash + 1 : o->input);
     if (o->low_rank > 0)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --low-rank %.17g", o->low_rank);
+    if (o->quantize)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --quantize %s",
+                       terse_options_quantize(o, text));
     if (o->validate)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --validate");
     if (o->plain)
@@ -201,6 +205,8 @@ static int write_model(job *j, terse_error *error)
 
 static int run(job *j, terse_error *error)
 {
+    if (j->options.quantize)
+        return terse_fail(error, TERSE_UNIMPLEMENTED, "--quantize is not known to this build");
     int status = import(j, error);
     if (status != TERSE_OK)
         return status;

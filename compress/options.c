@@ -26,6 +26,46 @@ static int set_low_rank(terse_options *options, const char *argument, terse_erro
     return TERSE_OK;
 }
 
+static const char *const quantize_modes[] = {[TERSE_QUANTIZE_NONE] = "none",
+                                             [TERSE_QUANTIZE_INT8] = "int8",
+                                             [TERSE_QUANTIZE_INT8_WEIGHTS] = "int8-weights",
+                                             [TERSE_QUANTIZE_INT4_WEIGHTS] = "int4-weights"};
+
+const char *terse_options_quantize(const terse_options *options, char text[TERSE_QUANTIZE_TEXT])
+{
+    const char *name = quantize_modes[options->quantize];
+    if (options->quantize == TERSE_QUANTIZE_INT4_WEIGHTS)
+        snprintf(text, TERSE_QUANTIZE_TEXT, "%s:%d", name, options->quantize_group);
+    else
+        snprintf(text, TERSE_QUANTIZE_TEXT, "%s", name);
+    return text;
+}
+
+static int set_quantize(terse_options *options, const char *argument, terse_error *error)
+{
+    const size_t length = strcspn(argument, ":");
+    options->quantize = TERSE_QUANTIZE_NONE;
+    options->quantize_group = TERSE_QUANTIZE_GROUP;
+    for (size_t i = TERSE_QUANTIZE_INT8; i < sizeof quantize_modes / sizeof quantize_modes[0]; i++)
+        if (strlen(quantize_modes[i]) == length && strncmp(argument, quantize_modes[i], length) == 0)
+            options->quantize = (terse_quantize_mode)i;
+    const bool grouped = argument[length] == ':';
+    if (options->quantize == TERSE_QUANTIZE_NONE || (grouped && options->quantize != TERSE_QUANTIZE_INT4_WEIGHTS))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--quantize is '%.100s', allowed are int8, int8-weights and int4-weights[:GROUP]", argument);
+    if (!grouped)
+        return TERSE_OK;
+    char *end;
+    const char *digits = argument + length + 1;
+    const long group = strtol(digits, &end, 10);
+    if (end == digits || *end || group < 8 || group > TERSE_QUANTIZE_MAX_GROUP || group % 8 != 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--quantize int4-weights has group '%.100s', allowed are multiples of 8 from 8 to %d", digits,
+                          TERSE_QUANTIZE_MAX_GROUP);
+    options->quantize_group = (int)group;
+    return TERSE_OK;
+}
+
 static int set_validate(terse_options *options, const char *argument, terse_error *error)
 {
     if (!*argument)
@@ -86,6 +126,10 @@ const terse_option terse_options_table[] = {
      "factor Gemm, MatMul and 1x1 Conv weights, keeping this share of the squared singular values (0 < ENERGY <= 1), "
      "where that saves work",
      false, set_low_rank},
+    {"--quantize", 0, "MODE",
+     "int8-weights: weights of Gemm, MatMul and Conv in 8 bits, activations as they are; int4-weights[:GROUP]: weights "
+     "of Gemm and MatMul in 4 bits, GROUP rows (32) sharing a scale",
+     false, set_quantize},
     {"--validate", 0, "DATA.npz",
      "compare before and after on these samples: the inputs by name, axis 0 = samples, and optionally labels", false,
      set_validate},
@@ -161,8 +205,9 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "MODEL.onnx is missing");
     if (!options.help && !options.output)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "-o MODEL.terse is missing");
-    if (options.plain && (options.low_rank > 0 || options.validate))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--plain goes with neither --low-rank nor --validate");
+    if (options.plain && (options.low_rank > 0 || options.quantize || options.validate))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--plain goes with none of --low-rank, --quantize and --validate");
     *ret_options = options;
     return TERSE_OK;
 }

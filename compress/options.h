@@ -9,11 +9,23 @@
 
 #include "common/status.h"
 
+/* --quantize: what becomes of the weights of products. */
+typedef enum terse_quantize_mode {
+    TERSE_QUANTIZE_NONE = 0,
+    TERSE_QUANTIZE_INT8,         /* weights and activations of 8 bits: needs calibration */
+    TERSE_QUANTIZE_INT8_WEIGHTS, /* weights of 8 bits, activations FP32 */
+    TERSE_QUANTIZE_INT4_WEIGHTS, /* weights of 4 bits in groups along K, activations of 8 bits made row by row */
+} terse_quantize_mode;
+
+enum { TERSE_QUANTIZE_GROUP = 32, TERSE_QUANTIZE_MAX_GROUP = 4096 }; /* of int4-weights */
+
 typedef struct terse_options {
     const char *input, *output;
     const char *name;     /* NULL: from the input's file name */
     const char *validate; /* NULL: not asked for */
     double low_rank;      /* 0: not asked for */
+    terse_quantize_mode quantize;
+    int quantize_group; /* int4-weights: rows of K that share a scale */
     bool json, quiet, plain, help;
 } terse_options;
 
@@ -32,5 +44,8 @@ extern const int terse_options_n;
 /* INVALID_ARGUMENT with one line that says what was found and what is allowed. */
 int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse_error *error);
 void terse_options_help(FILE *out);
+/* "int8", "int4-weights:32" as --quantize takes it; writes and returns `text`. */
+enum { TERSE_QUANTIZE_TEXT = 32 };
+const char *terse_options_quantize(const terse_options *options, char text[TERSE_QUANTIZE_TEXT]);
 
 #endif

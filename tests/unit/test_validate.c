@@ -159,6 +159,14 @@ static void options_are_read_in_all_their_forms(void **state)
     assert_int_equal(PARSE(&o, "-ob", "--low-rank=1", "--", "-a.onnx"), TERSE_OK);
     assert_string_equal(o.input, "-a.onnx");
     assert_string_equal(o.output, "b");
+    assert_int_equal(PARSE(&o, "a", "-ob", "--quantize", "int8"), TERSE_OK);
+    assert_int_equal(o.quantize, TERSE_QUANTIZE_INT8);
+    assert_int_equal(PARSE(&o, "a", "-ob", "--quantize=int8-weights"), TERSE_OK);
+    assert_int_equal(o.quantize, TERSE_QUANTIZE_INT8_WEIGHTS);
+    assert_int_equal(PARSE(&o, "a", "-ob", "--quantize=int4-weights"), TERSE_OK);
+    assert_true(o.quantize == TERSE_QUANTIZE_INT4_WEIGHTS && o.quantize_group == 32);
+    assert_int_equal(PARSE(&o, "a", "-ob", "--quantize=int4-weights:128"), TERSE_OK);
+    assert_true(o.quantize == TERSE_QUANTIZE_INT4_WEIGHTS && o.quantize_group == 128);
     assert_int_equal(PARSE(&o, "--help"), TERSE_OK);
     assert_true(o.help);
 }
@@ -180,7 +188,21 @@ static void wrong_options_are_refused(void **state)
     static const char *const model_names[] = {"", "a/b", "a b", "a\n"};
     for (int i = 0; i < COUNT(model_names); i++)
         assert_int_equal(PARSE(&o, "a.onnx", "-o", "b", "--name", model_names[i]), TERSE_INVALID_ARGUMENT);
+    static const char *const modes[] = {"",
+                                        "int",
+                                        "int8-",
+                                        "int8:32",
+                                        "int8-weights:8",
+                                        "int4",
+                                        "int4-weights:",
+                                        "int4-weights:12",
+                                        "int4-weights:0",
+                                        "int4-weights:4104",
+                                        "int4-weights:32x"};
+    for (int i = 0; i < COUNT(modes); i++)
+        assert_int_equal(PARSE(&o, "a.onnx", "-o", "b", "--quantize", modes[i]), TERSE_INVALID_ARGUMENT);
     assert_int_equal(PARSE(&o, "a.onnx", "-o", "b", "--plain", "--low-rank", "1"), TERSE_INVALID_ARGUMENT);
+    assert_int_equal(PARSE(&o, "a.onnx", "-o", "b", "--plain", "--quantize", "int8"), TERSE_INVALID_ARGUMENT);
 }
 
 int main(void)
