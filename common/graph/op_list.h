@@ -49,7 +49,11 @@
     X(INSTANCE_NORMALIZATION, instance_normalization, "InstanceNormalization") \
     X(GROUP_NORMALIZATION, group_normalization, "GroupNormalization") \
     /* images and sequences */ \
-    X(RESIZE, resize, "Resize") X(RNN, rnn, "RNN") X(GRU, gru, "GRU") X(LSTM, lstm, "LSTM")
+    X(RESIZE, resize, "Resize") X(RNN, rnn, "RNN") X(GRU, gru, "GRU") X(LSTM, lstm, "LSTM") \
+    /* quantized tensors as ONNX has them */ \
+    X(QUANTIZE_LINEAR, quantize_linear, "QuantizeLinear") \
+    X(DEQUANTIZE_LINEAR, dequantize_linear, "DequantizeLinear") \
+    X(DYNAMIC_QUANTIZE_LINEAR, dynamic_quantize_linear, "DynamicQuantizeLinear")
 /* clang-format on */
 
 #endif
