@@ -90,7 +90,7 @@ static int import(job *j, terse_error *error)
         return status;
     j->report.bytes_before = j->source.file_bytes;
     j->report.n_nodes_before = j->imported->n_nodes;
-    return TERSE_OK;
+    return terse_layers_name_nodes(j->imported, error);
 }
 
 /* A copy of the imported graph through all passes; `energy` 0 compresses nothing. */
@@ -126,6 +126,10 @@ static int validate(job *j, terse_error *error)
     status = terse_validate_run(j->imported, j->exact, j->compressed, data, &j->report.validation, error);
     if (status != TERSE_OK)
         return terse_error_prefix(error, "'%s'", j->options.validate);
+    progress(j, "measuring layer by layer");
+    status = terse_layers_measure(j->exact, j->compressed, data, &j->report.measured, error);
+    if (status != TERSE_OK)
+        return status;
     j->report.validated = true;
     return TERSE_OK;
 }
@@ -229,7 +233,10 @@ static int run(job *j, terse_error *error)
     j->report.name = j->name;
     j->report.low_rank = j->options.low_rank;
     j->report.n_nodes_after = j->compressed->n_nodes;
-    return write_model(j, error);
+    status = write_model(j, error);
+    if (status == TERSE_OK && j->options.report)
+        status = terse_report_html(&j->report, j->options.report, error);
+    return status;
 }
 
 /* One line each for what is not supported, then the one that sums it up. */

@@ -74,6 +74,14 @@ static int set_validate(terse_options *options, const char *argument, terse_erro
     return TERSE_OK;
 }
 
+static int set_report(terse_options *options, const char *argument, terse_error *error)
+{
+    if (!*argument)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--report needs a file name, found ''");
+    options->report = argument;
+    return TERSE_OK;
+}
+
 static int set_name(terse_options *options, const char *argument, terse_error *error)
 {
     const size_t length = strlen(argument);
@@ -133,6 +141,9 @@ const terse_option terse_options_table[] = {
     {"--validate", 0, "DATA.npz",
      "compare before and after on these samples: the inputs by name, axis 0 = samples, and optionally labels", false,
      set_validate},
+    {"--report", 0, "OUT.html",
+     "write a page that stands alone: figures before and after and, with --validate, error and time of each layer",
+     false, set_report},
     {"--name", 0, "NAME", "the model's name (default: the input's file name without its ending)", false, set_name},
     {"--json", 0, NULL, "print one JSON object as the last line", false, set_json},
     {"--quiet", 'q', NULL, "print no report and no warnings", false, set_quiet},

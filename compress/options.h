@@ -23,6 +23,7 @@ typedef struct terse_options {
     const char *input, *output;
     const char *name;     /* NULL: from the input's file name */
     const char *validate; /* NULL: not asked for */
+    const char *report;   /* NULL: no page */
     double low_rank;      /* 0: not asked for */
     terse_quantize_mode quantize;
     int quantize_group; /* int4-weights: rows of K that share a scale */

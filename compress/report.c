@@ -11,49 +11,45 @@
 void terse_report_done(terse_report *report)
 {
     terse_low_rank_report_done(&report->layers);
+    terse_layers_done(&report->measured);
 }
 
 /* --- what each side has: one list for the three forms --------------------------------------------------------- */
 
-typedef enum number_kind { COUNT, SHARE, ERROR, MICROSECONDS } number_kind;
-
-typedef struct figure {
-    const char *key, *label;
-    number_kind kind;
-    bool known;
-    double before, after;
-} figure;
-
-enum { N_FIGURES = 7 };
-
-static void figures(const terse_report *report, figure *list)
+void terse_report_figures(const terse_report *report, terse_figure *list)
 {
     const terse_validation *v = &report->validation;
     const bool compared = report->validated;
-    list[0] = (figure){"bytes", "bytes", COUNT, true, (double)report->bytes_before, (double)report->bytes_after};
-    list[1] = (figure){"macs",
-                       "multiply-accumulates",
-                       COUNT,
-                       report->macs_before >= 0 && report->macs_after >= 0,
-                       (double)report->macs_before,
-                       (double)report->macs_after};
-    list[2] = (figure){"top1", "top-1", SHARE, compared && v->has_top1, v->top1_before, v->top1_after};
-    list[3] = (figure){"agreement", "agreement", SHARE, compared && v->has_agreement, 1.0, v->agreement};
-    list[4] = (figure){"max_error", "largest error", ERROR, compared, 0.0, v->max_error};
-    list[5] = (figure){"mean_error", "mean error", ERROR, compared, 0.0, v->mean_error};
-    list[6] = (figure){"latency_us", "microseconds, one sample", MICROSECONDS,
-                       compared,     v->latency_before_us,       v->latency_after_us};
+    list[0] = (terse_figure){
+        "bytes", "bytes", TERSE_FIGURE_COUNT, true, (double)report->bytes_before, (double)report->bytes_after};
+    list[1] = (terse_figure){"macs",
+                             "multiply-accumulates",
+                             TERSE_FIGURE_COUNT,
+                             report->macs_before >= 0 && report->macs_after >= 0,
+                             (double)report->macs_before,
+                             (double)report->macs_after};
+    list[2] =
+        (terse_figure){"top1", "top-1", TERSE_FIGURE_SHARE, compared && v->has_top1, v->top1_before, v->top1_after};
+    list[3] =
+        (terse_figure){"agreement", "agreement", TERSE_FIGURE_SHARE, compared && v->has_agreement, 1.0, v->agreement};
+    list[4] = (terse_figure){"max_error", "largest error", TERSE_FIGURE_ERROR, compared, 0.0, v->max_error};
+    list[5] = (terse_figure){"mean_error", "mean error", TERSE_FIGURE_ERROR, compared, 0.0, v->mean_error};
+    list[6] = (terse_figure){"latency_us", "microseconds, one sample", TERSE_FIGURE_MICROSECONDS,
+                             compared,     v->latency_before_us,       v->latency_after_us};
+    list[7] = (terse_figure){
+        "batch8_us",        "microseconds, 8 samples", TERSE_FIGURE_MICROSECONDS, compared && v->has_batch,
+        v->batch_before_us, v->batch_after_us};
 }
 
 /* --- for people ------------------------------------------------------------------------------------------------ */
 
-static void number_text(number_kind kind, double number, char *text, size_t size)
+void terse_report_number(terse_figure_kind kind, double number, char *text, size_t size)
 {
-    if (kind == COUNT)
+    if (kind == TERSE_FIGURE_COUNT)
         snprintf(text, size, "%.0f", number);
-    else if (kind == SHARE)
+    else if (kind == TERSE_FIGURE_SHARE)
         snprintf(text, size, "%.2f %%", 100.0 * number);
-    else if (kind == ERROR)
+    else if (kind == TERSE_FIGURE_ERROR)
         snprintf(text, size, "%.3g", number);
     else
         snprintf(text, size, "%.1f", number);
@@ -76,21 +72,48 @@ static void print_layers(const terse_low_rank_report *layers, FILE *out)
     fputc('\n', out);
 }
 
+void terse_report_decibels(double db, char *text, size_t size)
+{
+    if (isnan(db))
+        snprintf(text, size, "-");
+    else if (isinf(db))
+        snprintf(text, size, "equal");
+    else
+        snprintf(text, size, "%.1f", db);
+}
+
+static void print_measured(const terse_layers *layers, FILE *out)
+{
+    fprintf(out, "%-32s %-8s %-18s %13s %11s %11s %8s %10s %10s\n", "layer", "op", "weights", "MACs", "bytes before",
+            "after", "SQNR dB", "us before", "after");
+    for (int i = 0; i < layers->n; i++) {
+        const terse_layer *l = &layers->layers[i];
+        char db[32];
+        terse_report_decibels(l->sqnr_db, db, sizeof db);
+        fprintf(out, "%-32.32s %-8.8s %-18.18s %13" PRId64 " %11" PRId64 " %11" PRId64 " %8s %10.1f %10.1f\n", l->name,
+                terse_op_name(l->op_after), l->shape, l->macs_after, l->bytes_before, l->bytes_after, db, l->us_before,
+                l->us_after);
+    }
+    fprintf(out, "%-32s %85.1f %10.1f\n\n", "everything else", layers->other_us_before, layers->other_us_after);
+}
+
 void terse_report_print(const terse_report *report, FILE *out)
 {
-    figure list[N_FIGURES];
-    figures(report, list);
+    terse_figure list[TERSE_REPORT_FIGURES];
+    terse_report_figures(report, list);
     if (report->low_rank > 0)
         print_layers(&report->layers, out);
+    if (report->validated)
+        print_measured(&report->measured, out);
     fprintf(out, "%s -> %s (model '%s', %d nodes -> %d)\n", report->input, report->output, report->name,
             report->n_nodes_before, report->n_nodes_after);
     fprintf(out, "%-26s %16s %16s\n", "", "before", "after");
-    for (int i = 0; i < N_FIGURES; i++) {
+    for (int i = 0; i < TERSE_REPORT_FIGURES; i++) {
         if (!list[i].known)
             continue;
         char before[64], after[64];
-        number_text(list[i].kind, list[i].before, before, sizeof before);
-        number_text(list[i].kind, list[i].after, after, sizeof after);
+        terse_report_number(list[i].kind, list[i].before, before, sizeof before);
+        terse_report_number(list[i].kind, list[i].after, after, sizeof after);
         fprintf(out, "%-26s %16s %16s\n", list[i].label, before, after);
     }
     if (report->validated)
@@ -101,12 +124,12 @@ void terse_report_print(const terse_report *report, FILE *out)
 
 /* --- JSON ------------------------------------------------------------------------------------------------------ */
 
-static void json_side(terse_json *json, const char *key, const figure *list, bool after)
+static void json_side(terse_json *json, const char *key, const terse_figure *list, bool after)
 {
     terse_json_object(json, key);
-    for (int i = 0; i < N_FIGURES; i++) {
+    for (int i = 0; i < TERSE_REPORT_FIGURES; i++) {
         const double number = after ? list[i].after : list[i].before;
-        if (list[i].known && list[i].kind == COUNT)
+        if (list[i].known && list[i].kind == TERSE_FIGURE_COUNT)
             terse_json_int(json, list[i].key, (int64_t)number);
         else if (list[i].known)
             terse_json_double(json, list[i].key, number);
@@ -114,7 +137,39 @@ static void json_side(terse_json *json, const char *key, const figure *list, boo
     terse_json_end(json);
 }
 
-static void json_layer(terse_json *json, const terse_low_rank_layer *layer)
+static void json_measured(terse_json *json, const terse_layer *layer)
+{
+    terse_json_text(json, "op_after", terse_op_name(layer->op_after));
+    terse_json_text(json, "compression", layer->compression);
+    terse_json_int(json, "bytes_before", layer->bytes_before);
+    terse_json_int(json, "bytes_after", layer->bytes_after);
+    terse_json_double(json, "sqnr_db", layer->sqnr_db);
+    terse_json_double(json, "us_before", layer->us_before);
+    terse_json_double(json, "us_after", layer->us_after);
+}
+
+/* A layer of a network that came quantized: nothing was decided about it. */
+static void json_measured_layer(terse_json *json, const terse_layer *layer)
+{
+    terse_json_object(json, NULL);
+    terse_json_text(json, "name", layer->name);
+    terse_json_text(json, "op", terse_op_name(layer->op_before));
+    terse_json_text(json, "shape", layer->shape);
+    terse_json_int(json, "macs_before", layer->macs_before);
+    terse_json_int(json, "macs_after", layer->macs_after);
+    json_measured(json, layer);
+    terse_json_end(json);
+}
+
+static bool has_layer(const terse_low_rank_report *layers, const char *name)
+{
+    for (int i = 0; i < layers->n; i++)
+        if (strcmp(layers->layers[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static void json_layer(terse_json *json, const terse_low_rank_layer *layer, const terse_layer *measured)
 {
     terse_json_object(json, NULL);
     terse_json_text(json, "name", layer->name);
@@ -129,13 +184,15 @@ static void json_layer(terse_json *json, const terse_low_rank_layer *layer)
     terse_json_int(json, "macs_before", layer->macs_before);
     terse_json_int(json, "macs_after", layer->macs_after);
     terse_json_text(json, "reason", layer->reason);
+    if (measured)
+        json_measured(json, measured);
     terse_json_end(json);
 }
 
 void terse_report_json(const terse_report *report, FILE *out)
 {
-    figure list[N_FIGURES];
-    figures(report, list);
+    terse_figure list[TERSE_REPORT_FIGURES];
+    terse_report_figures(report, list);
     terse_json json = terse_json_to(out);
     terse_json_object(&json, NULL);
     terse_json_text(&json, "model", report->name);
@@ -145,9 +202,17 @@ void terse_report_json(const terse_report *report, FILE *out)
     json_side(&json, "after", list, true);
     if (report->validated)
         terse_json_int(&json, "samples", report->validation.samples);
+    if (report->validated) {
+        terse_json_double(&json, "other_us_before", report->measured.other_us_before);
+        terse_json_double(&json, "other_us_after", report->measured.other_us_after);
+    }
     terse_json_array(&json, "layers");
     for (int i = 0; i < report->layers.n; i++)
-        json_layer(&json, &report->layers.layers[i]);
+        json_layer(&json, &report->layers.layers[i],
+                   terse_layers_find(&report->measured, report->layers.layers[i].name));
+    for (int i = 0; i < report->measured.n; i++)
+        if (!has_layer(&report->layers, report->measured.layers[i].name))
+            json_measured_layer(&json, &report->measured.layers[i]);
     terse_json_end(&json);
     if (report->arena_bytes >= 0)
         terse_json_int(&json, "arena_bytes", report->arena_bytes);
@@ -159,19 +224,19 @@ void terse_report_json(const terse_report *report, FILE *out)
 
 /* --- msgpack --------------------------------------------------------------------------------------------------- */
 
-static void pack_side(msgpack_packer *packer, const char *key, const figure *list, bool after)
+static void pack_side(msgpack_packer *packer, const char *key, const terse_figure *list, bool after)
 {
     uint32_t n = 0;
-    for (int i = 0; i < N_FIGURES; i++)
+    for (int i = 0; i < TERSE_REPORT_FIGURES; i++)
         n += list[i].known;
     terse_pack_cstr(packer, key);
     msgpack_pack_map(packer, n);
-    for (int i = 0; i < N_FIGURES; i++) {
+    for (int i = 0; i < TERSE_REPORT_FIGURES; i++) {
         if (!list[i].known)
             continue;
         const double number = after ? list[i].after : list[i].before;
         terse_pack_cstr(packer, list[i].key);
-        if (list[i].kind == COUNT)
+        if (list[i].kind == TERSE_FIGURE_COUNT)
             msgpack_pack_fix_uint64(packer, (uint64_t)number); /* nine bytes whatever the number */
         else
             msgpack_pack_double(packer, number);
@@ -204,8 +269,8 @@ static void pack_layer(msgpack_packer *packer, const terse_low_rank_layer *layer
 
 int terse_report_pack(const terse_report *report, msgpack_sbuffer *buffer, terse_error *error)
 {
-    figure list[N_FIGURES];
-    figures(report, list);
+    terse_figure list[TERSE_REPORT_FIGURES];
+    terse_report_figures(report, list);
     msgpack_packer packer;
     msgpack_packer_init(&packer, buffer, msgpack_sbuffer_write);
     msgpack_pack_map(&packer, report->validated ? 5u : 4u);

@@ -6,6 +6,7 @@
 
 #include <msgpack.h>
 
+#include "compress/layers.h"
 #include "compress/low_rank/low_rank.h"
 #include "compress/validate.h"
 
@@ -20,14 +21,40 @@ typedef struct terse_report {
     int n_nodes_before, n_nodes_after;
     bool validated;
     terse_validation validation;
+    terse_layers measured; /* with validation: error and time of each layer */
 } terse_report;
 
 void terse_report_done(terse_report *report); /* accepts a zeroed one */
+
+/* --- the list that all forms show: what each side has ------------------------------------------------------------- */
+
+typedef enum terse_figure_kind {
+    TERSE_FIGURE_COUNT,
+    TERSE_FIGURE_SHARE,
+    TERSE_FIGURE_ERROR,
+    TERSE_FIGURE_MICROSECONDS
+} terse_figure_kind;
+
+typedef struct terse_figure {
+    const char *key, *label;
+    terse_figure_kind kind;
+    bool known;
+    double before, after;
+} terse_figure;
+
+enum { TERSE_REPORT_FIGURES = 8 };
+
+void terse_report_figures(const terse_report *report, terse_figure *ret_list); /* TERSE_REPORT_FIGURES of them */
+void terse_report_number(terse_figure_kind kind, double number, char *text, size_t size);
+void terse_report_decibels(double db, char *text, size_t size); /* "32.1", "equal", "-" */
 
 /* One table for people. */
 void terse_report_print(const terse_report *report, FILE *out);
 /* One JSON object in one line. */
 void terse_report_json(const terse_report *report, FILE *out);
+/* report_html.c: a page that stands alone: no script, no other file; charts are inline SVG. `path` appears when it is
+ * whole. */
+int terse_report_html(const terse_report *report, const char *path, terse_error *error);
 /* The same as a msgpack map. Its size does not depend on bytes_after, so that it can hold the size of the file that
  * it is in. Fails when memory is out. */
 int terse_report_pack(const terse_report *report, msgpack_sbuffer *buffer, terse_error *error);

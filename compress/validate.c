@@ -10,7 +10,6 @@
 #include "compress/samples.h"
 
 enum {
-
     WARM_RUNS = 3,
     MIN_RUNS = 5,
     MAX_RUNS = 201,
@@ -209,15 +208,14 @@ static double median(double *values, int n)
 }
 
 /* Run by run in turn, so that whatever else the machine does falls on both. */
-static int time_both(const terse_samples *f, terse_tensor *views, const void **pointers, runner *before, runner *after,
-                     terse_validation *v, terse_error *error)
+static int time_both(const terse_samples *f, int64_t samples, terse_tensor *views, const void **pointers,
+                     runner *both[2], double *ret_us, terse_error *error)
 {
     double times[2][MAX_RUNS];
-    runner *both[2] = {before, after};
-    terse_samples_views(f, 0, 1, views, pointers);
-    int status = runner_plan(before, views, error);
+    terse_samples_views(f, 0, samples, views, pointers);
+    int status = runner_plan(both[0], views, error);
     if (status == TERSE_OK)
-        status = runner_plan(after, views, error);
+        status = runner_plan(both[1], views, error);
     const uint64_t start = terse_now_ns();
     int n = -WARM_RUNS;
     for (; n < MAX_RUNS && (n < MIN_RUNS || terse_now_ns() - start < max_timing_ns) && status == TERSE_OK; n++)
@@ -229,9 +227,29 @@ static int time_both(const terse_samples *f, terse_tensor *views, const void **p
         }
     if (status != TERSE_OK)
         return status;
-    v->latency_before_us = median(times[0], n);
-    v->latency_after_us = median(times[1], n);
+    ret_us[0] = median(times[0], n);
+    ret_us[1] = median(times[1], n);
     return TERSE_OK;
+}
+
+/* One sample, and a batch where the network takes batches. */
+static int time_all(const terse_samples *f, terse_tensor *views, const void **pointers, runner *before, runner *after,
+                    terse_validation *v, terse_error *error)
+{
+    runner *both[2] = {before, after};
+    double us[2];
+    int status = time_both(f, 1, views, pointers, both, us, error);
+    if (status != TERSE_OK)
+        return status;
+    v->latency_before_us = us[0];
+    v->latency_after_us = us[1];
+    v->has_batch = f->batch > 1 && f->samples >= TERSE_VALIDATE_BATCH;
+    if (!v->has_batch)
+        return TERSE_OK;
+    status = time_both(f, TERSE_VALIDATE_BATCH, views, pointers, both, us, error);
+    v->batch_before_us = us[0];
+    v->batch_after_us = us[1];
+    return status;
 }
 
 int terse_validate_run(const terse_graph *imported, const terse_graph *exact, const terse_graph *compressed,
@@ -254,7 +272,7 @@ int terse_validate_run(const terse_graph *imported, const terse_graph *exact, co
     if (status == TERSE_OK)
         status = compare_all(&f, views, pointers, &r[0], &r[2], &v, error);
     if (status == TERSE_OK)
-        status = time_both(&f, views, pointers, &r[1], &r[2], &v, error);
+        status = time_all(&f, views, pointers, &r[1], &r[2], &v, error);
     if (status == TERSE_OK)
         *ret_validation = v;
     for (int i = 0; i < 3; i++)

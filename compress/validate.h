@@ -10,6 +10,8 @@
 #include "common/graph/graph.h"
 #include "common/npz.h"
 
+enum { TERSE_VALIDATE_BATCH = 8 };
+
 typedef struct terse_validation {
     int64_t samples;
     bool has_top1;                              /* labels are there and output 0 is [samples, classes] */
@@ -18,6 +20,8 @@ typedef struct terse_validation {
     double agreement;                           /* share of samples with the same largest output */
     double max_error, mean_error;               /* of all elements of all outputs, absolute */
     double latency_before_us, latency_after_us; /* median, one sample */
+    bool has_batch;                             /* batchable, and TERSE_VALIDATE_BATCH samples are there */
+    double batch_before_us, batch_after_us;     /* median of one run of TERSE_VALIDATE_BATCH samples */
 } terse_validation;
 
 /* `data`: every input under its name, axis 0 = samples, optionally "labels" (integers, one a sample); nothing else.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`terse compress` on the sample and on real networks: exact without options, smaller with --low-rank, the same bytes for the
 same input, and one clear line for whatever is wrong."""
-import gzip, json, os, subprocess, sys, tempfile
+import gzip, html.parser, json, os, subprocess, sys, tempfile
 
 import numpy as np
 
@@ -66,6 +66,48 @@ def low_rank_trades_work_for_error(folder):
     check(code == 0, "the file is valid")
 
 
+class Page(html.parser.HTMLParser):
+    """Counts what a browser would see, and what it would fetch or run."""
+    def __init__(self, text):
+        super().__init__()
+        self.bars, self.fetched, self.text = 0, [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.bars += tag == "rect"
+        self.fetched += [tag] * (tag in ("script", "link", "img", "iframe")) + [k for k, _ in attrs if k in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def layers_tell_error_and_time(folder):
+    exact, low, page = f"{folder}/e.terse", f"{folder}/f.terse", f"{folder}/page.html"
+    report(SAMPLE, "-o", exact)
+    said = report(SAMPLE, "-o", low, "--low-rank", "0.8", "--validate", TEST_SET, "--report", page, "--name", "a<script>b")
+    layers = said.get("layers", [])
+    check(len(layers) == 12 and all(l.get("us_before", 0) > 0 and l.get("us_after", 0) > 0 for l in layers),
+          "every layer has its time before and after", said)
+    factored = [l for l in layers if l["rank"]]
+    check(factored and all(l["bytes_after"] < l["bytes_before"] and l["sqnr_db"] < 60 for l in factored),
+          "a factored layer has fewer bytes and a finite signal to noise", factored)
+    check(layers and layers[0]["sqnr_db"] is None, "an untouched first layer has no error", layers[:1])
+    images = np.load(TEST_SET)["image"]
+    rows = images[[i * (len(images) // 16) for i in range(16)]]
+    np.savez(f"{folder}/rows.npz", image=rows)
+    outputs = []
+    for model in (exact, low):
+        terse("run", model, f"{folder}/rows.npz", "-o", f"{folder}/out.npz")
+        outputs.append(next(iter(dict(np.load(f"{folder}/out.npz")).values())).astype(np.float64))
+    mine = 10 * np.log10((outputs[0] ** 2).sum() / ((outputs[0] - outputs[1]) ** 2).sum())
+    last = next((l["sqnr_db"] for l in layers if l["name"] == "logits"), None)
+    check(last is not None and abs(last - mine) < 0.05, "the last layer's signal to noise is that of the outputs", (last, mine))
+    seen = Page(open(page).read()) if os.path.exists(page) else Page("")
+    check(seen.bars == 2 * 13 + 12 and not seen.fetched, "the page has a bar for each time and error and fetches nothing",
+          (seen.bars, seen.fetched))
+    check("a<script>b" in seen.text and "layer6" in seen.text, "names are text in the page, whatever they hold")
+
+
 def wrong_usage_and_bad_input_are_one_line(folder):
     out = f"{folder}/never.terse"
     for words, code, said in (
@@ -76,6 +118,7 @@ def wrong_usage_and_bad_input_are_one_line(folder):
             (["compress", f"{folder}/none.onnx", "-o", out], 1, "none.onnx"),
             (["compress", TEST_SET, "-o", out], 1, "digits_test.npz"),
             (["compress", SAMPLE, "-o", out, "--validate", f"{folder}/none.npz"], 1, "none.npz"),
+            (["compress", SAMPLE, "-o", out, "--report", ""], 2, "--report"),
             (["compress", SAMPLE, "-o", f"{folder}/no/folder.terse"], 1, "folder.terse")):
         found, printed, error = terse(*words)
         check(found == code and said in error and error.count("\n") == 1 and not printed,
@@ -125,6 +168,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         sample_is_exact_and_repeatable(folder)
         low_rank_trades_work_for_error(folder)
+        layers_tell_error_and_time(folder)
         wrong_usage_and_bad_input_are_one_line(folder)
         real_networks_stay_what_they_are(folder)
     print(f"1..{count}")

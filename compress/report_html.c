@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The report as a page: a table of figures, two bar charts (time and error of each layer) and a table of layers. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/bytes.h"
+#include "compress/report.h"
+
+enum { LABEL_WIDTH = 220, BAR_WIDTH = 560, ROW_HEIGHT = 30, BAR_HEIGHT = 11, NUMBER_WIDTH = 90 };
+
+static const char style[] =
+    "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 "
+    "1em;color:#222;background:#fff}"
+    "table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}"
+    "td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}"
+    "td:first-child,th:first-child{text-align:left}td.t,th.t{text-align:left}"
+    "svg text{font:12px system-ui,sans-serif;fill:#222}.b{fill:#9aa7b5}.a{fill:#1f77b4}.e{fill:#c2571a}"
+    "@media(prefers-color-scheme:dark){body{background:#16181b;color:#ddd}svg text{fill:#ddd}td,th{border-color:#444}}"
+    "</style>\n";
+
+/* Text of a model is not ours: markup in it stays text, control characters vanish. */
+static void escaped(FILE *out, const char *text)
+{
+    for (const char *c = text; *c; c++) {
+        if (*c == '<')
+            fputs("&lt;", out);
+        else if (*c == '>')
+            fputs("&gt;", out);
+        else if (*c == '&')
+            fputs("&amp;", out);
+        else if (*c == '"')
+            fputs("&quot;", out);
+        else if ((unsigned char)*c >= ' ' && *c != 127)
+            fputc(*c, out);
+    }
+}
+
+static void write_figures(const terse_report *report, FILE *out)
+{
+    terse_figure list[TERSE_REPORT_FIGURES];
+    terse_report_figures(report, list);
+    fputs("<table><tr><th></th><th>before</th><th>after</th><th>after / before</th></tr>\n", out);
+    for (int i = 0; i < TERSE_REPORT_FIGURES; i++) {
+        if (!list[i].known)
+            continue;
+        char before[64], after[64], ratio[32] = "";
+        terse_report_number(list[i].kind, list[i].before, before, sizeof before);
+        terse_report_number(list[i].kind, list[i].after, after, sizeof after);
+        if ((list[i].kind == TERSE_FIGURE_COUNT || list[i].kind == TERSE_FIGURE_MICROSECONDS) && list[i].before > 0)
+            snprintf(ratio, sizeof ratio, "%.3f", list[i].after / list[i].before);
+        fprintf(out, "<tr><td>%s</td><td>%s</td><td>%s</td><td>%s</td></tr>\n", list[i].label, before, after, ratio);
+    }
+    fputs("</table>\n", out);
+    if (report->validated)
+        fprintf(out, "<p>Compared on %" PRId64 " samples; error of the layers on %" PRId64 " of them.</p>\n",
+                report->validation.samples, report->measured.samples);
+}
+
+static void open_chart(const char *title, const char *text, int rows, FILE *out)
+{
+    fprintf(
+        out,
+        "<h2>%s</h2><p>%s</p>\n<svg role=\"img\" width=\"%d\" height=\"%d\" xmlns=\"http://www.w3.org/2000/svg\">\n",
+        title, text, LABEL_WIDTH + BAR_WIDTH + NUMBER_WIDTH, rows * ROW_HEIGHT + 4);
+}
+
+static void row_label(int row, const char *name, FILE *out)
+{
+    char shortened[36];
+    const size_t length = strlen(name);
+    if (length < sizeof shortened)
+        snprintf(shortened, sizeof shortened, "%s", name);
+    else /* the end of a name tells layers apart */
+        snprintf(shortened, sizeof shortened, "...%s", name + length - sizeof shortened + 4);
+    fprintf(out, "<text x=\"0\" y=\"%d\">", row * ROW_HEIGHT + 19);
+    escaped(out, shortened);
+    fputs("</text>\n", out);
+}
+
+static void bar(int x, int y, double share, const char *class_name, const char *text, FILE *out)
+{
+    const double width = share > 0 ? share * BAR_WIDTH : 0;
+    fprintf(out,
+            "<rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\"/><text x=\"%.1f\" y=\"%d\">%s</text>\n",
+            class_name, x, y, width, BAR_HEIGHT, x + width + 4, y + BAR_HEIGHT - 1, text);
+}
+
+static void time_row(int row, const char *name, double before, double after, double largest, FILE *out)
+{
+    char text[2][32];
+    snprintf(text[0], sizeof text[0], "%.1f", before);
+    snprintf(text[1], sizeof text[1], "%.1f", after);
+    row_label(row, name, out);
+    bar(LABEL_WIDTH, row * ROW_HEIGHT + 3, before / largest, "b", text[0], out);
+    bar(LABEL_WIDTH, row * ROW_HEIGHT + 4 + BAR_HEIGHT, after / largest, "a", text[1], out);
+}
+
+static void write_times(const terse_layers *layers, FILE *out)
+{
+    double largest = 1e-9;
+    for (int i = 0; i < layers->n; i++)
+        largest = fmax(largest, fmax(layers->layers[i].us_before, layers->layers[i].us_after));
+    largest = fmax(largest, fmax(layers->other_us_before, layers->other_us_after));
+    open_chart("Time of each layer", "Microseconds of one sample, one thread: grey before, blue after.", layers->n + 1,
+               out);
+    for (int i = 0; i < layers->n; i++)
+        time_row(i, layers->layers[i].name, layers->layers[i].us_before, layers->layers[i].us_after, largest, out);
+    time_row(layers->n, "everything else", layers->other_us_before, layers->other_us_after, largest, out);
+    fputs("</svg>\n", out);
+}
+
+/* Shown as the share of noise, 10^(-dB/20), on a scale of decibels: 60 dB is nothing, 0 dB is the whole width. */
+static void write_errors(const terse_layers *layers, FILE *out)
+{
+    open_chart("Error of each layer",
+               "Signal to noise of the layer's output in dB (the errors of all layers before it included): "
+               "the longer the bar, the larger the error; empty is 60 dB or better.",
+               layers->n, out);
+    for (int i = 0; i < layers->n; i++) {
+        const double db = layers->layers[i].sqnr_db;
+        char text[32];
+        terse_report_decibels(db, text, sizeof text);
+        row_label(i, layers->layers[i].name, out);
+        const double share = isnan(db) ? 0 : fmin(1.0, fmax(0.0, (60.0 - db) / 60.0));
+        bar(LABEL_WIDTH, i * ROW_HEIGHT + 9, share, "e", text, out);
+    }
+    fputs("</svg>\n", out);
+}
+
+static void write_layers(const terse_layers *layers, FILE *out)
+{
+    fputs("<h2>Layers</h2>\n<table><tr><th>layer</th><th class=\"t\">operator</th><th class=\"t\">weights</th>"
+          "<th>MACs</th><th>bytes before</th><th>after</th><th>SQNR dB</th><th>&micro;s before</th><th>after</th>"
+          "<th class=\"t\">what was done</th></tr>\n",
+          out);
+    for (int i = 0; i < layers->n; i++) {
+        const terse_layer *l = &layers->layers[i];
+        char db[32];
+        terse_report_decibels(l->sqnr_db, db, sizeof db);
+        fputs("<tr><td>", out);
+        escaped(out, l->name);
+        fprintf(out,
+                "</td><td class=\"t\">%s</td><td class=\"t\">%s</td><td>%" PRId64 "</td><td>%" PRId64
+                "</td><td>%" PRId64 "</td><td>%s</td><td>%.1f</td><td>%.1f</td><td class=\"t\">",
+                terse_op_name(l->op_after), l->shape, l->macs_after, l->bytes_before, l->bytes_after, db, l->us_before,
+                l->us_after);
+        escaped(out, l->compression);
+        fputs("</td></tr>\n", out);
+    }
+    fputs("</table>\n", out);
+}
+
+int terse_report_html(const terse_report *report, const char *path, terse_error *error)
+{
+    terse_atomic_file file;
+    int status = terse_atomic_open(path, &file, error);
+    if (status != TERSE_OK)
+        return status;
+    const int fd = dup(file.fd);
+    FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!out) {
+        if (fd >= 0)
+            close(fd);
+        terse_atomic_discard(&file);
+        return terse_fail(error, TERSE_SYSTEM, "cannot write '%s'", path);
+    }
+    fputs("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>", out);
+    escaped(out, report->name);
+    fprintf(out, "</title>%s</head><body>\n<h1>", style);
+    escaped(out, report->name);
+    fputs("</h1>\n<p>", out);
+    escaped(out, report->input);
+    fputs(" &rarr; ", out);
+    escaped(out, report->output);
+    fprintf(out, ", %d nodes &rarr; %d</p>\n", report->n_nodes_before, report->n_nodes_after);
+    write_figures(report, out);
+    if (report->measured.n > 0) {
+        write_times(&report->measured, out);
+        write_errors(&report->measured, out);
+        write_layers(&report->measured, out);
+    }
+    fputs("</body></html>\n", out);
+    const bool written = fflush(out) == 0 && !ferror(out);
+    if (fclose(out) != 0 || !written) {
+        terse_atomic_discard(&file);
+        return terse_fail(error, TERSE_SYSTEM, "cannot write '%s'", path);
+    }
+    return terse_atomic_commit(&file, error);
+}
