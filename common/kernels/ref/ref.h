@@ -12,4 +12,10 @@ void terse_dwconv_f32_ref(const terse_conv_f32_args *args);
 void terse_max_pool_f32_ref(const terse_pool_f32_args *args);
 void terse_average_pool_f32_ref(const terse_pool_f32_args *args);
 
+void terse_gemm_u8s8_ref(const terse_gemm_u8s8_args *args);
+void terse_conv_u8s8_ref(const terse_conv_u8s8_args *args);
+size_t terse_conv_u8s8_scratch_ref(const terse_conv_u8s8_args *args);
+void terse_pack_n16k4_s8_ref(const int8_t *b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t n, int8_t *packed,
+                             int32_t *column_sums);
+
 #endif

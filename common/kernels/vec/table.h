@@ -3,6 +3,7 @@
 #ifndef TERSE_KERNELS_VEC_TABLE_H
 #define TERSE_KERNELS_VEC_TABLE_H
 
+#include "common/kernels/ref/ref.h"
 #include "common/kernels/tables.h"
 #include "common/kernels/vec/math.h"
 #include "common/kernels/vec/tier.h"
@@ -280,6 +281,10 @@ const terse_kernels TIER_NAME(terse_kernels) = {
     .layer_norm_f32 = layer_norm_f32,
     .transpose_32 = transpose_32,
     .pack_n16_f32 = pack_n16_f32,
+    .gemm_u8s8 = terse_gemm_u8s8_ref,
+    .conv_u8s8 = terse_conv_u8s8_ref,
+    .conv_u8s8_scratch = terse_conv_u8s8_scratch_ref,
+    .pack_n16k4_s8 = terse_pack_n16k4_s8_ref,
 };
 
 #endif
