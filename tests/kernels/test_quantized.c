@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gemm_u8s8, conv_u8s8 and the packing of their weights: every tier gives the scalar tier's integers, ties of the
+ * rounding included, and all give by hand what the definition says. */
+#include "harness.h"
+
+enum { AREA_A, AREA_B, AREA_COLUMNS, AREA_RESIDUAL, AREA_WANT, AREA_GOT, AREA_SCRATCH };
+
+#define CANARY_BYTE 0xc5
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* n bytes that end at the forbidden page, canaries in them and before them. */
+static uint8_t *guarded_bytes(int area, int64_t n)
+{
+    uint8_t *p = (uint8_t *)(areas[area] + AREA_BYTES) - n;
+    memset(p - CANARY_FLOATS, CANARY_BYTE, (size_t)n + CANARY_FLOATS);
+    return p;
+}
+
+/* One number per column each. They lie in one area; which of them ends at the forbidden page changes. */
+typedef struct columns {
+    int32_t *bias;
+    float *multiplier, *multiplier_low, *bias_f32;
+} columns;
+
+enum { ANY, EXTREMES, TIES };
+
+static uint8_t random_u8(int kind)
+{
+    return (uint8_t)(kind == EXTREMES ? random_in(0, 3) ? 255 * random_in(0, 1) : random_in(0, 255)
+                                      : random_in(0, 255));
+}
+
+static int8_t random_s8(int kind)
+{
+    if (kind == EXTREMES)
+        return (int8_t)(random_in(0, 3) ? -128 + 255 * random_in(0, 1) : random_in(-128, 127));
+    return (int8_t)random_in(-128, 127);
+}
+
+/* Multipliers that bring sums of k products into the range of bytes; for TIES powers of two times a small odd number,
+ * so that many values lie exactly between two integers. */
+static void random_multiplier(int kind, int64_t k, float *ret_high, float *ret_low)
+{
+    double spread = 1.0 / (60.0 * sqrt((double)k + 1.0));
+    if (kind == TIES) {
+        *ret_high = ldexpf((float)(2 * random_in(0, 2) + 1), (int)random_in(-8, -1));
+        *ret_low = 0.0f;
+        return;
+    }
+    double exact = spread * (0.2 + 2.0 * fabs((double)random_float())) * (random_in(0, 20) ? 1.0 : 30.0);
+    if (kind == EXTREMES && random_in(0, 9) == 0)
+        exact = random_in(0, 1) ? 1e9 : 1e-30;
+    *ret_high = (float)exact;
+    *ret_low = random_in(0, 7) ? (float)(exact - (double)*ret_high) : 0.0f;
+}
+
+static columns random_columns(int kind, int64_t n, int64_t k)
+{
+    float *all = guarded(AREA_COLUMNS, 4 * n);
+    float *part[4];
+    int64_t turn = random_in(0, 3);
+    for (int i = 0; i < 4; i++)
+        part[(i + turn) % 4] = all + i * n;
+    columns c = {(int32_t *)(void *)part[0], part[1], part[2], part[3]};
+    for (int64_t i = 0; i < n; i++) {
+        c.bias[i] = (int32_t)random_in(-4000, 4000) - 127 * (int32_t)(k / 8);
+        if (kind == EXTREMES && random_in(0, 9) == 0)
+            c.bias[i] = random_in(0, 1) ? INT32_MAX : INT32_MIN;
+        random_multiplier(kind, k, &c.multiplier[i], &c.multiplier_low[i]);
+        c.bias_f32[i] = random_float() * 10.0f;
+    }
+    return c;
+}
+
+/* Everything but the residual pointers. */
+static terse_requantize random_requantize(int kind, int64_t n, int64_t k)
+{
+    columns c = random_columns(kind, n, k);
+    terse_requantize to = {.to = kind == TIES || random_in(0, 2) ? TERSE_SUMS_TO_U8
+                                 : random_in(0, 1)               ? TERSE_SUMS_TO_F32
+                                                                 : TERSE_SUMS_TO_S32,
+                           .multiplier = c.multiplier,
+                           .low = 0,
+                           .high = 255,
+                           .activation = random_activation()};
+    to.bias = random_in(0, 3) ? c.bias : NULL;
+    to.multiplier_low = random_in(0, 7) ? c.multiplier_low : NULL;
+    to.zero_point = (int32_t)(random_in(0, 2) ? random_in(0, 255) : 255 * random_in(0, 1));
+    if (random_in(0, 2) == 0) {
+        to.low = (int32_t)random_in(0, 255);
+        to.high = (int32_t)random_in(to.low, 255);
+    }
+    to.residual_zero_point = (int32_t)random_in(0, 255);
+    to.residual_scale = kind == TIES ? ldexp(1.0, (int)random_in(-6, 1)) : 0.01 + fabs((double)random_float()) * 2.0;
+    to.bias_f32 = random_in(0, 1) ? c.bias_f32 : NULL;
+    return to;
+}
+
+static int64_t element_bytes(const terse_requantize *to)
+{
+    return to->to == TERSE_SUMS_TO_U8 ? 1 : 4;
+}
+
+/* A residual for `rows` rows of n, or none. */
+static void random_residual(terse_requantize *to, int64_t rows, int64_t n)
+{
+    to->residual_stride = n + random_in(0, 1) * random_in(0, 30);
+    int64_t count = (rows - 1) * to->residual_stride + n;
+    if (to->to == TERSE_SUMS_TO_S32 || random_in(0, 1))
+        return;
+    if (to->to == TERSE_SUMS_TO_F32) {
+        float *p = guarded(AREA_RESIDUAL, count);
+        fill(p, count, 0);
+        to->residual_f32 = p;
+        return;
+    }
+    uint8_t *p = guarded_bytes(AREA_RESIDUAL, count);
+    for (int64_t i = 0; i < count; i++)
+        p[i] = random_u8(ANY);
+    to->residual = p;
+}
+
+/* The output of a tier, rows of `width` elements `stride` apart, equals the dense rows of `want`. */
+static void expect_bytes(const char *name, const uint8_t *got, int64_t rows, int64_t width, int64_t stride,
+                         const uint8_t *want, int64_t size)
+{
+    for (int64_t i = 1; i <= CANARY_FLOATS; i++)
+        if (got[-i] != CANARY_BYTE) {
+            case_error("%s wrote %" PRId64 " bytes before the output", name, i);
+            return;
+        }
+    for (int64_t r = 0; r < rows; r++, got += stride * size, want += width * size) {
+        for (int64_t j = 0; j < width; j++) {
+            int32_t x = 0, y = 0;
+            float fx, fy;
+            memcpy(&x, got + j * size, (size_t)size);
+            memcpy(&y, want + j * size, (size_t)size);
+            memcpy(&fx, &x, sizeof fx);
+            memcpy(&fy, &y, sizeof fy);
+            if (x != y && !(size == 4 && isnan(fx) && isnan(fy)))
+                case_error("%s row %" PRId64 " column %" PRId64 ": %d (%08x), scalar %d (%08x)", name, r, j, x,
+                           (unsigned)x, y, (unsigned)y);
+        }
+        for (int64_t j = width * size; r + 1 < rows && j < stride * size; j++)
+            if (got[j] != CANARY_BYTE)
+                case_error("%s wrote between rows, row %" PRId64 " byte %" PRId64, name, r, j);
+    }
+}
+
+/* Runs `run(kernels, output, stride)` on a tier; a residual of bytes or floats lies in the output itself at times. */
+typedef void run_function(const terse_kernels *kernels, terse_requantize *to, void *output, int64_t stride);
+
+static void each_tier(run_function *run, const terse_requantize *given, int64_t rows, int64_t n)
+{
+    const int64_t size = element_bytes(given), stride = n + random_in(0, 1) * random_in(0, 40);
+    uint8_t *want = guarded_bytes(AREA_WANT, rows * n * size);
+    terse_requantize to = *given;
+    run(terse_kernels_of(TERSE_ISA_SCALAR), &to, want, n);
+    bool in_place = random_in(0, 3) == 0;
+    for (int t = 0; tier(t); t++) {
+        if (!tier(t)->gemm_u8s8)
+            continue;
+        uint8_t *got = guarded_bytes(AREA_GOT, ((rows - 1) * stride + n) * size);
+        to = *given;
+        const uint8_t *residual = to.residual ? to.residual : (const uint8_t *)to.residual_f32;
+        if (in_place && residual) {
+            for (int64_t r = 0; r < rows; r++)
+                memcpy(got + r * stride * size, residual + r * to.residual_stride * size, (size_t)(n * size));
+            to.residual = to.residual ? got : NULL;
+            to.residual_f32 = to.residual_f32 ? (float *)(void *)got : NULL;
+            to.residual_stride = stride;
+        }
+        run(tier(t), &to, got, stride);
+        expect_bytes(tier(t)->name, got, rows, n, stride, want, size);
+    }
+}
+
+static void describe(const terse_requantize *to, int used)
+{
+    snprintf(case_text + used, sizeof case_text - (size_t)used,
+             " to %d zero %d range %d..%d bias %d low part %d residual %d act %d", to->to, to->zero_point, to->low,
+             to->high, to->bias != NULL, to->multiplier_low != NULL, to->residual || to->residual_f32,
+             to->activation.kind);
+}
+
+static terse_gemm_u8s8_args gemm;
+
+static void gemm_run(const terse_kernels *kernels, terse_requantize *to, void *output, int64_t stride)
+{
+    gemm.requantize = *to;
+    gemm.c = output;
+    gemm.ldc = stride;
+    kernels->gemm_u8s8(&gemm);
+}
+
+static int64_t packed_bytes(int64_t n, int64_t k)
+{
+    return (n + 15) / 16 * ((k + 3) / 4) * 64;
+}
+
+/* Random weights of [k, n] in panels; what pads k and n stays zero. */
+static void random_panels(int kind, int8_t *b, int64_t n, int64_t k)
+{
+    const int64_t steps = (k + 3) / 4;
+    memset(b, 0, (size_t)packed_bytes(n, k));
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < k; i++)
+            b[(j / 16 * steps + i / 4) * 64 + j % 16 * 4 + i % 4] = random_s8(kind);
+}
+
+static void gemm_case(int64_t m, int64_t n, int64_t k, int kind)
+{
+    int64_t lda = k + random_in(0, 1) * random_in(0, 40), count = (m - 1) * lda + k;
+    uint8_t *a = guarded_bytes(AREA_A, count);
+    for (int64_t i = 0; i < count; i++)
+        a[i] = random_u8(kind);
+    int8_t *b = (int8_t *)guarded_bytes(AREA_B, packed_bytes(n, k));
+    random_panels(kind, b, n, k);
+    gemm = (terse_gemm_u8s8_args){.m = m, .n = n, .k = k, .a = a, .lda = lda, .b = b};
+    terse_requantize to = random_requantize(kind, n, k);
+    random_residual(&to, m, n);
+    describe(&to,
+             snprintf(case_text, sizeof case_text, "gemm m %d n %d k %d lda %d", (int)m, (int)n, (int)k, (int)lda));
+    each_tier(gemm_run, &to, m, n);
+}
+
+static void gemm_tests(void)
+{
+    for (int64_t m = 1; m <= 34; m++)
+        for (int64_t n = 1; n <= 150; n += random_in(1, 7))
+            gemm_case(m, n, random_in(1, 70), ANY);
+    tap_case("gemm: rows 1 to 34 by columns 1 to 150");
+    for (int64_t size = 0; size <= 300; size += random_in(1, 3)) {
+        if (size) {
+            gemm_case(random_in(1, 30), size, random_in(1, 30), ANY);
+            gemm_case(size, random_in(1, 30), random_in(1, 30), ANY);
+        }
+        gemm_case(random_in(1, 30), random_in(1, 40), size, ANY);
+    }
+    tap_case("gemm: sizes up to 300, K = 0 included");
+    for (int i = 0; i < 300; i++)
+        gemm_case(random_in(1, 40), random_in(1, 90), random_in(1, 60), EXTREMES);
+    for (int i = 0; i < 4; i++) /* sums that wrap around */
+        gemm_case(random_in(1, 3), random_in(1, 20), 70000, EXTREMES);
+    tap_case("gemm: extreme bytes, biases and multipliers");
+    for (int i = 0; i < 300; i++)
+        gemm_case(random_in(1, 40), random_in(1, 90), random_in(0, 12), TIES);
+    tap_case("gemm: sums exactly between two integers");
+    for (int i = 0; i < 8; i++)
+        gemm_case(random_in(1, 200), random_in(1, 300), random_in(1, 400), ANY);
+    gemm_case(30, 65, 1024, ANY);
+    gemm_case(3, 1000, 2048, ANY);
+    gemm_case(1, 1111, 515, ANY);
+    gemm_case(29, 600, 1030, ANY);
+    tap_case("gemm: large ones");
+}
+
+static terse_conv_u8s8_args conv;
+
+static void conv_run(const terse_kernels *kernels, terse_requantize *to, void *output, int64_t stride)
+{
+    conv.requantize = *to;
+    conv.output = output;
+    conv.out_stride = stride;
+    conv.scratch = guarded_scratch(AREA_SCRATCH, kernels->conv_u8s8_scratch(&conv));
+    kernels->conv_u8s8(&conv);
+}
+
+static int64_t output_of(int axis, int64_t pad_end)
+{
+    int64_t span = (conv.kernel[axis] - 1) * conv.dilation[axis] + 1;
+    int64_t room = conv.in[axis] + conv.pad[axis] + pad_end - span;
+    return room < 0 ? 0 : room / conv.stride[axis] + 1;
+}
+
+/* Random sizes, kernel of up to 9, strides, dilation and padding; small kernels and no padding often. */
+static bool random_conv(int64_t most_channels, int64_t most_size)
+{
+    int rank = (int)random_in(1, 3);
+    bool plain = random_in(0, 3) == 0;
+    conv = (terse_conv_u8s8_args){.n = random_in(1, 3), .groups = random_in(0, 2) ? 1 : random_in(1, 4)};
+    for (int axis = 0; axis < 3; axis++) {
+        bool used = axis >= 3 - rank;
+        conv.in[axis] = used ? random_in(1, rank == 1 ? 4 * most_size : rank == 2 ? most_size : most_size / 2) : 1;
+        conv.kernel[axis] = used && !plain ? (random_in(0, 1) ? 3 : random_in(1, rank == 1 ? 9 : 5)) : 1;
+        conv.stride[axis] = used ? random_in(1, 2) + (random_in(0, 9) == 0) : 1;
+        conv.dilation[axis] = used && random_in(0, 3) == 0 ? random_in(1, 3) : 1;
+        conv.pad[axis] = used && random_in(0, 2) ? random_in(0, plain ? 1 : conv.kernel[axis] + 1) : 0;
+        conv.out[axis] = output_of(axis, used ? conv.pad[axis] * random_in(0, 1) : 0);
+        if (plain && random_in(0, 1)) {
+            conv.stride[axis] = 1;
+            conv.pad[axis] = 0;
+            conv.out[axis] = conv.in[axis];
+        }
+        if (conv.out[axis] < 1)
+            return false;
+    }
+    conv.channels = conv.groups * (random_in(0, 1) ? random_in(1, 9) : random_in(1, most_channels));
+    if (random_in(0, 1))
+        conv.channels = conv.groups * ((conv.channels / conv.groups + 3) / 4 * 4);
+    conv.filters = conv.groups * (random_in(0, 1) ? random_in(1, 17) : random_in(1, 70));
+    conv.x_zero_point = (uint8_t)(random_in(0, 1) ? random_in(1, 255) : 0);
+    return true;
+}
+
+static void conv_text(const terse_requantize *to)
+{
+    int used =
+        snprintf(case_text, sizeof case_text,
+                 "conv n %d C %d F %d g %d in %d,%d,%d out %d,%d,%d k %d,%d,%d s %d,%d,%d d %d,%d,%d p %d,%d,%d "
+                 "stride %d zero %d",
+                 (int)conv.n, (int)conv.channels, (int)conv.filters, (int)conv.groups, (int)conv.in[0], (int)conv.in[1],
+                 (int)conv.in[2], (int)conv.out[0], (int)conv.out[1], (int)conv.out[2], (int)conv.kernel[0],
+                 (int)conv.kernel[1], (int)conv.kernel[2], (int)conv.stride[0], (int)conv.stride[1],
+                 (int)conv.stride[2], (int)conv.dilation[0], (int)conv.dilation[1], (int)conv.dilation[2],
+                 (int)conv.pad[0], (int)conv.pad[1], (int)conv.pad[2], (int)conv.in_stride, conv.x_zero_point);
+    describe(to, used);
+}
+
+/* Weights of a convolution: per group panels whose K runs over the rows of the kernel, each padded to a four. */
+static void random_filters(int kind, int8_t *w)
+{
+    const int64_t filters = conv.filters / conv.groups, row = conv.kernel[2] * conv.channels / conv.groups;
+    const int64_t rows = conv.groups * ((filters + 15) / 16) * conv.kernel[0] * conv.kernel[1], steps = (row + 3) / 4;
+    memset(w, 0, (size_t)(rows * steps * 64));
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t panel = r / (conv.kernel[0] * conv.kernel[1]) % ((filters + 15) / 16);
+        int64_t width = filters - panel * 16 < 16 ? filters - panel * 16 : 16;
+        for (int64_t j = 0; j < width; j++)
+            for (int64_t i = 0; i < row; i++)
+                w[(r * steps + i / 4) * 64 + j * 4 + i % 4] = random_s8(kind);
+    }
+}
+
+static int64_t filter_bytes(void)
+{
+    return conv.groups * conv.kernel[0] * conv.kernel[1] *
+           packed_bytes(conv.filters / conv.groups, conv.kernel[2] * conv.channels / conv.groups);
+}
+
+static void conv_case(int kind)
+{
+    int64_t in_pixels = conv.n * conv.in[0] * conv.in[1] * conv.in[2];
+    int64_t out_pixels = conv.n * conv.out[0] * conv.out[1] * conv.out[2];
+    int64_t k = conv.kernel[0] * conv.kernel[1] * conv.kernel[2] * (conv.channels / conv.groups);
+    conv.in_stride = conv.channels + random_in(0, 1) * random_in(0, 30);
+    int64_t count = (in_pixels - 1) * conv.in_stride + conv.channels;
+    uint8_t *input = guarded_bytes(AREA_A, count);
+    for (int64_t i = 0; i < count; i++)
+        input[i] = random_u8(kind);
+    int8_t *weights = (int8_t *)guarded_bytes(AREA_B, filter_bytes());
+    random_filters(kind, weights);
+    conv.input = input;
+    conv.weights = weights;
+    terse_requantize to = random_requantize(kind, conv.filters, k);
+    random_residual(&to, out_pixels, conv.filters);
+    conv_text(&to);
+    each_tier(conv_run, &to, out_pixels, conv.filters);
+}
+
+static void conv_tests(void)
+{
+    for (int done = 0; done < 500;)
+        if (random_conv(24, 14)) {
+            conv_case(ANY);
+            done++;
+        }
+    tap_case("conv: 1-D to 3-D, groups, strides, dilations, pads, zero points, strided pixels");
+    for (int done = 0; done < 100;)
+        if (random_conv(16, 10)) {
+            conv_case(random_in(0, 1) ? EXTREMES : TIES);
+            done++;
+        }
+    tap_case("conv: extremes and ties");
+    for (int done = 0; done < 40;)
+        if (random_conv(140, 12)) {
+            conv_case(ANY);
+            done++;
+        }
+    for (int done = 0; done < 8;)
+        if (random_conv(5, 90)) {
+            conv_case(ANY);
+            done++;
+        }
+    tap_case("conv: many channels, large maps");
+}
+
+/* The packing of [k, n] against the layout's formula, and the sums of the columns. */
+static void pack_case(const terse_kernels *kernels, int64_t k, int64_t n, bool transposed, bool want_sums)
+{
+    int64_t stride_k = transposed ? 1 : n + random_in(0, 5), stride_n = transposed ? k + random_in(0, 5) : 1;
+    int64_t count = k && n ? (k - 1) * stride_k + (n - 1) * stride_n + 1 : 0, steps = (k + 3) / 4;
+    int8_t *b = (int8_t *)guarded_bytes(AREA_B, count);
+    for (int64_t i = 0; i < count; i++)
+        b[i] = random_s8(ANY);
+    int8_t *packed = (int8_t *)guarded_bytes(AREA_GOT, packed_bytes(n, k));
+    int32_t *sums = (int32_t *)(void *)guarded(AREA_COLUMNS, n);
+    kernels->pack_n16k4_s8(b, stride_k, stride_n, k, n, packed, want_sums ? sums : NULL);
+    snprintf(case_text, sizeof case_text, "pack k %d n %d strides %d %d", (int)k, (int)n, (int)stride_k, (int)stride_n);
+    for (int64_t j = 0; j < (n + 15) / 16 * 16; j++) {
+        int32_t sum = 0;
+        for (int64_t i = 0; i < steps * 4; i++) {
+            int8_t want = i < k && j < n ? b[i * stride_k + j * stride_n] : (int8_t)0;
+            int8_t got = packed[(j / 16 * steps + i / 4) * 64 + j % 16 * 4 + i % 4];
+            sum += want;
+            if (got != want)
+                case_error("%s k %d column %d: %d, not %d", kernels->name, (int)i, (int)j, got, want);
+        }
+        if (want_sums && j < n && sums[j] != sum)
+            case_error("%s sum of column %d: %d, not %d", kernels->name, (int)j, sums[j], sum);
+    }
+    if ((uint8_t)packed[-1] != CANARY_BYTE)
+        case_error("%s wrote before the output", kernels->name);
+}
+
+static void pack_tests(void)
+{
+    for (int t = -1; t < 0 || tier(t); t++) {
+        const terse_kernels *kernels = t < 0 ? terse_kernels_of(TERSE_ISA_SCALAR) : tier(t);
+        for (int64_t size = 0; kernels->pack_n16k4_s8 && size < 70; size++) {
+            pack_case(kernels, size, random_in(1, 70), random_in(0, 1), random_in(0, 1));
+            pack_case(kernels, random_in(1, 70), size, random_in(0, 1), random_in(0, 1));
+        }
+    }
+    tap_case("packing into [N/16][K/4][16][4], with the columns' sums");
+}
+
+/* One row, one column, by hand: ties go to the even number before the zero point is added. */
+static void definition_tests(void)
+{
+    static const struct {
+        int32_t sum;
+        float multiplier, low;
+        int32_t zero_point, residual; /* residual: -1 for none, zero point 3, scale 0.5 */
+        int want;
+    } cases[] = {{5, 0.5f, 0.0f, 0, -1, 2},     {7, 0.5f, 0.0f, 0, -1, 4},     {7, 0.5f, 0.0f, 1, -1, 5},
+                 {5, 0.5f, 1e-9f, 0, -1, 3},    {7, 0.5f, -1e-9f, 0, -1, 3},   {-5, 0.5f, 0.0f, 10, -1, 8},
+                 {4, 0.5f, 0.0f, 0, 4, 2},      {5, 0.5f, 0.0f, 0, 4, 3},      {-400, 1.0f, 0.0f, 9, -1, 0},
+                 {400, 1.0f, 0.0f, 9, -1, 255}, {1 << 30, 4.0f, 0, 0, -1, 255}};
+    for (int t = -1; t < 0 || tier(t); t++) {
+        const terse_kernels *kernels = t < 0 ? terse_kernels_of(TERSE_ISA_SCALAR) : tier(t);
+        for (size_t i = 0; kernels->gemm_u8s8 && i < COUNT(cases); i++) {
+            uint8_t a = 0, c = 77, residual = (uint8_t)cases[i].residual;
+            int8_t b[64] = {0};
+            terse_gemm_u8s8_args args = {.m = 1, .n = 1, .k = 1, .a = &a, .lda = 1, .b = b, .c = &c, .ldc = 1};
+            args.requantize = (terse_requantize){.bias = &cases[i].sum,
+                                                 .multiplier = &cases[i].multiplier,
+                                                 .multiplier_low = &cases[i].low,
+                                                 .zero_point = cases[i].zero_point,
+                                                 .high = 255,
+                                                 .residual = cases[i].residual < 0 ? NULL : &residual,
+                                                 .residual_zero_point = 3,
+                                                 .residual_scale = 0.5};
+            kernels->gemm_u8s8(&args);
+            snprintf(case_text, sizeof case_text, "sum %d", cases[i].sum);
+            if (c != cases[i].want)
+                case_error("%s gives %d, not %d", kernels->name, c, cases[i].want);
+        }
+    }
+    tap_case("requantization rounds to nearest, ties to even, before the zero point");
+}
+
+static void tests(void)
+{
+    definition_tests();
+    pack_tests();
+    gemm_tests();
+    conv_tests();
+}
+
+static void bench(void)
+{
+}
+
+int main(int argc, char **argv)
+{
+    return harness_main(argc, argv, tests, bench);
+}
