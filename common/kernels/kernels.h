@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "common/kernels/quantized.h"
+#include "common/kernels/weights.h"
 #include "common/status.h"
 
 typedef enum terse_isa {
@@ -108,6 +109,10 @@ typedef struct terse_kernels {
                          int64_t columns);
     /* Packs B[K,N] (element (k,n) at b[k*stride_k + n*stride_n]) into TERSE_LAYOUT_F32_N16. */
     void (*pack_n16_f32)(const float *b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t n, float *packed);
+
+    /* FP32 by small weights (weights.h). */
+    void (*gemm_f32s8)(const terse_gemm_f32s8_args *args);
+    void (*gemm_f32s4)(const terse_gemm_f32s4_args *args);
 
     /* Bytes (quantized.h). */
     void (*gemm_u8s8)(const terse_gemm_u8s8_args *args);

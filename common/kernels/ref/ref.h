@@ -11,6 +11,8 @@ size_t terse_conv_f32_scratch_ref(const terse_conv_f32_args *args);
 void terse_dwconv_f32_ref(const terse_conv_f32_args *args);
 void terse_max_pool_f32_ref(const terse_pool_f32_args *args);
 void terse_average_pool_f32_ref(const terse_pool_f32_args *args);
+void terse_gemm_f32s8_ref(const terse_gemm_f32s8_args *args);
+void terse_gemm_f32s4_ref(const terse_gemm_f32s4_args *args);
 
 void terse_gemm_u8s8_ref(const terse_gemm_u8s8_args *args);
 void terse_conv_u8s8_ref(const terse_conv_u8s8_args *args);
