@@ -390,6 +390,22 @@ static int trilu_rule(const terse_onnx_lanes *lanes, const terse_node *node)
     return at >= 0 && at < rank_of(lanes, node->inputs[0]) - 2 ? at : -1;
 }
 
+/* Scale and zero point of the whole tensor go with any axis of the rows, those of an axis or of blocks with another
+ * one.
+ */
+static int quantize_rule(const terse_onnx_lanes *lanes, const terse_node *node)
+{
+    const int at = only_first(lanes, node, -1);
+    if (at < 0 || !has_input(node, 1))
+        return -1;
+    const terse_tensor *scale = terse_onnx_lanes_view(lanes, 0, node->inputs[1]);
+    if (terse_node_int(node, "block_size", 0))
+        return -1;
+    if (scale->rank <= 1 && terse_tensor_count(scale) == 1)
+        return at;
+    return axis_attribute(node, "axis", 1, rank_of(lanes, node->inputs[0])) != at ? at : -1;
+}
+
 /* Operators with a rule of their own; -2 for the others. */
 static int special_axis(const terse_onnx_lanes *lanes, const terse_node *node)
 {
@@ -433,6 +449,9 @@ static int special_axis(const terse_onnx_lanes *lanes, const terse_node *node)
     case TERSE_OP_TOP_K:
     case TERSE_OP_LAYER_NORMALIZATION:
         return along_axis_rule(lanes, node, -1);
+    case TERSE_OP_QUANTIZE_LINEAR:
+    case TERSE_OP_DEQUANTIZE_LINEAR:
+        return quantize_rule(lanes, node);
     case TERSE_OP_CUM_SUM:
         return cum_sum_rule(lanes, node);
     case TERSE_OP_RESIZE:

@@ -69,9 +69,12 @@ static bool affordable(folding *fold, const terse_node *node, const terse_tensor
     return yes;
 }
 
-/* All inputs are constants: the node's outputs become some. What fails on its values is left for the run to report. */
+/* All inputs are constants: the node's outputs become some. What fails on its values is left for the run to report.
+ * Quantized weights stay bytes: whoever reads them as such finds them behind their DequantizeLinear. */
 static int fold_node(folding *fold, terse_node *node, terse_error *error)
 {
+    if (node->op == TERSE_OP_DEQUANTIZE_LINEAR)
+        return TERSE_OK;
     terse_tensor views[TERSE_MAX_NODE_IO], made[TERSE_MAX_NODE_IO];
     const terse_tensor *inputs[TERSE_MAX_NODE_IO];
     for (int i = 0; i < node->n_inputs; i++) {

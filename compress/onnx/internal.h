@@ -119,7 +119,7 @@ int terse_onnx_attributes_read(terse_onnx_builder *builder, const terse_onnx_ope
 Onnx__Attribute *terse_onnx_attribute_find(const Onnx__Node *node, const char *name);
 void terse_onnx_attribute_drop(terse_node *node, const char *name);
 
-/* ---- canonical.c, canonical_shapes.c, canonical_images.c: rewrites, each named after its operator ---- */
+/* ---- canonical*.c, quantized.c: rewrites, each named after its operator ---- */
 
 terse_onnx_rewrite terse_onnx_rewrite_broadcast, terse_onnx_rewrite_prelu, terse_onnx_rewrite_clip,
     terse_onnx_rewrite_softmax, terse_onnx_rewrite_batch_normalization, terse_onnx_rewrite_group_normalization,
@@ -127,7 +127,7 @@ terse_onnx_rewrite terse_onnx_rewrite_broadcast, terse_onnx_rewrite_prelu, terse
     terse_onnx_rewrite_dropout, terse_onnx_rewrite_gemm, terse_onnx_rewrite_recurrent, terse_onnx_rewrite_windows,
     terse_onnx_rewrite_pad, terse_onnx_rewrite_slice, terse_onnx_rewrite_split, terse_onnx_rewrite_squeeze,
     terse_onnx_rewrite_reshape, terse_onnx_rewrite_top_k, terse_onnx_rewrite_reduce, terse_onnx_rewrite_tile,
-    terse_onnx_rewrite_concat, terse_onnx_rewrite_resize, terse_onnx_rewrite_upsample;
+    terse_onnx_rewrite_concat, terse_onnx_rewrite_resize, terse_onnx_rewrite_upsample, terse_onnx_rewrite_quantize;
 
 /* Helpers of the rewrites. */
 bool terse_onnx_set_input(terse_graph *graph, int node, int position, int value);
