@@ -154,12 +154,11 @@ def real_networks_stay_what_they_are(folder):
             out.write(data.read())
         np.savez(f"{folder}/in.npz", **golden_inputs(f"{golden}/{name}", cases))
         said = report(model, "-o", f"{folder}/model.terse", "--validate", f"{folder}/in.npz")
-        if "int8" in name:
-            check("exit 1" in said.get("failed", "") and "QuantizeLinear" in said["failed"], f"{name} is refused by name", said)
-            continue
         largest = max(row["max_abs"] for row in cases["outputs"])
         error = said.get("after", {}).get("max_error", float("inf"))
-        check(error is not None and error <= 1e-5 + 1e-4 * largest, f"{name} gives the same answers", said)
+        # An integer may fall on the other side of a tie: a few steps of the output for a network that is int8 already.
+        allowed = 0.02 * largest if "int8" in name else 1e-5 + 1e-4 * largest
+        check(error is not None and error <= allowed, f"{name} gives the same answers", said)
 
 
 def main():
