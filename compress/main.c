@@ -12,6 +12,7 @@
 #include "compress/onnx/import.h"
 #include "compress/options.h"
 #include "compress/passes/passes.h"
+#include "compress/quantize/weights.h"
 #include "compress/report.h"
 
 /* Everything that one run makes. */
@@ -93,8 +94,17 @@ static int import(job *j, terse_error *error)
     return terse_layers_name_nodes(j->imported, error);
 }
 
-/* A copy of the imported graph through all passes; `energy` 0 compresses nothing. */
-static int transform(job *j, double energy, terse_graph **ret_graph, terse_low_rank_report *ret_layers,
+static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
+{
+    if (j->options.quantize != TERSE_QUANTIZE_INT8_WEIGHTS && j->options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS)
+        return TERSE_OK;
+    progress(j, "rounding weights");
+    const int group = j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? j->options.quantize_group : 0;
+    return terse_quantize_weights(graph, group, NULL, error);
+}
+
+/* A copy of the imported graph through all passes; without `compressing` only through those that keep its numbers. */
+static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_low_rank_report *ret_layers,
                      terse_error *error)
 {
     TERSE_AUTO(terse_graph_freep) terse_graph *graph = NULL;
@@ -103,9 +113,12 @@ static int transform(job *j, double energy, terse_graph **ret_graph, terse_low_r
         progress(j, "transforming");
         status = terse_passes_run(graph, TERSE_PASSES_PREPARE, error);
         if (status == TERSE_OK)
-            status = terse_low_rank_run(graph, energy, layer_progress, j, ret_layers, error);
+            status =
+                terse_low_rank_run(graph, compressing ? j->options.low_rank : 0, layer_progress, j, ret_layers, error);
         if (status == TERSE_OK)
             status = terse_passes_run(graph, TERSE_PASSES_FINISH, error);
+        if (status == TERSE_OK && compressing)
+            status = quantize_weights(j, graph, error);
     }
     if (status == TERSE_OK)
         *ret_graph = TERSE_TAKE(graph);
@@ -118,7 +131,7 @@ static int validate(job *j, terse_error *error)
     terse_low_rank_report ignored = {0};
     int status = terse_npz_read(j->options.validate, &data, error);
     if (status == TERSE_OK)
-        status = transform(j, 0, &j->exact, &ignored, error);
+        status = transform(j, false, &j->exact, &ignored, error);
     terse_low_rank_report_done(&ignored);
     if (status != TERSE_OK)
         return status;
@@ -209,8 +222,8 @@ static int write_model(job *j, terse_error *error)
 
 static int run(job *j, terse_error *error)
 {
-    if (j->options.quantize)
-        return terse_fail(error, TERSE_UNIMPLEMENTED, "--quantize is not known to this build");
+    if (j->options.quantize == TERSE_QUANTIZE_INT8)
+        return terse_fail(error, TERSE_UNIMPLEMENTED, "--quantize int8 is not known to this build");
     int status = import(j, error);
     if (status != TERSE_OK)
         return status;
@@ -220,7 +233,7 @@ static int run(job *j, terse_error *error)
         name_from_path(j->options.input, j->name, sizeof j->name);
     write_command(j);
     j->imported->name = j->name;
-    status = transform(j, j->options.low_rank, &j->compressed, &j->report.layers, error);
+    status = transform(j, true, &j->compressed, &j->report.layers, error);
     if (status == TERSE_OK && j->options.validate)
         status = validate(j, error);
     if (status != TERSE_OK)

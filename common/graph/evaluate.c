@@ -13,6 +13,7 @@ static bool takes_packed(terse_op op, int input)
     case TERSE_OP_CONV_TRANSPOSE:
     case TERSE_OP_GEMM:
     case TERSE_OP_MATMUL:
+    case TERSE_OP_WGEMM:
         return input == 1;
     case TERSE_OP_RNN:
     case TERSE_OP_GRU:

@@ -28,6 +28,7 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
     case TERSE_OP_GEMM:
         return x->rank != 2 ? 0 : times(terse_tensor_count(output), x->dims[terse_node_int(node, "transA", 0) ? 0 : 1]);
     case TERSE_OP_MATMUL:
+    case TERSE_OP_WGEMM:
         return x->rank < 1 ? 0 : times(terse_tensor_count(output), x->dims[x->rank - 1]);
     case TERSE_OP_RNN:
     case TERSE_OP_GRU:

@@ -53,7 +53,9 @@
     /* quantized tensors as ONNX has them */ \
     X(QUANTIZE_LINEAR, quantize_linear, "QuantizeLinear") \
     X(DEQUANTIZE_LINEAR, dequantize_linear, "DequantizeLinear") \
-    X(DYNAMIC_QUANTIZE_LINEAR, dynamic_quantize_linear, "DynamicQuantizeLinear")
+    X(DYNAMIC_QUANTIZE_LINEAR, dynamic_quantize_linear, "DynamicQuantizeLinear") \
+    /* only passes make these: see common/ops/README.md */ \
+    X(WGEMM, wgemm, "WGemm")
 /* clang-format on */
 
 #endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Symmetric weights: w is integer times scale. In 8 bits a column has one scale. In 4 bits, `group` rows of a column
+ * share one (the last group may be shorter). */
+#include "compress/quantize/weights.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PANEL = 16, CANDIDATES = 24 };
+
+/* Integers for one scale; returns sum(w q) and sum(q q), from which the best scale for these integers follows. */
+static void round_to(const float *w, int64_t n, int64_t stride, double scale, int low, int high, double *ret_wq,
+                     double *ret_qq)
+{
+    double wq = 0.0, qq = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        const double value = (double)w[i * stride];
+        const double q = fmin(fmax(nearbyint(value / scale), low), high);
+        wq += value * q;
+        qq += q * q;
+    }
+    *ret_wq = wq;
+    *ret_qq = qq;
+}
+
+float terse_quantize_round(const float *weights, int64_t n, int64_t stride, int low, int high, int8_t *ret_integers)
+{
+    double least = 0.0, most = 0.0, best = 0.0, best_gain = -1.0;
+    for (int64_t i = 0; i < n; i++) {
+        least = fmin(least, (double)weights[i * stride]);
+        most = fmax(most, (double)weights[i * stride]);
+    }
+    const double reach = fmax(most, -least);
+    /* The error is sum(w w) - wq^2 / qq once the scale is the best one for its integers: the largest gain wins. */
+    for (int i = 0; i < 2 * CANDIDATES && reach > 0.0; i++) {
+        const double clip = 1.05 - 0.025 * (i / 2), sign = i % 2 ? -1.0 : 1.0;
+        double scale = sign * clip * (i % 2 ? fmax(most / -low, -least / high) : fmax(most / high, least / low));
+        double wq = 0.0, qq = 0.0;
+        for (int round = 0; round < 3 && scale != 0.0; round++) {
+            round_to(weights, n, stride, scale, low, high, &wq, &qq);
+            if (!(qq > 0.0))
+                break;
+            if (wq * wq / qq > best_gain) {
+                best_gain = wq * wq / qq;
+                best = wq / qq;
+            }
+            scale = wq / qq;
+        }
+    }
+    /* A scale too small for a float: the weights are 0 for every purpose. */
+    const float scale = fabs(best) < (double)1e-37f ? 0.0f : (float)best;
+    for (int64_t i = 0; i < n; i++)
+        ret_integers[i] =
+            scale == 0.0f ? 0 : (int8_t)fmin(fmax(nearbyint((double)weights[i * stride] / (double)scale), low), high);
+    return scale;
+}
+
+/* What the two forms make of one matrix. */
+typedef struct quantized {
+    int weights, scales; /* values; -1: none */
+} quantized;
+
+static int add_packed(terse_edit *edit, const terse_value *old, int64_t k, int64_t n, terse_dtype dtype,
+                      terse_layout layout, const void *data)
+{
+    const int made = terse_edit_add_constant(edit, old->name, dtype, 2, (int64_t[]){k, n}, data);
+    if (made >= 0) {
+        edit->graph->values[made].layout = layout;
+        edit->graph->values[made].bytes = (size_t)terse_layout_bytes(layout, dtype, 2, (int64_t[]){k, n}, 1);
+    }
+    return made;
+}
+
+static quantized to_8_bits(terse_edit *edit, const terse_value *old, int64_t k, int64_t n)
+{
+    const int64_t panels = (n + PANEL - 1) / PANEL;
+    int8_t *bytes = terse_edit_alloc(edit, (size_t)(panels * k * PANEL)); /* zeroed */
+    float *scales = terse_edit_alloc(edit, (size_t)n * sizeof *scales);
+    TERSE_AUTO(terse_freep) int8_t *column = malloc((size_t)k + 1);
+    edit->failed = edit->failed || !column;
+    for (int64_t j = 0; j < n && !edit->failed; j++) {
+        const int64_t at = j / PANEL * k * PANEL + j % PANEL;
+        scales[j] = terse_quantize_round((const float *)old->data + at, k, PANEL, -127, 127, column);
+        for (int64_t i = 0; i < k; i++)
+            bytes[at + i * PANEL] = column[i];
+    }
+    if (edit->failed)
+        return (quantized){-1, -1};
+    return (quantized){add_packed(edit, old, k, n, TERSE_INT8, TERSE_LAYOUT_S8_N16, bytes),
+                       terse_edit_add_constant(edit, "scales", TERSE_FP32, 1, &n, scales)};
+}
+
+static quantized to_4_bits(terse_edit *edit, const terse_value *old, int64_t k, int64_t n, int64_t group)
+{
+    const int64_t panels = (n + PANEL - 1) / PANEL, blocks = (k + 7) / 8, groups = (k + group - 1) / group;
+    uint8_t *halves = terse_edit_alloc(edit, (size_t)(panels * blocks * 64));
+    float *scales = terse_edit_alloc(edit, (size_t)(panels * groups * PANEL) * sizeof *scales);
+    TERSE_AUTO(terse_freep) int8_t *column = malloc((size_t)group);
+    edit->failed = edit->failed || !column;
+    for (int64_t i = 0; i < panels * blocks * 64 && !edit->failed; i++)
+        halves[i] = 0x88; /* zeros */
+    for (int64_t j = 0; j < n && !edit->failed; j++)
+        for (int64_t g = 0; g < groups; g++) {
+            const int64_t first = g * group, count = k - first < group ? k - first : group;
+            const float *from = (const float *)old->data + (j / PANEL * k + first) * PANEL + j % PANEL;
+            scales[(j / PANEL * groups + g) * PANEL + j % PANEL] =
+                terse_quantize_round(from, count, PANEL, -8, 7, column);
+            for (int64_t i = 0; i < count; i++) {
+                const int64_t row = first + i;
+                uint8_t *pair = &halves[(j / PANEL * blocks + row / 8) * 64 + j % PANEL * 4 + row % 4];
+                const int shift = row % 8 < 4 ? 0 : 4;
+                *pair = (uint8_t)((*pair & (0xf0 >> shift)) | (column[i] + 8) << shift);
+            }
+        }
+    if (edit->failed)
+        return (quantized){-1, -1};
+    return (quantized){
+        add_packed(edit, old, k, n, TERSE_UINT8, TERSE_LAYOUT_S4_N16K8, halves),
+        terse_edit_add_constant(edit, "scales", TERSE_FP32, 3, (int64_t[]){panels, groups, PANEL}, scales)};
+}
+
+/* A convolution whose pixels are rows of a product. */
+static bool is_pointwise(const terse_node *node, const terse_value *w)
+{
+    static const char *const lists[] = {"strides", "pads"};
+    bool good = w->rank >= 3 && terse_node_int(node, "group", 1) == 1 && terse_node_int(node, "channels_last", 0) != 0;
+    for (int i = 2; i < w->rank; i++)
+        good = good && w->dims[i] == 1;
+    for (int l = 0; l < 2; l++) {
+        const terse_attr *list = terse_node_attr(node, lists[l]);
+        for (int i = 0; list && i < list->n; i++)
+            good = good && list->ints && list->ints[i] == (l == 0 ? 1 : 0);
+    }
+    const char *automatic = terse_node_text(node, "auto_pad", "NOTSET");
+    return good && automatic[0] != 0; /* with a kernel and strides of 1 every kind of padding is none */
+}
+
+/* Does a node multiply by a packed matrix [K,N] in a way that WGemm does too? */
+static bool takes(const terse_edit *edit, int index, int group, int64_t *ret_k, int64_t *ret_n)
+{
+    const terse_node *node = &edit->graph->nodes[index];
+    const int weights = terse_edit_input(edit, index, 1), bias = terse_edit_input(edit, index, 2);
+    const bool product = node->op == TERSE_OP_GEMM || node->op == TERSE_OP_MATMUL;
+    if ((!product && node->op != TERSE_OP_CONV) || !terse_edit_is_constant(edit, weights))
+        return false;
+    const terse_value *w = &edit->graph->values[weights];
+    if (w->layout != TERSE_LAYOUT_F32_N16 || w->groups != 1 || (product && w->rank != 2) ||
+        (!product && (group > 0 || !is_pointwise(node, w))))
+        return false;
+    *ret_k = w->dims[product ? 0 : 1];
+    *ret_n = w->dims[product ? 1 : 0];
+    return bias < 0 || (edit->graph->values[bias].rank == 1 && edit->graph->values[bias].dims[0] == *ret_n);
+}
+
+static bool all_finite(const terse_value *w)
+{
+    const float *data = w->data;
+    for (size_t i = 0; i < w->bytes / sizeof *data; i++)
+        if (!isfinite(data[i]))
+            return false;
+    return true;
+}
+
+static void change(terse_edit *edit, int index, quantized q, int group)
+{
+    terse_graph *graph = edit->graph;
+    terse_edit_set_input(edit, index, 1, q.weights);
+    terse_edit_set_input(edit, index, 4, q.scales);
+    terse_node *node = &graph->nodes[index];
+    node->op = TERSE_OP_WGEMM;
+    int kept = 0; /* attributes that WGemm has */
+    for (int i = 0; i < node->n_attrs; i++)
+        if (strncmp(node->attrs[i].name, "activation", 10) == 0)
+            node->attrs[kept++] = node->attrs[i];
+    node->n_attrs = kept;
+    if (group > 0 && !terse_node_set_int(graph, node, "group", group))
+        edit->failed = true;
+    char text[TERSE_MAX_NAME];
+    const char *before = node->compression ? node->compression : "";
+    if (group > 0)
+        snprintf(text, sizeof text, "%.900s%sint4 weights, groups of %d", before, *before ? ", " : "", group);
+    else
+        snprintf(text, sizeof text, "%.900s%sint8 weights", before, *before ? ", " : "");
+    node->compression = terse_arena_text(graph->arena, text, strlen(text));
+    edit->failed = edit->failed || !node->compression;
+}
+
+int terse_quantize_weights(terse_graph *graph, int group, int *ret_layers, terse_error *error)
+{
+    terse_edit edit;
+    const int status = terse_edit_open(graph, &edit, error);
+    if (status != TERSE_OK)
+        return status;
+    const int n_values = graph->n_values;
+    int layers = 0;
+    /* Weights that several nodes share are rounded once. */
+    TERSE_AUTO(terse_freep) quantized *done = malloc(((size_t)n_values + 1) * sizeof *done);
+    edit.failed = !done;
+    for (int v = 0; done && v < n_values; v++)
+        done[v] = (quantized){-1, -1};
+    for (int node = 0; node < graph->n_nodes && !edit.failed; node++) {
+        int64_t k, n;
+        if (!takes(&edit, node, group, &k, &n))
+            continue;
+        const int weights = terse_edit_input(&edit, node, 1);
+        const terse_value old = graph->values[weights];
+        if (done[weights].weights < 0) {
+            if (!all_finite(&old))
+                continue;
+            done[weights] = group > 0 ? to_4_bits(&edit, &old, k, n, group) : to_8_bits(&edit, &old, k, n);
+        }
+        if (edit.failed || done[weights].weights < 0 || done[weights].scales < 0)
+            continue;
+        change(&edit, node, done[weights], group);
+        layers++;
+    }
+    const int closed = terse_edit_close(&edit, error);
+    if (closed == TERSE_OK && ret_layers)
+        *ret_layers = layers;
+    return closed;
+}
