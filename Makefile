@@ -65,6 +65,8 @@ all: $(PROGRAMS) $(B)/libterse.so $(B)/libterse.a $(B)/classify
 
 # ISA flags follow the file's suffix; everything else is built for the architecture's baseline.
 isa_flags = $(if $(filter %_avx2,$(1)),-mavx2 -mfma) \
+	$(if $(filter %_avx2vnni,$(1)),-mavx2 -mfma -mavxvnni) $(if $(filter %_neondot,$(1)),-march=armv8.2-a+dotprod) \
+	$(if $(filter %_avx512bf16,$(1)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16 -mavx2 -mfma -mprefer-vector-width=512) \
 	$(if $(filter %_avx512vnni,$(1)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mprefer-vector-width=512)
 # Without -fno-trapping-math gcc turns no choice between two floats into a select; values stay the same.
 kernel_opt = $(if $(filter common/kernels/% common/ops/%,$(1)),$(if $(filter release,$(VARIANT)),-O3) -fno-trapping-math)

@@ -11,4 +11,9 @@ extern const terse_kernels terse_kernels_avx2;
 extern const terse_kernels terse_kernels_avx512vnni;
 extern const terse_kernels terse_kernels_neon;
 
+/* A derived tier is its base's table with some kernels replaced. */
+void terse_kernels_override_avx2vnni(terse_kernels *table);
+void terse_kernels_override_avx512bf16(terse_kernels *table);
+void terse_kernels_override_neondot(terse_kernels *table);
+
 #endif
