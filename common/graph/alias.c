@@ -298,7 +298,7 @@ bool terse_alias_in_place(terse_engine *engine, const terse_plan *plan, int n)
         return false;
     for (int i = 0; i < node->n_inputs; i++)
         if (((flags & TERSE_OP_IN_PLACE_ANY) || ((flags & TERSE_OP_IN_PLACE) && i == 0) ||
-             ((flags & TERSE_OP_IN_PLACE_RESIDUAL) && i == 3)) &&
+             ((flags & TERSE_OP_IN_PLACE_RESIDUAL) && i == 3) || ((flags & TERSE_OP_IN_PLACE_FOURTH) && i == 4)) &&
             may_overwrite(engine, plan, n, i)) {
             terse_place place = work->places[node->inputs[i]];
             place.row_stride = plan->values[out]->row_stride;

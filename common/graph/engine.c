@@ -111,10 +111,32 @@ static bool make_tables(terse_engine *engine)
            work->last_use && work->places && work->groups && work->order && make_fixed(engine) && make_uses(engine);
 }
 
+/* The groups that a constant was packed by must be those that its reader takes it apart by. */
+static int check_groups(const terse_graph *graph, terse_error *error)
+{
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const terse_node *node = &graph->nodes[n];
+        for (int i = 0; i < node->n_inputs; i++) {
+            const terse_value *value = node->inputs[i] < 0 ? NULL : &graph->values[node->inputs[i]];
+            if (!value || !value->data || value->layout == TERSE_LAYOUT_PLAIN ||
+                value->layout == TERSE_LAYOUT_F32_DW16 || value->layout == TERSE_LAYOUT_S8_DW ||
+                value->groups == terse_node_int(node, "group", 1))
+                continue;
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "node '%s' (%s) has group %lld, tensor '%s' is packed by %lld groups", node->name,
+                              terse_op_name(node->op), (long long)terse_node_int(node, "group", 1), value->name,
+                              (long long)value->groups);
+        }
+    }
+    return TERSE_OK;
+}
+
 int terse_engine_new_with(const terse_graph *graph, const terse_kernels *kernels, int max_plans, size_t max_arena_bytes,
                           terse_op_finder *find, terse_engine **ret_engine, terse_error *error)
 {
-    const int status = terse_graph_check(graph, error);
+    int status = terse_graph_check(graph, error);
+    if (status == TERSE_OK)
+        status = check_groups(graph, error);
     if (status != TERSE_OK)
         return status;
     if (graph->n_symbols > TERSE_MAX_SYMBOLS)

@@ -22,6 +22,7 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
     const terse_tensor *x = inputs[0], *w = inputs[1];
     switch (node->op) {
     case TERSE_OP_CONV:
+    case TERSE_OP_QCONV:
         return w->rank < 2 ? 0 : times(terse_tensor_count(output), filter_size(w));
     case TERSE_OP_CONV_TRANSPOSE:
         return w->rank < 2 ? 0 : times(terse_tensor_count(x), filter_size(w));
@@ -29,6 +30,7 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
         return x->rank != 2 ? 0 : times(terse_tensor_count(output), x->dims[terse_node_int(node, "transA", 0) ? 0 : 1]);
     case TERSE_OP_MATMUL:
     case TERSE_OP_WGEMM:
+    case TERSE_OP_QGEMM:
         return x->rank < 1 ? 0 : times(terse_tensor_count(output), x->dims[x->rank - 1]);
     case TERSE_OP_RNN:
     case TERSE_OP_GRU:

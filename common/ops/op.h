@@ -41,6 +41,7 @@ enum {
     TERSE_OP_VIEW = 8,           /* outputs[0] has inputs[0]'s bytes in the same order: Reshape, Squeeze, Identity */
     TERSE_OP_IN_PLACE_ANY = 16,  /* as IN_PLACE, for whichever input has outputs[0]'s dims and dtype (Add, Mul) */
     TERSE_OP_IN_PLACE_RESIDUAL = 32, /* as IN_PLACE, for input 3, the residual of a product */
+    TERSE_OP_IN_PLACE_FOURTH = 64,   /* as IN_PLACE, for input 4, the residual of a product of bytes */
 };
 
 typedef struct terse_op_impl {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Design notes. fp32 pools without Indices run in the channels-last kernels, NCHW activations through scratch image by
- * image (as conv.c). MaxPool of 8-bit integers and MaxPool with Indices walk the windows here, in either layout. */
+ * image (as conv.c). MaxPool of channels-last UINT8 has a kernel too; other 8-bit MaxPools and those with Indices walk
+ * the windows here, in either layout. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -9,7 +10,7 @@
 
 typedef struct pool_params {
     terse_pool_f32_args args; /* all but the pointers and strides */
-    bool channels_last, column_major, by_hand;
+    bool channels_last, column_major, by_hand, bytes;
     int64_t images;
     size_t input, output; /* offsets in scratch */
 } pool_params;
@@ -45,24 +46,9 @@ static int plan_scratch(terse_op_plan *plan, pool_params *params, const terse_wi
 /* Window and parameters of MaxPool and AveragePool; the caller checks the dtype first. */
 static int plan_window(terse_op_plan *plan, terse_window *w, pool_params **ret_params, terse_error *error)
 {
-    int64_t ceil_mode;
-    int status = terse_window_read(plan, NULL, w, error);
-    if (status == TERSE_OK)
-        status = terse_support_int(plan->node, "ceil_mode", 0, 0, 1, &ceil_mode, error);
-    if (status == TERSE_OK)
-        status = terse_window_slide(plan->node, ceil_mode == 1, w, error);
+    const int status = terse_window_pool(plan, w, error);
     if (status != TERSE_OK)
         return status;
-    for (int i = 0; i < 3; i++) {
-        const int64_t reach = (w->kernel[i] - 1) * w->dilation[i] + 1;
-        if (w->pad[i] >= reach || w->pad_end[i] >= reach)
-            return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                              "pads are %" PRId64 " and %" PRId64 ", less than the window's %" PRId64 " is allowed",
-                              w->pad[i], w->pad_end[i], reach);
-    }
-    if (terse_dims_count(w->kernel, 3) < 0)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "the window has more than %" PRId64 " positions",
-                          TERSE_MAX_TENSOR_BYTES);
     pool_params *params = terse_op_params(plan, sizeof *params, error);
     if (!params)
         return TERSE_RESOURCE_EXHAUSTED;
@@ -84,7 +70,9 @@ static int plan_max(terse_op_plan *plan, terse_error *error)
     if (status != TERSE_OK)
         return status;
     params->column_major = order == 1;
-    params->by_hand = plan->inputs[0]->dtype != TERSE_FP32 || plan->n_outputs > 1;
+    params->bytes = plan->inputs[0]->dtype == TERSE_UINT8 && w.channels_last && plan->n_outputs == 1 &&
+                    plan->kernels->max_pool_u8 != NULL;
+    params->by_hand = !params->bytes && (plan->inputs[0]->dtype != TERSE_FP32 || plan->n_outputs > 1);
     const int rank = terse_window_dims(&w, w.channels, dims);
     status = terse_op_output(plan, 0, plan->inputs[0]->dtype, rank, dims, error);
     if (status == TERSE_OK)
@@ -238,10 +226,35 @@ static void max_of_channel(const terse_op_call *call, int64_t image, int64_t cha
             }
 }
 
+static void run_bytes(const terse_op_call *call)
+{
+    const terse_pool_f32_args *from = &((const pool_params *)call->params)->args;
+    const terse_tensor *x = call->inputs[0], *y = &call->outputs[0];
+    terse_pool_u8_args args = {.n = from->n,
+                               .channels = from->channels,
+                               .input = x->data,
+                               .in_stride = x->row_stride,
+                               .output = y->data,
+                               .out_stride = y->row_stride};
+    memcpy(args.in, from->in, sizeof args.in);
+    memcpy(args.out, from->out, sizeof args.out);
+    memcpy(args.kernel, from->kernel, sizeof args.kernel);
+    memcpy(args.stride, from->stride, sizeof args.stride);
+    memcpy(args.dilation, from->dilation, sizeof args.dilation);
+    memcpy(args.pad, from->pad, sizeof args.pad);
+    memcpy(args.pad_end, from->pad_end, sizeof args.pad_end);
+    if (terse_tensor_count(y) > 0)
+        call->kernels->max_pool_u8(&args);
+}
+
 static int run_max(const terse_op_call *call, terse_error *error)
 {
     (void)error;
     const pool_params *params = call->params;
+    if (params->bytes) {
+        run_bytes(call);
+        return TERSE_OK;
+    }
     if (!params->by_hand) {
         run_kernel(call, call->kernels->max_pool_f32);
         return TERSE_OK;

@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/ops/support.h"
+
 int terse_window_ints(const terse_node *node, const char *name, int n, int64_t fallback, int64_t min, int64_t max,
                       int64_t *ret_values, terse_error *error)
 {
@@ -124,6 +126,31 @@ int terse_window_slide(const terse_node *node, bool ceil_mode, terse_window *w, 
         if (status != TERSE_OK)
             return status;
     }
+    return TERSE_OK;
+}
+
+int terse_window_pool(const terse_op_plan *plan, terse_window *ret_window, terse_error *error)
+{
+    int64_t ceil_mode;
+    terse_window w;
+    int status = terse_window_read(plan, NULL, &w, error);
+    if (status == TERSE_OK)
+        status = terse_support_int(plan->node, "ceil_mode", 0, 0, 1, &ceil_mode, error);
+    if (status == TERSE_OK)
+        status = terse_window_slide(plan->node, ceil_mode == 1, &w, error);
+    if (status != TERSE_OK)
+        return status;
+    for (int i = 0; i < 3; i++) {
+        const int64_t reach = (w.kernel[i] - 1) * w.dilation[i] + 1;
+        if (w.pad[i] >= reach || w.pad_end[i] >= reach)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "pads are %" PRId64 " and %" PRId64 ", less than the window's %" PRId64 " is allowed",
+                              w.pad[i], w.pad_end[i], reach);
+    }
+    if (terse_dims_count(w.kernel, 3) < 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "the window has more than %" PRId64 " positions",
+                          TERSE_MAX_TENSOR_BYTES);
+    *ret_window = w;
     return TERSE_OK;
 }
 

@@ -24,6 +24,8 @@ int terse_window_read(const terse_op_plan *plan, const int64_t *kernel_dims, ter
                       terse_error *error);
 /* Reads pads and auto_pad and computes the size of the output; ceil_mode as ONNX has it for pools. */
 int terse_window_slide(const terse_node *node, bool ceil_mode, terse_window *window, terse_error *error);
+/* Both for a pool: no window may lie in the padding alone, none may have too many positions. */
+int terse_window_pool(const terse_op_plan *plan, terse_window *ret_window, terse_error *error);
 /* An integer-list attribute of exactly n numbers within bounds; `fallback` for all when it is absent. */
 int terse_window_ints(const terse_node *node, const char *name, int n, int64_t fallback, int64_t min, int64_t max,
                       int64_t *ret_values, terse_error *error);
