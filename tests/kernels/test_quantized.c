@@ -468,8 +468,100 @@ static void tests(void)
     conv_tests();
 }
 
+/* Operations per second that the tier's dot product instruction reaches with nothing else to do; 0 when not known. */
+static double peak_of(const terse_kernels *kernels)
+{
+#if defined(__x86_64__)
+    /* Code for the baseline has no registers from 16 on: nothing to save. */
+    if (kernels->isa == TERSE_ISA_AVX512VNNI || kernels->isa == TERSE_ISA_AVX512BF16) {
+        double best;
+        BEST_OF(
+            0.02, best, for (int i = 0; i < 2000; i++) {
+                __asm__ volatile("vpdpbusd %zmm16, %zmm17, %zmm18\n\tvpdpbusd %zmm16, %zmm17, %zmm19\n\t"
+                                 "vpdpbusd %zmm16, %zmm17, %zmm20\n\tvpdpbusd %zmm16, %zmm17, %zmm21\n\t"
+                                 "vpdpbusd %zmm16, %zmm17, %zmm22\n\tvpdpbusd %zmm16, %zmm17, %zmm23\n\t"
+                                 "vpdpbusd %zmm16, %zmm17, %zmm24\n\tvpdpbusd %zmm16, %zmm17, %zmm25\n\t"
+                                 "vpdpbusd %zmm16, %zmm17, %zmm26\n\tvpdpbusd %zmm16, %zmm17, %zmm27\n\t"
+                                 "vpdpbusd %zmm16, %zmm17, %zmm28\n\tvpdpbusd %zmm16, %zmm17, %zmm29");
+            });
+        return 2000 * 12 * 128 / best;
+    }
+#endif
+    (void)kernels;
+    return 0.0;
+}
+
+static double peak;
+
+/* A requantization as a quantized network has it: no ties but by chance. */
+static terse_requantize plain_requantize(int64_t n, int64_t k, bool residual, int64_t rows)
+{
+    columns c = random_columns(ANY, n, k);
+    for (int64_t i = 0; i < n; i++)
+        random_multiplier(ANY, k, &c.multiplier[i], &c.multiplier_low[i]);
+    terse_requantize to = {.bias = c.bias,
+                           .multiplier = c.multiplier,
+                           .multiplier_low = c.multiplier_low,
+                           .zero_point = residual ? 117 : 0,
+                           .high = 255,
+                           .residual_zero_point = 112,
+                           .residual_scale = 0.83,
+                           .residual_stride = n};
+    if (residual) {
+        uint8_t *p = guarded_bytes(AREA_RESIDUAL, rows * n + 4096);
+        for (int64_t i = 0; i < rows * n; i++)
+            p[i] = random_u8(ANY);
+        to.residual = p;
+    }
+    return to;
+}
+
+/* For timing: at a multiple of 64 bytes, away from the forbidden page. */
+static void *timed_bytes(int area, int64_t n)
+{
+    return timed(area, (n + 3) / 4);
+}
+
+static void gemm_bench(const terse_kernels *kernels, int64_t m, int64_t n, int64_t k, bool residual)
+{
+    uint8_t *a = timed_bytes(AREA_A, m * k);
+    int8_t *b = timed_bytes(AREA_B, packed_bytes(n, k));
+    for (int64_t i = 0; i < m * k; i++)
+        a[i] = random_u8(ANY);
+    random_panels(ANY, b, n, k);
+    gemm = (terse_gemm_u8s8_args){.m = m, .n = n, .k = k, .a = a, .lda = k, .b = b, .ldc = n};
+    gemm.requantize = plain_requantize(n, k, residual, m);
+    gemm.c = timed_bytes(AREA_GOT, m * n);
+    double best, rate;
+    BEST_OF(0.03, best, kernels->gemm_u8s8(&gemm));
+    rate = 2.0 * (double)(m * n * k) / best;
+    printf("%-10s gemm %5d x %5d x %5d%s %9.2f us %7.1f GOP/s", kernels->name, (int)m, (int)n, (int)k,
+           residual ? " + residual" : "", best * 1e6, rate * 1e-9);
+    if (peak > 0.0)
+        printf(", %5.1f %% of the peak", 100.0 * rate / peak);
+    printf(", weights %6.1f GB/s\n", 1e-9 * (double)(n * k) / best);
+}
+
 static void bench(void)
 {
+    static const int64_t sizes[][3] = {
+        {1, 512, 784},   {1, 512, 512},   {1, 10, 512},    {8, 512, 784},    {8, 512, 512},    {64, 512, 784},
+        {64, 512, 512},  {64, 10, 512},   {12, 64, 256},   {192, 64, 256},   {192, 256, 256},  {3136, 64, 64},
+        {3136, 64, 576}, {780, 512, 128}, {128, 384, 384}, {128, 1536, 384}, {128, 384, 1536}, {128, 64, 64},
+        {784, 24, 144},  {784, 1000, 27}, {49, 512, 4608}};
+    static const int64_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 28, 64, 256};
+    for (int t = 0; tier(t); t++) {
+        if (!tier(t)->gemm_u8s8)
+            continue;
+        peak = peak_of(tier(t));
+        if (peak > 0.0)
+            printf("%-10s peak %.1f GOP/s\n", tier(t)->name, peak * 1e-9);
+        for (size_t i = 0; i < COUNT(rows); i++)
+            gemm_bench(tier(t), rows[i], 1024, 1024, false);
+        for (size_t i = 0; i < COUNT(sizes); i++)
+            gemm_bench(tier(t), sizes[i][0], sizes[i][1], sizes[i][2], false);
+        gemm_bench(tier(t), 196, 1024, 256, true);
+    }
 }
 
 int main(int argc, char **argv)

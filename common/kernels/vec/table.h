@@ -283,7 +283,11 @@ const terse_kernels TIER_NAME(terse_kernels) = {
     .layer_norm_f32 = layer_norm_f32,
     .transpose_32 = transpose_32,
     .pack_n16_f32 = pack_n16_f32,
+#if defined(__AVX512VNNI__)
+    .gemm_u8s8 = TIER_NAME(terse_gemm_u8s8),
+#else
     .gemm_u8s8 = terse_gemm_u8s8_ref,
+#endif
     .conv_u8s8 = terse_conv_u8s8_ref,
     .conv_u8s8_scratch = terse_conv_u8s8_scratch_ref,
     .pack_n16k4_s8 = terse_pack_n16k4_s8_ref,

@@ -14,5 +14,8 @@ void TIER_NAME(terse_max_pool_f32)(const terse_pool_f32_args *args);
 void TIER_NAME(terse_average_pool_f32)(const terse_pool_f32_args *args);
 void TIER_NAME(terse_gemm_f32s8)(const terse_gemm_f32s8_args *args);
 void TIER_NAME(terse_gemm_f32s4)(const terse_gemm_f32s4_args *args);
+void TIER_NAME(terse_gemm_u8s8)(const terse_gemm_u8s8_args *args);
+void TIER_NAME(terse_conv_u8s8)(const terse_conv_u8s8_args *args);
+size_t TIER_NAME(terse_conv_u8s8_scratch)(const terse_conv_u8s8_args *args);
 
 #endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* dot_tile.h: the product of a few rows of bytes with a few panels of weights, the heart of gemm_u8s8 and conv_u8s8.
+ *
+ * B lies in panels of sixteen columns, [K/4][16][4] each: 64 bytes hold four of K for every column. A row of A is
+ * named by a pointer; K is cut into `positions` runs, and run i of every row begins offsets[i] bytes behind its pointer
+ * (a dense product has one run at 0; a convolution has one per kernel row or kernel position).
+ *
+ *          panel 0  panel 1
+ *   row 0  sums     sums     each step of four of K loads 64 bytes per panel, spreads four bytes per row and adds
+ *   row 1  sums     sums     rows x panels dot products. Sums begin with the bias and stay in registers over all
+ *   ...                      of K, wrapping around as integers do, then go to a buffer that the finish reads.
+ */
+#ifndef TERSE_KERNELS_VEC_DOT_TILE_H
+#define TERSE_KERNELS_VEC_DOT_TILE_H
+
+#include <string.h>
+
+#include "common/kernels/vec/dot_finish.h"
+
+/* What all tiles of one product share. */
+typedef struct dot_product {
+    int64_t positions;
+    const int64_t *offsets;
+    int64_t run;       /* bytes of a run that may be read; a multiple of four or cut off */
+    const int8_t *b;   /* of the group */
+    int64_t run_steps; /* fours of K in a run, the last one filled up */
+    dot_finish finish;
+} dot_product;
+
+typedef void dot_function(const dot_product *p, const uint8_t *const *rows, int64_t panel, int32_t *sums);
+
+INLINE uint32_t dot_four_bytes(const uint8_t *a)
+{
+    uint32_t x;
+    memcpy(&x, a, sizeof x);
+    return x;
+}
+
+/* The n < 4 bytes at a, of which nothing behind may be read. */
+INLINE uint32_t dot_last_bytes(const uint8_t *a, int64_t n)
+{
+    uint32_t x = a[0];
+    if (n > 1)
+        x |= (uint32_t)a[1] << 8;
+    if (n > 2)
+        x |= (uint32_t)a[2] << 16;
+    return x;
+}
+
+INLINE void dot_step(int n_rows, int n_panels, const uint32_t fours[DOT_ROWS], const int8_t *b, int64_t panel_bytes,
+                     dot_sums sums[DOT_ROWS][DOT_PANELS])
+{
+    dot_b x[DOT_PANELS];
+    UNROLL for (int v = 0; v < n_panels; v++) x[v] = dot_load(b + v * panel_bytes);
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        dot_a y = dot_four(fours[r]);
+        UNROLL for (int v = 0; v < n_panels; v++) sums[r][v] = dot_add(sums[r][v], y, x[v]);
+    }
+}
+
+INLINE void dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_t *const *rows, int64_t panel,
+                    int32_t *to)
+{
+    dot_sums sums[DOT_ROWS][DOT_PANELS];
+    const int64_t panel_bytes = p->positions * p->run_steps * 64, whole = p->run & ~(int64_t)3;
+    const int8_t *b = p->b + panel * panel_bytes;
+    UNROLL for (int v = 0; v < n_panels; v++)
+    {
+        const int32_t *bias = dot_bias_of(&p->finish, panel + v);
+        UNROLL for (int r = 0; r < n_rows; r++) sums[r][v] = dot_begin(bias);
+    }
+    for (int64_t position = 0; position < p->positions; position++) {
+        const int64_t first = p->offsets[position], end = first + whole;
+        uint32_t fours[DOT_ROWS];
+        for (int64_t k = first; k < end; k += 4, b += 64) {
+            UNROLL for (int r = 0; r < n_rows; r++) fours[r] = dot_four_bytes(rows[r] + k);
+            dot_step(n_rows, n_panels, fours, b, panel_bytes, sums);
+        }
+        if (whole < p->run) {
+            UNROLL for (int r = 0; r < n_rows; r++) fours[r] = dot_last_bytes(rows[r] + end, p->run - whole);
+            dot_step(n_rows, n_panels, fours, b, panel_bytes, sums);
+            b += 64;
+        }
+    }
+    UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++)
+        dot_store(to + (r * n_panels + v) * 16, sums[r][v]);
+}
+
+#define DOT_DEFINE(r, v)                                                                                               \
+    static void dot_tile_##r##_##v(const dot_product *p, const uint8_t *const *rows, int64_t panel, int32_t *sums)     \
+    {                                                                                                                  \
+        dot_run(r, v, p, rows, panel, sums);                                                                           \
+    }
+
+DOT_LIST(DOT_DEFINE)
+
+#define DOT_ENTRY(r, v) [r][v] = dot_tile_##r##_##v,
+static dot_function *const dot_tiles[DOT_ROWS + 1][DOT_PANELS + 1] = {DOT_LIST(DOT_ENTRY)};
+
+/* Rows m are dealt out evenly to ceil(m / most) tiles: 15 are 8 + 7, not 14 + 1. */
+typedef struct dot_deal {
+    int64_t tiles, base, extra;
+} dot_deal;
+
+INLINE dot_deal dot_deal_rows(int64_t m, int64_t row_bytes)
+{
+    /* Rows a multiple of 4096 bytes apart fall into one set of the first-level cache, which has eight ways or more. */
+    int most = row_bytes % 4096 == 0 && row_bytes && DOT_ROWS > 8 ? 8 : DOT_ROWS;
+    int64_t n = (m + most - 1) / most;
+    return (dot_deal){n, n ? m / n : 0, n ? m % n : 0};
+}
+
+INLINE int64_t dot_first(const dot_deal *deal, int64_t tile)
+{
+    return tile * deal->base + (tile < deal->extra ? tile : deal->extra);
+}
+
+INLINE int dot_rows(const dot_deal *deal, int64_t tile)
+{
+    return (int)(deal->base + (tile < deal->extra));
+}
+
+/* One tile of `count` rows, whose outputs begin at row `first`, over panels from..to-1. */
+static void dot_across(const dot_product *p, const uint8_t *const *rows, int count, int64_t first, int64_t from,
+                       int64_t to)
+{
+    _Alignas(64) int32_t sums[DOT_ROWS * DOT_PANELS * 16];
+    for (int64_t panel = from; panel < to;) {
+        int n = DOT_WIDE(count);
+        while (n > to - panel)
+            n /= 2;
+        dot_tiles[count][n](p, rows, panel, sums);
+        dot_finish_tile(&p->finish, sums, count, n, first, panel);
+        panel += n;
+    }
+}
+
+#endif
