@@ -1,42 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Products of bytes as quantized.h defines them. */
-#include <math.h>
-
 #include "common/kernels/ref/ref.h"
-#include "common/kernels/ref/math_ref.h"
-
-/* The wrapping sum of 32-bit numbers, in which signed overflow has a meaning. */
-static int32_t wrap_add(int32_t a, int32_t b)
-{
-    return (int32_t)((uint32_t)a + (uint32_t)b);
-}
-
-/* Element (row, column) of the output of `to` from its sum; `index`: of the element in the output. */
-static void put(const terse_requantize *to, int32_t sum, int64_t row, int64_t column, void *output, int64_t index)
-{
-    if (to->bias)
-        sum = wrap_add(sum, to->bias[column]);
-    if (to->to == TERSE_SUMS_TO_S32) {
-        ((int32_t *)output)[index] = sum;
-        return;
-    }
-    const int64_t from = row * to->residual_stride + column;
-    if (to->to == TERSE_SUMS_TO_F32) {
-        float x = fmaf((float)sum, to->multiplier[column], to->bias_f32 ? to->bias_f32[column] : 0.0f);
-        if (to->residual_f32)
-            x += to->residual_f32[from];
-        ((float *)output)[index] = ref_activate(x, &to->activation);
-        return;
-    }
-    double low = to->multiplier_low ? (double)to->multiplier_low[column] : 0.0;
-    double v = (double)sum * ((double)to->multiplier[column] + low);
-    if (to->residual)
-        v += (double)(to->residual[from] - to->residual_zero_point) * to->residual_scale;
-    double q = rint(v) + (double)to->zero_point;
-    q = q > (double)to->low ? q : (double)to->low; /* a NaN becomes low */
-    q = q < (double)to->high ? q : (double)to->high;
-    ((uint8_t *)output)[index] = (uint8_t)q;
-}
+#include "common/kernels/ref/requantize_ref.h"
 
 void terse_gemm_u8s8_ref(const terse_gemm_u8s8_args *args)
 {
@@ -47,8 +12,8 @@ void terse_gemm_u8s8_ref(const terse_gemm_u8s8_args *args)
             const int8_t *b = args->b + n / 16 * steps * 64 + n % 16 * 4;
             int32_t sum = 0;
             for (int64_t k = 0; k < args->k; k++)
-                sum = wrap_add(sum, a[k] * b[k / 4 * 64 + k % 4]);
-            put(&args->requantize, sum, m, n, args->c, m * args->ldc + n);
+                sum = ref_wrap_add(sum, a[k] * b[k / 4 * 64 + k % 4]);
+            ref_put(&args->requantize, sum, m, n, args->c, m * args->ldc + n);
         }
     }
 }
@@ -80,7 +45,7 @@ static int32_t conv_sum(const terse_conv_u8s8_args *args, int64_t n, const int64
                 const uint8_t *x = pixel(args, n, out, at);
                 for (int64_t c = 0; c < channels; c++) {
                     int64_t k = at[2] * channels + c;
-                    sum = wrap_add(sum, (x ? x[group * channels + c] : args->x_zero_point) * w[k / 4 * 64 + k % 4]);
+                    sum = ref_wrap_add(sum, (x ? x[group * channels + c] : args->x_zero_point) * w[k / 4 * 64 + k % 4]);
                 }
             }
     return sum;
@@ -94,8 +59,8 @@ void terse_conv_u8s8_ref(const terse_conv_u8s8_args *args)
             for (out[1] = 0; out[1] < args->out[1]; out[1]++)
                 for (out[2] = 0; out[2] < args->out[2]; out[2]++, index++)
                     for (int64_t f = 0; f < args->filters; f++)
-                        put(&args->requantize, conv_sum(args, n, out, f), index, f, args->output,
-                            index * args->out_stride + f);
+                        ref_put(&args->requantize, conv_sum(args, n, out, f), index, f, args->output,
+                                index * args->out_stride + f);
 }
 
 size_t terse_conv_u8s8_scratch_ref(const terse_conv_u8s8_args *args)
@@ -116,6 +81,6 @@ void terse_pack_n16k4_s8_ref(const int8_t *b, int64_t stride_k, int64_t stride_n
                     const int8_t x = j < n && l < k ? b[l * stride_k + j * stride_n] : (int8_t)0;
                     *packed++ = x;
                     if (column_sums && j < n)
-                        column_sums[j] = wrap_add(column_sums[j], x);
+                        column_sums[j] = ref_wrap_add(column_sums[j], x);
                 }
 }

@@ -20,4 +20,15 @@ size_t terse_conv_u8s8_scratch_ref(const terse_conv_u8s8_args *args);
 void terse_pack_n16k4_s8_ref(const int8_t *b, int64_t stride_k, int64_t stride_n, int64_t k, int64_t n, int8_t *packed,
                              int32_t *column_sums);
 
+void terse_dwconv_u8s8_ref(const terse_conv_u8s8_args *args);
+void terse_max_pool_u8_ref(const terse_pool_u8_args *args);
+void terse_average_pool_u8_ref(const terse_pool_u8_args *args);
+void terse_add_u8_ref(const terse_binary_u8_args *args);
+void terse_mul_u8_ref(const terse_binary_u8_args *args);
+void terse_table_u8_ref(const uint8_t *x, const uint8_t table[256], uint8_t *y, int64_t n);
+void terse_quantize_u8_ref(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n);
+void terse_dequantize_u8_ref(const uint8_t *x, float scale, int32_t zero_point, float *y, int64_t n);
+void terse_transpose_8_ref(const uint8_t *src, int64_t src_stride, uint8_t *dst, int64_t dst_stride, int64_t rows,
+                           int64_t columns);
+
 #endif
