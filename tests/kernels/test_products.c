@@ -2,6 +2,7 @@
 /* gemm_f32 and conv_f32: every tier gives the scalar tier's bits, for every number of rows, so that a row's bits
  * cannot depend on how many rows there are. */
 #include "harness.h"
+#include "networks.h"
 
 enum { AREA_A, AREA_B, AREA_BIAS, AREA_RESIDUAL, AREA_WANT, AREA_GOT, AREA_SCRATCH };
 
@@ -204,11 +205,6 @@ static void gemm_bench(const terse_kernels *kernels, int64_t m, int64_t n, int64
            (int)k, best * 1e6, 2e-9 * (double)(m * n * k) / best, 4e-9 * (double)(n * k) / best);
 }
 
-/* One layer of a network: square maps and kernels. `times`: how often the network has it. */
-typedef struct layer {
-    int size, channels, filters, kernel, stride, pad, times;
-} layer;
-
 static double conv_bench(const terse_kernels *kernels, const layer *l)
 {
     int64_t out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1, k = (int64_t)l->kernel * l->kernel * l->channels;
@@ -241,28 +237,6 @@ static double conv_bench(const terse_kernels *kernels, const layer *l)
            l->filters, l->kernel, l->stride, best * 1e6, 2e-9 * (double)(out * out * k * l->filters) / best);
     return best * l->times;
 }
-
-static const layer squeezenet[] = {{224, 3, 64, 3, 2, 0, 1},  {55, 64, 16, 1, 1, 0, 1},  {55, 16, 64, 1, 1, 0, 2},
-                                   {55, 16, 64, 3, 1, 1, 2},  {55, 128, 16, 1, 1, 0, 1}, {27, 128, 32, 1, 1, 0, 1},
-                                   {27, 32, 128, 1, 1, 0, 2}, {27, 32, 128, 3, 1, 1, 2}, {27, 256, 32, 1, 1, 0, 1},
-                                   {13, 256, 48, 1, 1, 0, 1}, {13, 48, 192, 1, 1, 0, 2}, {13, 48, 192, 3, 1, 1, 2},
-                                   {13, 384, 48, 1, 1, 0, 1}, {13, 384, 64, 1, 1, 0, 1}, {13, 64, 256, 1, 1, 0, 2},
-                                   {13, 64, 256, 3, 1, 1, 2}, {13, 512, 64, 1, 1, 0, 1}, {13, 512, 1000, 1, 1, 0, 1}};
-static const layer resnet50[] = {{224, 3, 64, 7, 2, 3, 1},    {56, 64, 64, 1, 1, 0, 1},    {56, 64, 64, 3, 1, 1, 3},
-                                 {56, 64, 256, 1, 1, 0, 4},   {56, 256, 64, 1, 1, 0, 2},   {56, 256, 128, 1, 1, 0, 1},
-                                 {56, 128, 128, 3, 2, 1, 1},  {28, 128, 512, 1, 1, 0, 4},  {56, 256, 512, 1, 2, 0, 1},
-                                 {28, 512, 128, 1, 1, 0, 3},  {28, 128, 128, 3, 1, 1, 3},  {28, 512, 256, 1, 1, 0, 1},
-                                 {28, 256, 256, 3, 2, 1, 1},  {14, 256, 1024, 1, 1, 0, 6}, {28, 512, 1024, 1, 2, 0, 1},
-                                 {14, 1024, 256, 1, 1, 0, 5}, {14, 256, 256, 3, 1, 1, 5},  {14, 1024, 512, 1, 1, 0, 1},
-                                 {14, 512, 512, 3, 2, 1, 1},  {7, 512, 2048, 1, 1, 0, 3},  {14, 1024, 2048, 1, 2, 0, 1},
-                                 {7, 2048, 512, 1, 1, 0, 2},  {7, 512, 512, 3, 1, 1, 2},   {1, 2048, 1000, 1, 1, 0, 1}};
-static const layer mobilenetv2[] = {{224, 3, 32, 3, 2, 1, 1},  {112, 32, 16, 1, 1, 0, 1},  {112, 16, 96, 1, 1, 0, 1},
-                                    {56, 96, 24, 1, 1, 0, 1},  {56, 24, 144, 1, 1, 0, 2},  {56, 144, 24, 1, 1, 0, 1},
-                                    {28, 144, 32, 1, 1, 0, 1}, {28, 32, 192, 1, 1, 0, 3},  {28, 192, 32, 1, 1, 0, 2},
-                                    {14, 192, 64, 1, 1, 0, 1}, {14, 64, 384, 1, 1, 0, 4},  {14, 384, 64, 1, 1, 0, 3},
-                                    {14, 384, 96, 1, 1, 0, 1}, {14, 96, 576, 1, 1, 0, 3},  {14, 576, 96, 1, 1, 0, 2},
-                                    {7, 576, 160, 1, 1, 0, 1}, {7, 160, 960, 1, 1, 0, 3},  {7, 960, 160, 1, 1, 0, 2},
-                                    {7, 960, 320, 1, 1, 0, 1}, {7, 320, 1280, 1, 1, 0, 1}, {1, 1280, 1000, 1, 1, 0, 1}};
 
 static void network_bench(const terse_kernels *kernels, const char *name, const layer *layers, size_t n)
 {

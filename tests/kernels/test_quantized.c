@@ -2,6 +2,7 @@
 /* gemm_u8s8, conv_u8s8 and the packing of their weights: every tier gives the scalar tier's integers, ties of the
  * rounding included, and all give by hand what the definition says. */
 #include "harness.h"
+#include "networks.h"
 
 enum { AREA_A, AREA_B, AREA_COLUMNS, AREA_RESIDUAL, AREA_WANT, AREA_GOT, AREA_SCRATCH };
 
@@ -542,6 +543,55 @@ static void gemm_bench(const terse_kernels *kernels, int64_t m, int64_t n, int64
     printf(", weights %6.1f GB/s\n", 1e-9 * (double)(n * k) / best);
 }
 
+static double conv_bench(const terse_kernels *kernels, const layer *l)
+{
+    int64_t out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1, k = (int64_t)l->kernel * l->kernel * l->channels;
+    int64_t in_bytes = (int64_t)l->size * l->size * l->channels;
+    conv = (terse_conv_u8s8_args){.n = 1,
+                                  .channels = l->channels,
+                                  .filters = l->filters,
+                                  .groups = 1,
+                                  .in = {1, l->size, l->size},
+                                  .out = {1, out, out},
+                                  .kernel = {1, l->kernel, l->kernel},
+                                  .stride = {1, l->stride, l->stride},
+                                  .dilation = {1, 1, 1},
+                                  .pad = {0, l->pad, l->pad},
+                                  .in_stride = l->channels,
+                                  .out_stride = l->filters};
+    uint8_t *input = timed_bytes(AREA_A, in_bytes);
+    int8_t *weights = timed_bytes(AREA_B, filter_bytes());
+    for (int64_t i = 0; i < in_bytes; i++)
+        input[i] = random_u8(ANY);
+    random_filters(ANY, weights);
+    conv.input = input;
+    conv.weights = weights;
+    conv.requantize = plain_requantize(l->filters, k, false, 0);
+    conv.output = timed_bytes(AREA_GOT, out * out * l->filters);
+    conv.scratch = guarded_scratch(AREA_SCRATCH, kernels->conv_u8s8_scratch(&conv) + 4096);
+    double best, rate;
+    BEST_OF(0.03, best, kernels->conv_u8s8(&conv));
+    rate = 2.0 * (double)(out * out * k * l->filters) / best;
+    printf("%-10s conv %4d px %5d -> %5d k%d s%d  %9.2f us %7.1f GOP/s", kernels->name, l->size, l->channels,
+           l->filters, l->kernel, l->stride, best * 1e6, rate * 1e-9);
+    printf(peak > 0.0 ? ", %5.1f %% of the peak\n" : "\n", 100.0 * rate / peak);
+    return best * l->times;
+}
+
+static void network_bench(const terse_kernels *kernels, const char *name, const layer *layers, size_t n)
+{
+    double total = 0.0, macs = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        const layer *l = &layers[i];
+        double out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1;
+        macs += out * out * l->kernel * l->kernel * l->channels * l->filters * l->times;
+        total += conv_bench(kernels, l);
+    }
+    printf("%-10s %s, dense convolutions: %.3f ms, %.0f M MACs, %.1f GOP/s", kernels->name, name, total * 1e3,
+           macs * 1e-6, 2e-9 * macs / total);
+    printf(peak > 0.0 ? ", %.1f %% of the peak\n" : "\n", 200.0 * macs / total / peak);
+}
+
 static void bench(void)
 {
     static const int64_t sizes[][3] = {
@@ -551,7 +601,8 @@ static void bench(void)
         {784, 24, 144},  {784, 1000, 27}, {49, 512, 4608}};
     static const int64_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 28, 64, 256};
     for (int t = 0; tier(t); t++) {
-        if (!tier(t)->gemm_u8s8)
+        const char *only = getenv("TERSE_ISA");
+        if (!tier(t)->gemm_u8s8 || (only && *only && strcmp(only, tier(t)->name) != 0))
             continue;
         peak = peak_of(tier(t));
         if (peak > 0.0)
@@ -561,6 +612,9 @@ static void bench(void)
         for (size_t i = 0; i < COUNT(sizes); i++)
             gemm_bench(tier(t), sizes[i][0], sizes[i][1], sizes[i][2], false);
         gemm_bench(tier(t), 196, 1024, 256, true);
+        network_bench(tier(t), "SqueezeNet 1.1", squeezenet, COUNT(squeezenet));
+        network_bench(tier(t), "ResNet-50", resnet50, COUNT(resnet50));
+        network_bench(tier(t), "MobileNetV2", mobilenetv2, COUNT(mobilenetv2));
     }
 }
 

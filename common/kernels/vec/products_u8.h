@@ -20,23 +20,29 @@ static int64_t dot_block_panels(const dot_product *p, int64_t panels)
     return (part + DOT_PANELS - 1) / DOT_PANELS * DOT_PANELS;
 }
 
-void TIER_NAME(terse_gemm_u8s8)(const terse_gemm_u8s8_args *args)
+/* Columns first..first+columns-1 of the output; b holds only them. */
+static void gemm_u8s8_columns(int64_t m, int64_t k, const uint8_t *a, int64_t lda, const int8_t *b,
+                              const terse_requantize *to, int64_t first_column, int64_t columns, void *c, int64_t ldc)
 {
     static const int64_t no_offset[1];
-    dot_product p = {
-        .positions = 1, .offsets = no_offset, .run = args->k, .b = args->b, .run_steps = (args->k + 3) / 4};
-    dot_finish_init(&p.finish, &args->requantize, 0, args->n, args->c, args->ldc);
-    const dot_deal deal = dot_deal_rows(args->m, args->lda);
-    const int64_t panels = (args->n + 15) / 16, part = dot_block_panels(&p, panels);
+    dot_product p = {.positions = 1, .offsets = no_offset, .run = k, .b = b, .run_steps = (k + 3) / 4};
+    dot_finish_init(&p.finish, to, first_column, columns, c, ldc);
+    const dot_deal deal = dot_deal_rows(m, lda);
+    const int64_t panels = (columns + 15) / 16, part = dot_block_panels(&p, panels);
     for (int64_t from = 0; from < panels; from += part)
         for (int64_t tile = 0; tile < deal.tiles; tile++) {
             const uint8_t *rows[DOT_ROWS];
             const int64_t first = dot_first(&deal, tile);
             const int count = dot_rows(&deal, tile);
             for (int r = 0; r < count; r++)
-                rows[r] = args->a + (first + r) * args->lda;
+                rows[r] = a + (first + r) * lda;
             dot_across(&p, rows, count, first, from, from + part < panels ? from + part : panels);
         }
+}
+
+void TIER_NAME(terse_gemm_u8s8)(const terse_gemm_u8s8_args *args)
+{
+    gemm_u8s8_columns(args->m, args->k, args->a, args->lda, args->b, &args->requantize, 0, args->n, args->c, args->ldc);
 }
 
 #endif

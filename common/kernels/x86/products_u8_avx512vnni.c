@@ -1,2 +1,2 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/kernels/vec/products_u8.h"
+#include "common/kernels/vec/conv_u8.h"
