@@ -32,6 +32,15 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
     case TERSE_OP_WGEMM:
     case TERSE_OP_QGEMM:
         return x->rank < 1 ? 0 : times(terse_tensor_count(output), x->dims[x->rank - 1]);
+    case TERSE_OP_HEAD_ATTENTION: { /* q [B,T,H,D], k [B,S,H,D], y [B,T,H,E] */
+        if (x->rank != 4 || w->rank != 4 || output->rank != 4)
+            return 0;
+        int64_t sum;
+        return __builtin_add_overflow(times(terse_tensor_count(x), w->dims[1]),
+                                      times(terse_tensor_count(output), w->dims[1]), &sum)
+                   ? INT64_MAX
+                   : sum;
+    }
     case TERSE_OP_RNN:
     case TERSE_OP_GRU:
     case TERSE_OP_LSTM: {

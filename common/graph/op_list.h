@@ -55,7 +55,7 @@
     X(DEQUANTIZE_LINEAR, dequantize_linear, "DequantizeLinear") \
     X(DYNAMIC_QUANTIZE_LINEAR, dynamic_quantize_linear, "DynamicQuantizeLinear") \
     /* only passes make these: see common/ops/README.md */ \
-    X(WGEMM, wgemm, "WGemm") \
+    X(WGEMM, wgemm, "WGemm") X(HEAD_ATTENTION, head_attention, "HeadAttention") \
     X(QCONV, qconv, "QConv") X(QGEMM, qgemm, "QGemm") X(QADD, qadd, "QAdd") X(QMUL, qmul, "QMul") \
     X(QTABLE, qtable, "QTable") X(QAVERAGE_POOL, qaverage_pool, "QAveragePool") \
     X(QGLOBAL_AVERAGE_POOL, qglobal_average_pool, "QGlobalAveragePool")

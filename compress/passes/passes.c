@@ -13,6 +13,7 @@ const terse_pass terse_passes_list[] = {
      terse_pass_channels_last},
     {"transposes", "Transposes merged, cancelled, or Reshapes where nothing moves", TERSE_PASSES_FINISH,
      terse_pass_transposes},
+    {"attention", "attention over heads as one node without Transposes", TERSE_PASSES_FINISH, terse_pass_attention},
     {"pack", "constant weights in the layout of the kernels", TERSE_PASSES_FINISH, terse_pass_pack},
 };
 const int terse_passes_n = sizeof terse_passes_list / sizeof terse_passes_list[0];

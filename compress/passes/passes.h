@@ -40,6 +40,8 @@ int terse_pass_fuse(terse_graph *graph, terse_error *error);
 int terse_pass_channels_last(terse_graph *graph, terse_error *error);
 /* Transposes in a row become one, those that move nothing become Reshapes or vanish. */
 int terse_pass_transposes(terse_graph *graph, terse_error *error);
+/* Attention over heads, written out between Transposes, becomes one node that moves nothing. */
+int terse_pass_attention(terse_graph *graph, terse_error *error);
 /* Constant weights of products and channels-last convolutions get the layout that the kernels read. */
 int terse_pass_pack(terse_graph *graph, terse_error *error);
 
