@@ -54,6 +54,8 @@
     X(QUANTIZE_LINEAR, quantize_linear, "QuantizeLinear") \
     X(DEQUANTIZE_LINEAR, dequantize_linear, "DequantizeLinear") \
     X(DYNAMIC_QUANTIZE_LINEAR, dynamic_quantize_linear, "DynamicQuantizeLinear") \
+    X(MATMUL_INTEGER, matmul_integer, "MatMulInteger") X(CONV_INTEGER, conv_integer, "ConvInteger") \
+    X(QLINEAR_MATMUL, qlinear_matmul, "QLinearMatMul") X(QLINEAR_CONV, qlinear_conv, "QLinearConv") \
     /* only passes make these: see common/ops/README.md */ \
     X(WGEMM, wgemm, "WGemm") X(HEAD_ATTENTION, head_attention, "HeadAttention") \
     X(QCONV, qconv, "QConv") X(QGEMM, qgemm, "QGemm") X(QADD, qadd, "QAdd") X(QMUL, qmul, "QMul") \
