@@ -23,6 +23,7 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
     switch (node->op) {
     case TERSE_OP_CONV:
     case TERSE_OP_QCONV:
+    case TERSE_OP_CONV_INTEGER:
         return w->rank < 2 ? 0 : times(terse_tensor_count(output), filter_size(w));
     case TERSE_OP_CONV_TRANSPOSE:
         return w->rank < 2 ? 0 : times(terse_tensor_count(x), filter_size(w));
@@ -30,6 +31,8 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
         return x->rank != 2 ? 0 : times(terse_tensor_count(output), x->dims[terse_node_int(node, "transA", 0) ? 0 : 1]);
     case TERSE_OP_MATMUL:
     case TERSE_OP_WGEMM:
+    case TERSE_OP_MATMUL_INTEGER:
+    case TERSE_OP_QLINEAR_MATMUL:
     case TERSE_OP_QGEMM:
         return x->rank < 1 ? 0 : times(terse_tensor_count(output), x->dims[x->rank - 1]);
     case TERSE_OP_HEAD_ATTENTION: { /* q [B,T,H,D], k [B,S,H,D], y [B,T,H,E] */
@@ -41,6 +44,9 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
                    ? INT64_MAX
                    : sum;
     }
+    case TERSE_OP_QLINEAR_CONV:
+        w = n_inputs > 3 ? inputs[3] : NULL;
+        return !w || w->rank < 2 ? 0 : times(terse_tensor_count(output), filter_size(w));
     case TERSE_OP_RNN:
     case TERSE_OP_GRU:
     case TERSE_OP_LSTM: {

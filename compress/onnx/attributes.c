@@ -27,13 +27,14 @@ static const terse_onnx_operator operators[] = {
      "value=t value_float=f! value_floats=F! value_int=i value_ints=I value_string=s value_strings=S", NULL, false},
     {"ConstantOfShape", TERSE_OP_CONSTANT_OF_SHAPE, "value=t", NULL, false},
     {"Conv", TERSE_OP_CONV, WINDOW "group=i", terse_onnx_rewrite_windows, false},
+    {"ConvInteger", TERSE_OP_CONV_INTEGER, WINDOW "group=i", terse_onnx_rewrite_windows, false},
     {"ConvTranspose", TERSE_OP_CONV_TRANSPOSE, WINDOW "group=i output_padding=I output_shape=I",
      terse_onnx_rewrite_windows, false},
     {"Cos", TERSE_OP_COS, "", NULL, false},
     {"CumSum", TERSE_OP_CUM_SUM, "exclusive=i reverse=i", NULL, false},
     {"DepthToSpace", TERSE_OP_DEPTH_TO_SPACE, "blocksize=i mode=s", NULL, false},
-    {"DequantizeLinear", TERSE_OP_DEQUANTIZE_LINEAR, "axis=i block_size=i output_dtype=i",
-     terse_onnx_rewrite_quantize, false},
+    {"DequantizeLinear", TERSE_OP_DEQUANTIZE_LINEAR, "axis=i block_size=i output_dtype=i", terse_onnx_rewrite_quantize,
+     false},
     {"Div", TERSE_OP_DIV, LEGACY_BROADCAST, terse_onnx_rewrite_broadcast, false},
     {"Dropout", TERSE_OP_IDENTITY, "ratio=f is_test=i seed=i", terse_onnx_rewrite_dropout, true},
     {"DynamicQuantizeLinear", TERSE_OP_DYNAMIC_QUANTIZE_LINEAR, "", NULL, false},
@@ -71,6 +72,7 @@ static const terse_onnx_operator operators[] = {
     {"Log", TERSE_OP_LOG, "", NULL, false},
     {"LogSoftmax", TERSE_OP_LOG_SOFTMAX, "axis=i", terse_onnx_rewrite_softmax, false},
     {"MatMul", TERSE_OP_MATMUL, "", NULL, false},
+    {"MatMulInteger", TERSE_OP_MATMUL_INTEGER, "", NULL, false},
     {"Max", TERSE_OP_MAX, "", NULL, false},
     {"MaxPool", TERSE_OP_MAX_POOL, WINDOW "ceil_mode=i storage_order=i", terse_onnx_rewrite_windows, true},
     {"Min", TERSE_OP_MIN, "", NULL, false},
@@ -81,6 +83,8 @@ static const terse_onnx_operator operators[] = {
     {"PRelu", TERSE_OP_PRELU, "", terse_onnx_rewrite_prelu, false},
     {"Pad", TERSE_OP_PAD, "mode=s pads=I paddings=I value=f!", terse_onnx_rewrite_pad, false},
     {"Pow", TERSE_OP_POW, LEGACY_BROADCAST, terse_onnx_rewrite_broadcast, false},
+    {"QLinearConv", TERSE_OP_QLINEAR_CONV, WINDOW "group=i", terse_onnx_rewrite_qlinear_conv, false},
+    {"QLinearMatMul", TERSE_OP_QLINEAR_MATMUL, "", terse_onnx_rewrite_qlinear_matmul, false},
     {"QuantizeLinear", TERSE_OP_QUANTIZE_LINEAR, "axis=i block_size=i output_dtype=i precision=i saturate=i",
      terse_onnx_rewrite_quantize, false},
     {"RNN", TERSE_OP_RNN, RECURRENT, terse_onnx_rewrite_recurrent, false},
@@ -119,13 +123,36 @@ static const terse_onnx_operator operators[] = {
     {"Where", TERSE_OP_WHERE, "", NULL, false},
 };
 
+/* Quantized operators of onnxruntime, domain com.microsoft. */
+static const terse_onnx_operator contributed[] = {
+    {"DequantizeLinear", TERSE_OP_DEQUANTIZE_LINEAR, "axis=i", terse_onnx_rewrite_quantize, false},
+    {"DynamicQuantizeMatMul", TERSE_OP_MATMUL_INTEGER, "", terse_onnx_rewrite_dynamic_quantize_matmul, false},
+    {"MatMulIntegerToFloat", TERSE_OP_MATMUL_INTEGER, "", terse_onnx_rewrite_matmul_integer_to_float, false},
+    {"QGemm", TERSE_OP_GEMM, "alpha=f transA=i transB=i", terse_onnx_rewrite_qgemm, false},
+    {"QLinearAdd", TERSE_OP_ADD, "", terse_onnx_rewrite_qlinear_binary, false},
+    {"QLinearAveragePool", TERSE_OP_AVERAGE_POOL, WINDOW "ceil_mode=i channels_last=i count_include_pad=i",
+     terse_onnx_rewrite_qlinear_unary, false},
+    {"QLinearConcat", TERSE_OP_CONCAT, "axis=i", terse_onnx_rewrite_qlinear_concat, false},
+    {"QLinearGlobalAveragePool", TERSE_OP_GLOBAL_AVERAGE_POOL, "channels_last=i", terse_onnx_rewrite_qlinear_unary,
+     false},
+    {"QLinearLeakyRelu", TERSE_OP_LEAKY_RELU, "alpha=f", terse_onnx_rewrite_qlinear_unary, false},
+    {"QLinearMul", TERSE_OP_MUL, "", terse_onnx_rewrite_qlinear_binary, false},
+    {"QLinearSigmoid", TERSE_OP_SIGMOID, "", terse_onnx_rewrite_qlinear_unary, false},
+    {"QLinearSoftmax", TERSE_OP_SOFTMAX, "axis=i opset=i", terse_onnx_rewrite_qlinear_unary, false},
+    {"QuantizeLinear", TERSE_OP_QUANTIZE_LINEAR, "axis=i", terse_onnx_rewrite_quantize, false},
+};
+
 static int compare(const void *name, const void *row)
 {
     return strcmp(name, ((const terse_onnx_operator *)row)->name);
 }
 
-const terse_onnx_operator *terse_onnx_operator_find(const char *name)
+const terse_onnx_operator *terse_onnx_operator_find(const char *domain, const char *name)
 {
+    if (domain && strcmp(domain, "com.microsoft") == 0)
+        return bsearch(name, contributed, sizeof contributed / sizeof contributed[0], sizeof contributed[0], compare);
+    if (!terse_onnx_own_domain(domain))
+        return NULL;
     return bsearch(name, operators, sizeof operators / sizeof operators[0], sizeof operators[0], compare);
 }
 

@@ -128,6 +128,24 @@ static int matmul_rule(const terse_onnx_lanes *lanes, const terse_node *node)
     return meet(lanes, node, 2, rank);
 }
 
+/* Products of bytes: the right operand (input `b`) and all scales and zero points are free, those of the left operand
+ * one number. */
+static int integer_matmul_rule(const terse_onnx_lanes *lanes, const terse_node *node, int b, int first, int last)
+{
+    const int at = only_first(lanes, node, -1), rank_a = rank_of(lanes, node->inputs[0]);
+    if (at < 0 || at > rank_a - 2)
+        return -1;
+    for (int i = first; i <= last; i++)
+        if (has_input(node, i) && terse_tensor_count(terse_onnx_lanes_view(lanes, 0, node->inputs[i])) != 1)
+            return -1;
+    const terse_tensor *right = terse_onnx_lanes_view(lanes, 0, node->inputs[b]);
+    const int rank = rank_a > right->rank ? rank_a : right->rank, axis = at + rank - rank_a;
+    const int own = axis - (rank - right->rank);
+    if (right->rank < 2 || (at < rank_a - 2 && own >= 0 && right->dims[own] != 1))
+        return -1;
+    return axis;
+}
+
 /* "ij,jk->ik": the letter of the rows must be one letter, be in the result, and be in no free operand. */
 static int einsum_rule(const terse_onnx_lanes *lanes, const terse_node *node)
 {
@@ -414,6 +432,10 @@ static int special_axis(const terse_onnx_lanes *lanes, const terse_node *node)
         return gemm_rule(lanes, node);
     case TERSE_OP_MATMUL:
         return matmul_rule(lanes, node);
+    case TERSE_OP_MATMUL_INTEGER:
+        return integer_matmul_rule(lanes, node, 1, 2, 2);
+    case TERSE_OP_QLINEAR_MATMUL:
+        return integer_matmul_rule(lanes, node, 3, 1, 2);
     case TERSE_OP_EINSUM:
         return einsum_rule(lanes, node);
     case TERSE_OP_CONCAT:
@@ -470,6 +492,8 @@ static bool is_per_image(terse_op op)
 {
     switch (op) {
     case TERSE_OP_CONV:
+    case TERSE_OP_CONV_INTEGER:
+    case TERSE_OP_QLINEAR_CONV:
     case TERSE_OP_CONV_TRANSPOSE:
     case TERSE_OP_MAX_POOL:
     case TERSE_OP_AVERAGE_POOL:

@@ -14,7 +14,7 @@ int terse_onnx_no_memory(terse_error *error)
                       TERSE_MAX_VALUES);
 }
 
-static bool is_onnx_domain(const char *domain)
+bool terse_onnx_own_domain(const char *domain)
 {
     return !domain || !*domain || strcmp(domain, "ai.onnx") == 0;
 }
@@ -26,7 +26,7 @@ static int read_opset(terse_onnx_builder *builder, terse_error *error)
     terse_onnx_report *report = builder->report;
     for (size_t i = 0; i < model->n_opset_import; i++) {
         const Onnx__OperatorSet *set = model->opset_import[i];
-        if (!is_onnx_domain(set->domain))
+        if (!terse_onnx_own_domain(set->domain))
             continue;
         if (report->opset && report->opset != set->version)
             return terse_fail(error, TERSE_INVALID_ARGUMENT, "opset %" PRId64 " and opset %" PRId64 " are both stated",
@@ -155,7 +155,7 @@ static int read_constant_node(terse_onnx_builder *builder, const Onnx__Node *nod
 
 static bool is_constant_node(const Onnx__Node *node)
 {
-    return is_onnx_domain(node->domain) && strcmp(op_type(node), "Constant") == 0;
+    return terse_onnx_own_domain(node->domain) && strcmp(op_type(node), "Constant") == 0;
 }
 
 static int bad_node(const Onnx__Node *node, terse_error *error)
@@ -302,11 +302,11 @@ static int check_counts(terse_onnx_builder *builder, int index, terse_error *err
 
 static int build_node(terse_onnx_builder *builder, const Onnx__Node *from, terse_error *error)
 {
-    const terse_onnx_operator *operator= is_onnx_domain(from->domain) ? terse_onnx_operator_find(op_type(from)) : NULL;
+    const terse_onnx_operator *operator= terse_onnx_operator_find(from->domain, op_type(from));
     if (!operator) {
         terse_onnx_unsupported(builder->report, node_name(from), "op '%.100s%s%.100s'",
-                               is_onnx_domain(from->domain) ? "" : from->domain,
-                               is_onnx_domain(from->domain) ? "" : ".", op_type(from));
+                               terse_onnx_own_domain(from->domain) ? "" : from->domain,
+                               terse_onnx_own_domain(from->domain) ? "" : ".", op_type(from));
         return TERSE_OK;
     }
     if (builder->opset == 0)
@@ -351,7 +351,7 @@ int terse_onnx_build(terse_onnx_builder *builder, terse_error *error)
     builder->names.graph = builder->graph;
     int status = read_opset(builder, error);
     for (size_t i = 0; status == TERSE_OK && i < model->n_functions; i++)
-        if (is_onnx_domain(model->functions[i]->domain))
+        if (terse_onnx_own_domain(model->functions[i]->domain))
             terse_onnx_unsupported(builder->report, NULL, "function '%.100s' in ONNX's own domain",
                                    model->functions[i]->name ? model->functions[i]->name : "");
     if (status == TERSE_OK)

@@ -85,6 +85,7 @@ typedef struct terse_onnx_builder {
 /* Values and nodes of the whole file; what is not supported goes into the report and is left out. */
 int terse_onnx_build(terse_onnx_builder *builder, terse_error *error);
 void terse_onnx_builder_done(terse_onnx_builder *builder);
+bool terse_onnx_own_domain(const char *domain); /* of ONNX's own operators */
 bool terse_onnx_is_used(const terse_onnx_builder *builder, int value);
 
 /* ---- tensor.c ---- */
@@ -112,7 +113,8 @@ typedef struct terse_onnx_operator {
     bool one_output;             /* further outputs are optional: dropped when nobody reads them */
 } terse_onnx_operator;
 
-const terse_onnx_operator *terse_onnx_operator_find(const char *name);
+/* An operator of ONNX, or of a domain whose quantized operators terse knows; NULL for strangers. */
+const terse_onnx_operator *terse_onnx_operator_find(const char *domain, const char *name);
 /* Copies the attributes of `from` to node `node`. Tensors are not copied (terse_onnx_node_tensor). */
 int terse_onnx_attributes_read(terse_onnx_builder *builder, const terse_onnx_operator *operator,
                                const Onnx__Node * from, int node, terse_error *error);
@@ -127,7 +129,10 @@ terse_onnx_rewrite terse_onnx_rewrite_broadcast, terse_onnx_rewrite_prelu, terse
     terse_onnx_rewrite_dropout, terse_onnx_rewrite_gemm, terse_onnx_rewrite_recurrent, terse_onnx_rewrite_windows,
     terse_onnx_rewrite_pad, terse_onnx_rewrite_slice, terse_onnx_rewrite_split, terse_onnx_rewrite_squeeze,
     terse_onnx_rewrite_reshape, terse_onnx_rewrite_top_k, terse_onnx_rewrite_reduce, terse_onnx_rewrite_tile,
-    terse_onnx_rewrite_concat, terse_onnx_rewrite_resize, terse_onnx_rewrite_upsample, terse_onnx_rewrite_quantize;
+    terse_onnx_rewrite_concat, terse_onnx_rewrite_resize, terse_onnx_rewrite_upsample,
+    terse_onnx_rewrite_quantize, terse_onnx_rewrite_qlinear_conv, terse_onnx_rewrite_qlinear_matmul,
+    terse_onnx_rewrite_qlinear_binary, terse_onnx_rewrite_qlinear_unary, terse_onnx_rewrite_qlinear_concat,
+    terse_onnx_rewrite_qgemm, terse_onnx_rewrite_dynamic_quantize_matmul, terse_onnx_rewrite_matmul_integer_to_float;
 
 /* Helpers of the rewrites. */
 bool terse_onnx_set_input(terse_graph *graph, int node, int position, int value);
