@@ -4,7 +4,8 @@
  * computed) is brought into that form in scratch, image by image, so both ways give the same bits.
  *
  * K of a group runs over (kernel position, input channel of the group): packed weights are
- * [groups][ceil(M/16)][positions][C/groups][16] with M = filters per group (TERSE_LAYOUT_F32_N16). */
+ * [groups][ceil(M/16)][positions][C/groups][16] with M = filters per group (TERSE_LAYOUT_F32_N16). Constant weights in
+ * TERSE_LAYOUT_F32_WINOGRAD4 choose the other algorithm, whose rounding differs. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -13,7 +14,7 @@
 
 typedef struct conv_params {
     terse_conv_f32_args args; /* all but the pointers and strides */
-    bool channels_last, depthwise, packed;
+    bool channels_last, depthwise, packed, winograd;
     int64_t positions;                                              /* of the kernel */
     size_t weights, dense_weights, input, output, residual, kernel; /* offsets in scratch */
 } conv_params;
@@ -66,13 +67,20 @@ static int check_weights(const terse_op_plan *plan, const terse_window *w, int64
                           terse_dims_text(weights->dims, weights->rank, text, sizeof text), groups);
     params->depthwise = groups == w->channels && groups == filters && groups > 1;
     params->packed = weights->layout != TERSE_LAYOUT_PLAIN;
-    if (weights->layout == TERSE_LAYOUT_F32_N16)
+    params->winograd = weights->layout == TERSE_LAYOUT_F32_WINOGRAD4;
+    if (weights->layout == TERSE_LAYOUT_F32_N16 || params->winograd)
         params->depthwise = false;
     else if (weights->layout == TERSE_LAYOUT_F32_DW16 ? !(groups == w->channels && groups == filters) : params->packed)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "weights in layout %d do not fit group %" PRId64,
                           (int)weights->layout, groups);
     else if (params->packed)
         params->depthwise = true;
+    const bool fits = groups == 1 && w->kernel[0] == 1 && w->kernel[1] == 3 && w->kernel[2] == 3 && w->stride[1] == 1 &&
+                      w->stride[2] == 1 && w->dilation[1] == 1 && w->dilation[2] == 1;
+    if (params->winograd && !fits)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "weights in layout %s are for 3x3 with strides and dilations of 1 and one group",
+                          terse_layout_name(weights->layout));
     params->positions = w->kernel[0] * w->kernel[1] * w->kernel[2];
     return TERSE_OK;
 }
@@ -100,7 +108,10 @@ static int plan_scratch(const terse_op_plan *plan, conv_params *params, size_t *
         status = TERSE_RESERVE(total, &params->residual, error, a->filters, pixels_out);
     if (status == TERSE_OK && !params->depthwise)
         status = TERSE_RESERVE(total, &params->kernel, error,
-                               (int64_t)(plan->kernels->conv_f32_scratch(a) / sizeof(float)) + 16);
+                               (int64_t)((params->winograd ? plan->kernels->winograd_f32_scratch(a)
+                                                           : plan->kernels->conv_f32_scratch(a)) /
+                                         sizeof(float)) +
+                                   16);
     return status;
 }
 
@@ -190,6 +201,8 @@ static void convolve(const terse_op_call *call, const conv_params *params, const
 {
     if (params->depthwise)
         call->kernels->dwconv_f32(args);
+    else if (params->winograd)
+        call->kernels->winograd_f32(args);
     else
         call->kernels->conv_f32(args);
 }

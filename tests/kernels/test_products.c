@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gemm_f32 and conv_f32: every tier gives the scalar tier's bits, for every number of rows, so that a row's bits
  * cannot depend on how many rows there are. */
+#include "common/kernels/winograd.h"
 #include "harness.h"
 #include "networks.h"
 
-enum { AREA_A, AREA_B, AREA_BIAS, AREA_RESIDUAL, AREA_WANT, AREA_GOT, AREA_SCRATCH };
+enum { AREA_A, AREA_B, AREA_BIAS, AREA_RESIDUAL, AREA_WANT, AREA_GOT, AREA_SCRATCH, AREA_DIRECT };
 
 static void gemm_case(int64_t m, int64_t n, int64_t k, int extreme)
 {
@@ -185,10 +186,105 @@ static void conv_tests(void)
     tap_case("conv: many channels");
 }
 
+/* Weights of F(4x4,3x3) from those of a convolution, by the definition in common/kernels/winograd.h. */
+static void winograd_weights(const float *weights, int64_t channels, int64_t filters, float *to)
+{
+    const double a = WINOGRAD_A, b = WINOGRAD_B;
+    const double g[6][3] = {{1, 0, 0},
+                            {-2.0 / 3, -2 * a / 3, -1.0 / 3},
+                            {-2.0 / 3, 2 * a / 3, -1.0 / 3},
+                            {1.0 / 6, b / 6, 1.0 / 3},
+                            {1.0 / 6, -b / 6, 1.0 / 3},
+                            {0, 0, 1}};
+    const int64_t panels = (filters + 15) / 16;
+    for (int64_t point = 0; point < WINOGRAD_POINTS; point++)
+        for (int64_t f = 0; f < panels * 16; f++)
+            for (int64_t c = 0; c < channels; c++) {
+                double sum = 0;
+                for (int64_t i = 0; i < 9; i++)
+                    sum += g[point / 6][i / 3] * g[point % 6][i % 3] *
+                           (double)weights[(f / 16 * 9 + i) * channels * 16 + c * 16 + f % 16];
+                to[((point * panels + f / 16) * channels + c) * 16 + f % 16] = (float)sum;
+            }
+}
+
+static void winograd_case(int64_t most_size, int64_t most_channels, int extreme)
+{
+    terse_conv_f32_args args = {.n = random_in(1, 3), .channels = random_in(1, most_channels), .groups = 1};
+    args.filters = random_in(1, most_channels);
+    for (int axis = 0; axis < 3; axis++) {
+        args.kernel[axis] = axis ? 3 : 1;
+        args.stride[axis] = args.dilation[axis] = args.in[axis] = args.out[axis] = 1;
+        if (!axis)
+            continue;
+        args.pad[axis] = random_in(0, 9) ? random_in(0, 2) : random_in(0, 9);
+        const int64_t pad_end = random_in(0, 9) ? random_in(0, 2) : random_in(0, 9), pads = args.pad[axis] + pad_end;
+        args.in[axis] = random_in(pads < 2 ? 3 - pads : 1, most_size);
+        args.out[axis] = args.in[axis] + pads - 2;
+    }
+    const int64_t in_pixels = args.n * args.in[1] * args.in[2], out_pixels = args.n * args.out[1] * args.out[2];
+    const int64_t channels = args.channels, filters = args.filters, wide = (filters + 15) / 16 * 16;
+    args.in_stride = channels + random_in(0, 1) * random_in(0, 30);
+    args.residual_stride = filters + random_in(0, 1) * random_in(0, 30);
+    const int64_t out_stride = filters + random_in(0, 1) * random_in(0, 30);
+    float *input = guarded(AREA_A, (in_pixels - 1) * args.in_stride + channels);
+    float *direct = guarded(AREA_DIRECT, wide * 9 * channels), *weights = guarded(AREA_B, wide * 36 * channels);
+    float *bias = guarded(AREA_BIAS, filters);
+    float *residual = guarded(AREA_RESIDUAL, (out_pixels - 1) * args.residual_stride + filters);
+    fill(input, (in_pixels - 1) * args.in_stride + channels, extreme);
+    fill(direct, wide * 9 * channels, 0);
+    winograd_weights(direct, channels, filters, weights);
+    fill(bias, filters, extreme);
+    fill(residual, (out_pixels - 1) * args.residual_stride + filters, extreme);
+    args.input = input;
+    args.bias = random_in(0, 1) ? bias : NULL;
+    args.residual = random_in(0, 1) ? residual : NULL;
+    args.activation = random_activation();
+    conv_text(&args, "winograd");
+    const terse_kernels *scalar = terse_kernels_of(TERSE_ISA_SCALAR);
+    float *want = guarded(AREA_WANT, out_pixels * filters), *plain = guarded(AREA_GOT, out_pixels * filters);
+    args.out_stride = filters;
+    args.weights = weights;
+    args.output = want;
+    args.scratch = guarded_scratch(AREA_SCRATCH, scalar->winograd_f32_scratch(&args));
+    scalar->winograd_f32(&args);
+    args.weights = direct;
+    args.output = plain;
+    scalar->conv_f32(&args);
+    /* Weights are below 1; activations are no steeper than 2 (|alpha| of a leaky one). */
+    for (int64_t i = 0; i < out_pixels * filters && !extreme; i++)
+        if (!(fabsf(want[i] - plain[i]) <= 2e-5f * sqrtf((float)channels)))
+            case_error("%.9g through the domain, %.9g by the definition", (double)want[i], (double)plain[i]);
+    args.weights = weights;
+    args.out_stride = out_stride;
+    for (int t = 0; tier(t); t++) {
+        args.output = guarded(AREA_GOT, (out_pixels - 1) * out_stride + filters);
+        args.scratch = guarded_scratch(AREA_SCRATCH, tier(t)->winograd_f32_scratch(&args));
+        tier(t)->winograd_f32(&args);
+        expect_rows(tier(t)->name, args.output, out_pixels, filters, out_stride, want, filters);
+    }
+}
+
+static void winograd_tests(void)
+{
+    for (int i = 0; i < 150; i++)
+        winograd_case(13, 40, 0);
+    tap_case("winograd: any size and padding, strided pixels; near the direct convolution");
+    for (int i = 0; i < 100; i++)
+        winograd_case(9, 20, (int)random_in(3, 50));
+    tap_case("winograd: infinities, NaN, denormals, signed zeros");
+    for (int i = 0; i < 3; i++)
+        winograd_case(40, 60, 0);
+    for (int i = 0; i < 8; i++)
+        winograd_case(8, 300, 0);
+    tap_case("winograd: many tiles, many channels");
+}
+
 static void tests(void)
 {
     gemm_tests();
     conv_tests();
+    winograd_tests();
 }
 
 static void gemm_bench(const terse_kernels *kernels, int64_t m, int64_t n, int64_t k)
@@ -233,8 +329,19 @@ static double conv_bench(const terse_kernels *kernels, const layer *l)
     args.scratch = guarded_scratch(AREA_SCRATCH, kernels->conv_f32_scratch(&args));
     double best;
     BEST_OF(0.03, best, kernels->conv_f32(&args));
-    printf("%-10s conv %4d px %5d -> %5d k%d s%d  %9.1f us %7.1f GFLOP/s\n", kernels->name, l->size, l->channels,
+    printf("%-10s conv %4d px %5d -> %5d k%d s%d  %9.1f us %7.1f GFLOP/s", kernels->name, l->size, l->channels,
            l->filters, l->kernel, l->stride, best * 1e6, 2e-9 * (double)(out * out * k * l->filters) / best);
+    if (l->kernel == 3 && l->stride == 1) {
+        double other;
+        weights = timed(AREA_B, (l->filters + 15) / 16 * 16 * 36 * l->channels);
+        fill(weights, (l->filters + 15) / 16 * 16 * 36 * l->channels, 0);
+        args.weights = weights;
+        args.scratch = guarded_scratch(AREA_SCRATCH, kernels->winograd_f32_scratch(&args));
+        BEST_OF(0.03, other, kernels->winograd_f32(&args));
+        printf(", winograd %9.1f us, scratch %zu KiB", other * 1e6, kernels->winograd_f32_scratch(&args) / 1024);
+        best = other < best ? other : best;
+    }
+    printf("\n");
     return best * l->times;
 }
 
@@ -259,7 +366,10 @@ static void bench(void)
     static const int64_t others[][3] = {{1, 512, 784},  {1, 512, 512},   {1, 10, 512},     {8, 512, 784},
                                         {64, 512, 784}, {128, 384, 384}, {128, 1536, 384}, {128, 384, 1536},
                                         {128, 128, 32}, {128, 32, 128}};
+    const char *only = getenv("TERSE_ISA");
     for (int t = 0; tier(t); t++) {
+        if (only && strcmp(only, tier(t)->name) != 0)
+            continue;
         for (size_t i = 0; i < COUNT(rows); i++)
             gemm_bench(tier(t), rows[i], 1024, 1024);
         for (size_t i = 0; i < COUNT(others); i++)

@@ -9,6 +9,8 @@ void terse_gemm_f32_ref(const terse_gemm_f32_args *args);
 void terse_conv_f32_ref(const terse_conv_f32_args *args);
 size_t terse_conv_f32_scratch_ref(const terse_conv_f32_args *args);
 void terse_dwconv_f32_ref(const terse_conv_f32_args *args);
+void terse_winograd_f32_ref(const terse_conv_f32_args *args);
+size_t terse_winograd_f32_scratch_ref(const terse_conv_f32_args *args);
 void terse_max_pool_f32_ref(const terse_pool_f32_args *args);
 void terse_average_pool_f32_ref(const terse_pool_f32_args *args);
 void terse_gemm_f32s8_ref(const terse_gemm_f32s8_args *args);

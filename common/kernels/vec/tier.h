@@ -10,6 +10,8 @@ void TIER_NAME(terse_gemm_f32)(const terse_gemm_f32_args *args);
 void TIER_NAME(terse_conv_f32)(const terse_conv_f32_args *args);
 size_t TIER_NAME(terse_conv_f32_scratch)(const terse_conv_f32_args *args);
 void TIER_NAME(terse_dwconv_f32)(const terse_conv_f32_args *args);
+void TIER_NAME(terse_winograd_f32)(const terse_conv_f32_args *args);
+size_t TIER_NAME(terse_winograd_f32_scratch)(const terse_conv_f32_args *args);
 void TIER_NAME(terse_max_pool_f32)(const terse_pool_f32_args *args);
 void TIER_NAME(terse_average_pool_f32)(const terse_pool_f32_args *args);
 void TIER_NAME(terse_gemm_f32s8)(const terse_gemm_f32s8_args *args);

@@ -1,2 +1,2 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/kernels/vec/conv.h"
+#include "common/kernels/vec/winograd.h"
