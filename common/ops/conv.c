@@ -107,11 +107,11 @@ static int plan_scratch(const terse_op_plan *plan, conv_params *params, size_t *
     if (status == TERSE_OK && !params->channels_last && terse_op_input(plan, 3))
         status = TERSE_RESERVE(total, &params->residual, error, a->filters, pixels_out);
     if (status == TERSE_OK && !params->depthwise)
-        status = TERSE_RESERVE(total, &params->kernel, error,
-                               (int64_t)((params->winograd ? plan->kernels->winograd_f32_scratch(a)
-                                                           : plan->kernels->conv_f32_scratch(a)) /
-                                         sizeof(float)) +
-                                   16);
+        status = TERSE_RESERVE(
+            total, &params->kernel, error,
+            (int64_t)((params->winograd ? plan->kernels->winograd_f32_scratch(a) : plan->kernels->conv_f32_scratch(a)) /
+                      sizeof(float)) +
+                16);
     return status;
 }
 

@@ -3,6 +3,7 @@
  * nodes share are packed once. */
 #include "compress/passes/edit.h"
 #include "compress/passes/passes.h"
+#include "compress/passes/winograd.h"
 
 #include <stdlib.h>
 
@@ -52,6 +53,8 @@ static int packed(terse_edit *edit, int weights, terse_layout layout, int64_t gr
         return -1;
     if (layout == TERSE_LAYOUT_F32_DW16)
         pack_depthwise(&old, to);
+    else if (layout == TERSE_LAYOUT_F32_WINOGRAD4)
+        terse_pass_winograd_pack(&old, to);
     else if (old.rank == 2)
         pack_panels(old.data, old.dims[1], 1, old.dims[0], old.dims[1], to);
     else
@@ -82,6 +85,8 @@ static terse_layout wanted_layout(const terse_edit *edit, int node, int64_t *ret
     const int64_t groups = terse_node_int(n, "group", 1);
     const bool depthwise = weights->dims[0] == groups && weights->dims[1] == 1 && groups > 1;
     *ret_groups = depthwise ? 1 : groups;
+    if (!depthwise && terse_pass_winograd_wins(edit->graph, n))
+        return TERSE_LAYOUT_F32_WINOGRAD4;
     return depthwise ? TERSE_LAYOUT_F32_DW16 : TERSE_LAYOUT_F32_N16;
 }
 

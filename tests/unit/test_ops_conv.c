@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <time.h>
 
+#include "common/kernels/winograd.h"
 #include "op_case.h"
 
 typedef struct shape {
@@ -181,6 +182,84 @@ static void check_packed(const shape *s, op_case *plain)
     case_free(&c);
 }
 
+/* Weights in the domain of F(4x4,3x3), from its definition (common/kernels/winograd.h). */
+static float *transformed(const shape *s, const float *w)
+{
+    const double a = WINOGRAD_A, b = WINOGRAD_B;
+    const double g[6][3] = {{1, 0, 0},
+                            {-2.0 / 3, -2 * a / 3, -1.0 / 3},
+                            {-2.0 / 3, 2 * a / 3, -1.0 / 3},
+                            {1.0 / 6, b / 6, 1.0 / 3},
+                            {1.0 / 6, -b / 6, 1.0 / 3},
+                            {0, 0, 1}};
+    const int64_t panels = (s->filters + 15) / 16;
+    float *to = calloc((size_t)(36 * panels * s->channels * 16), sizeof *to);
+    for (int64_t i = 0; i < 36 * s->filters * s->channels; i++) {
+        const int64_t point = i / s->channels / s->filters, f = i / s->channels % s->filters, c = i % s->channels;
+        double sum = 0;
+        for (int64_t k = 0; k < 9; k++)
+            sum += g[point / 6][k / 3] * g[point % 6][k % 3] * (double)w[(f * s->channels + c) * 9 + k];
+        to[((point * panels + f / 16) * s->channels + c) * 16 + f % 16] = (float)sum;
+    }
+    return to;
+}
+
+static void test_weights_in_the_winograd_domain_give_the_same_convolution(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 60; i++) {
+        shape s = {.rank = 2, .n = case_pick(1, 3), .groups = 1};
+        s.channels = case_pick(1, 20);
+        s.filters = case_pick(1, 40);
+        for (int axis = 0; axis < 2; axis++) {
+            s.kernel[axis] = 3;
+            s.stride[axis] = s.dilation[axis] = 1;
+            s.pad[axis] = case_pick(0, 2);
+            s.pad_end[axis] = case_pick(0, 2);
+            s.in[axis] = case_pick(3, 14);
+            s.out[axis] = s.in[axis] + s.pad[axis] + s.pad_end[axis] - 2;
+        }
+        op_case c = nchw_case(&s, i % 3 == 0);
+        float *w = c.inputs[1].data;
+        float *want = convolve(&s, c.inputs[0].data, w, c.inputs[2].data, c.present[3] ? c.inputs[3].data : NULL);
+        c.inputs[1].data = transformed(&s, w);
+        c.inputs[1].layout = TERSE_LAYOUT_F32_WINOGRAD4;
+        c.constant[1] = true;
+        free(w);
+        case_ok(&c);
+        case_close(c.outputs[0].data, want, terse_tensor_count(&c.outputs[0]), 1e-4);
+        free(want);
+        case_free(&c);
+    }
+}
+
+static void test_weights_in_the_winograd_domain_need_strides_of_one(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"strides", "dilations"};
+    for (int i = 0; i < 2; i++) {
+        const shape s = {.rank = 2,
+                         .n = 1,
+                         .groups = 1,
+                         .channels = 2,
+                         .filters = 2,
+                         .in = {9, 9},
+                         .kernel = {3, 3},
+                         .stride = {1, 1},
+                         .dilation = {1, 1},
+                         .out = {7, 7}};
+        op_case c = nchw_case(&s, false);
+        float *w = c.inputs[1].data;
+        c.inputs[1].data = transformed(&s, w);
+        free(w);
+        c.inputs[1].layout = TERSE_LAYOUT_F32_WINOGRAD4;
+        c.constant[1] = true;
+        CASE_ATTR_INTS(&c, names[i], 1, 2);
+        case_refused(&c, "weights in layout f32_winograd4 are for 3x3");
+        case_free(&c);
+    }
+}
+
 /* The first image alone gives the bits that it has in the batch. */
 static void check_alone(const shape *s, op_case *all)
 {
@@ -316,6 +395,8 @@ int main(void)
         cmocka_unit_test(test_depthwise_conv_follows_its_definition_in_every_form),
         cmocka_unit_test(test_conv_reads_and_writes_strided_rows_in_nchw),
         cmocka_unit_test(test_auto_pad_puts_the_odd_pixel_where_it_says),
+        cmocka_unit_test(test_weights_in_the_winograd_domain_give_the_same_convolution),
+        cmocka_unit_test(test_weights_in_the_winograd_domain_need_strides_of_one),
         cmocka_unit_test(test_hostile_attributes_are_refused_by_name),
         cmocka_unit_test(test_an_empty_batch_is_no_work),
     };

@@ -74,10 +74,9 @@ static void store_tile(const terse_conv_f32_args *args, int64_t n, int64_t y, in
     for (int64_t i = y; i < y + TILE && i < args->out[1]; i++)
         for (int64_t j = x; j < x + TILE && j < args->out[2]; j++) {
             const int64_t index = (n * args->out[1] + i) * args->out[2] + j;
-            args->output[index * args->out_stride + filter] =
-                ref_finish(m[(i - y) * WINDOW + j - x], args->bias ? args->bias + filter : NULL,
-                           args->residual ? args->residual + index * args->residual_stride + filter : NULL,
-                           &args->activation);
+            args->output[index * args->out_stride + filter] = ref_finish(
+                m[(i - y) * WINDOW + j - x], args->bias ? args->bias + filter : NULL,
+                args->residual ? args->residual + index * args->residual_stride + filter : NULL, &args->activation);
         }
 }
 

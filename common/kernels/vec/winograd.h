@@ -95,8 +95,8 @@ INLINE void winograd_load(const float *const pixels[WINOGRAD_POINTS], int64_t ch
     UNROLL for (int y = 0; y < WINOGRAD_WINDOW; y++)
     {
         winograd_input(d + y * WINOGRAD_WINDOW, 1);
-        UNROLL for (int x = 0; x < WINOGRAD_WINDOW; x++) v16_store(to + (y * WINOGRAD_WINDOW + x) * plane,
-                                                                   d[y * WINOGRAD_WINDOW + x]);
+        UNROLL for (int x = 0; x < WINOGRAD_WINDOW; x++)
+            v16_store(to + (y * WINOGRAD_WINDOW + x) * plane, d[y * WINOGRAD_WINDOW + x]);
     }
 }
 
@@ -114,16 +114,16 @@ INLINE winograd_place winograd_place_of(const winograd_plan *plan, int64_t tile)
 static void winograd_load_tile(const terse_conv_f32_args *args, const winograd_plan *plan, winograd_place at,
                                const float *zeros, float *to)
 {
-    const int64_t height = args->in[1], width = args->in[2], first_y = at.y - args->pad[1], first_x = at.x - args->pad[2];
+    const int64_t height = args->in[1], width = args->in[2], first_y = at.y - args->pad[1],
+                  first_x = at.x - args->pad[2];
     const float *image = args->input + at.n * height * width * args->in_stride;
     const float *pixels[WINOGRAD_POINTS];
     for (int64_t y = 0; y < WINOGRAD_WINDOW; y++) {
         const bool inside = first_y + y >= 0 && first_y + y < height;
         for (int64_t x = 0; x < WINOGRAD_WINDOW; x++)
-            pixels[y * WINOGRAD_WINDOW + x] =
-                inside && first_x + x >= 0 && first_x + x < width
-                    ? image + ((first_y + y) * width + first_x + x) * args->in_stride
-                    : zeros;
+            pixels[y * WINOGRAD_WINDOW + x] = inside && first_x + x >= 0 && first_x + x < width
+                                                  ? image + ((first_y + y) * width + first_x + x) * args->in_stride
+                                                  : zeros;
     }
     int64_t c = 0;
     for (; c + 16 <= args->channels; c += 16)
@@ -208,8 +208,8 @@ void TIER_NAME(terse_winograd_f32)(const terse_conv_f32_args *args)
             winograd_multiply(args, &plan, count, panel, panels - panel < plan.panels ? panels - panel : plan.panels,
                               domain, products);
             for (int64_t t = 0; t < count; t++)
-                winograd_store_tile(args, &plan, winograd_place_of(&plan, first + t),
-                                    products + t * plan.product_wide, panel * 16);
+                winograd_store_tile(args, &plan, winograd_place_of(&plan, first + t), products + t * plan.product_wide,
+                                    panel * 16);
         }
     }
 }
