@@ -61,14 +61,17 @@ static bool visit_conv(terse_region *region, int node)
     const terse_edit *edit = &region->edit;
     const int x = terse_edit_input(edit, node, 0), weights = terse_edit_input(edit, node, 1);
     const int residual = terse_edit_input(edit, node, 3), y = terse_region_output(region, node);
-    if (!terse_edit_floats(edit, weights) || terse_region_rank(region, weights) < 3 ||
+    const int dequantize = terse_edit_bytes(edit, weights);
+    if ((!terse_edit_floats(edit, weights) && dequantize < 0) || terse_region_rank(region, weights) < 3 ||
         terse_region_rank(region, weights) > 5 || terse_region_rank(region, x) != terse_region_rank(region, weights) ||
         terse_region_rank(region, y) != terse_region_rank(region, x) ||
         (residual >= 0 && terse_region_rank(region, residual) != terse_region_rank(region, x)))
         return false;
     const int64_t group = terse_node_int(&edit->graph->nodes[node], "group", 1);
-    const terse_value *w = terse_region_value(region, weights);
-    if (terse_layout_bytes(TERSE_LAYOUT_F32_N16, w->dtype, w->rank, w->dims, group) < 0)
+    const terse_value *w =
+        terse_region_value(region, dequantize < 0 ? weights : terse_edit_input(edit, dequantize, 0));
+    if (w->rank != terse_region_rank(region, x) ||
+        terse_layout_bytes(TERSE_LAYOUT_F32_N16, TERSE_FP32, w->rank, w->dims, group) < 0)
         return false;
     terse_region_read_plain(region, node, 1, 2);
     if (residual >= 0)
@@ -79,6 +82,12 @@ static bool visit_conv(terse_region *region, int node)
     return true;
 }
 
+/* MaxPool takes bytes too. */
+static bool pools(terse_op op, terse_dtype dtype)
+{
+    return dtype == TERSE_FP32 || (op == TERSE_OP_MAX_POOL && (dtype == TERSE_UINT8 || dtype == TERSE_INT8));
+}
+
 static bool visit_pool(terse_region *region, int node)
 {
     const terse_node *n = &region->edit.graph->nodes[node];
@@ -86,7 +95,7 @@ static bool visit_pool(terse_region *region, int node)
     const bool global = n->op == TERSE_OP_GLOBAL_AVERAGE_POOL || n->op == TERSE_OP_GLOBAL_MAX_POOL;
     if (terse_region_rank(region, x) < 3 || terse_region_rank(region, x) > 5 ||
         terse_region_rank(region, y) != terse_region_rank(region, x) ||
-        terse_region_value(region, x)->dtype != TERSE_FP32 || (global && !terse_region_has_twin(region, node)) ||
+        !pools(n->op, terse_region_value(region, x)->dtype) || (global && !terse_region_has_twin(region, node)) ||
         (n->n_outputs > 1 && n->outputs[1] >= 0))
         return false;
     terse_region_follow(region, node);
@@ -100,6 +109,30 @@ static bool visit_unary(terse_region *region, int node)
     return terse_region_has_twin(region, node) &&
            terse_region_rank(region, y) == terse_region_rank(region, terse_edit_input(&region->edit, node, 0)) &&
            terse_region_follow(region, node);
+}
+
+static void set_axis(terse_region *region, int node, int axis)
+{
+    if (!terse_node_set_int(region->edit.graph, &region->edit.graph->nodes[node], "axis", axis))
+        region->edit.failed = true;
+}
+
+/* QuantizeLinear and DequantizeLinear are elementwise; a scale per entry of an axis moves with the axis. */
+static bool visit_quantize(terse_region *region, int node)
+{
+    const int x = terse_edit_input(&region->edit, node, 0), scale = terse_edit_input(&region->edit, node, 1);
+    const terse_node *n = &region->edit.graph->nodes[node];
+    const int rank = terse_region_rank(region, x), scale_rank = terse_region_rank(region, scale);
+    if (!terse_region_has_twin(region, node) || scale_rank < 0 || scale_rank > 1 ||
+        terse_node_int(n, "block_size", 0) != 0 || terse_region_rank(region, terse_region_output(region, node)) != rank)
+        return false;
+    if (scale_rank == 1 && terse_region_value(region, scale)->dims[0] != 1) {
+        const int axis = terse_edit_axis(&region->edit, node, "axis", 1, rank);
+        if (axis < 0)
+            return false;
+        set_axis(region, node, terse_region_axis(axis, rank));
+    }
+    return visit_unary(region, node);
 }
 
 static bool all_ones(const terse_value *value)
@@ -158,12 +191,6 @@ static bool visit_broadcast(terse_region *region, int node)
         terse_edit_set_input(&region->edit, node, i, joined(region, terse_edit_input(&region->edit, node, i), rank));
     terse_region_make_twin(region, node, 0);
     return true;
-}
-
-static void set_axis(terse_region *region, int node, int axis)
-{
-    if (!terse_node_set_int(region->edit.graph, &region->edit.graph->nodes[node], "axis", axis))
-        region->edit.failed = true;
 }
 
 static bool visit_concat(terse_region *region, int node)
@@ -291,6 +318,7 @@ static visitor *const visitors[TERSE_OP_COUNT] = {
     [TERSE_OP_LESS] = visit_broadcast, [TERSE_OP_LESS_OR_EQUAL] = visit_broadcast,
     [TERSE_OP_GREATER] = visit_broadcast, [TERSE_OP_GREATER_OR_EQUAL] = visit_broadcast,
     [TERSE_OP_AND] = visit_broadcast, [TERSE_OP_OR] = visit_broadcast, [TERSE_OP_WHERE] = visit_broadcast,
+    [TERSE_OP_QUANTIZE_LINEAR] = visit_quantize, [TERSE_OP_DEQUANTIZE_LINEAR] = visit_quantize,
     [TERSE_OP_CONCAT] = visit_concat, [TERSE_OP_SPLIT] = visit_split, [TERSE_OP_SLICE] = terse_region_visit_slice,
     [TERSE_OP_PAD] = terse_region_visit_pad, [TERSE_OP_RESIZE] = terse_region_visit_resize, [TERSE_OP_TRANSPOSE] = terse_region_visit_transpose,
     [TERSE_OP_SQUEEZE] = terse_region_visit_squeeze, [TERSE_OP_UNSQUEEZE] = terse_region_visit_squeeze, [TERSE_OP_SHAPE] = terse_region_visit_shape,

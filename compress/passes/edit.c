@@ -327,3 +327,29 @@ bool terse_edit_is_weighted(const terse_edit *edit, int node)
     return n->op == TERSE_OP_GEMM && w->rank == 2 && terse_node_int(n, "transB", 0) == 0 &&
            terse_node_float(n, "alpha", 1.0) == 1.0 && terse_node_float(n, "beta", 1.0) == 1.0;
 }
+
+int terse_edit_bytes(const terse_edit *edit, int value)
+{
+    const int node = terse_edit_maker(edit, value, TERSE_OP_DEQUANTIZE_LINEAR);
+    const int bytes = node < 0 ? TERSE_NO_VALUE : terse_edit_input(edit, node, 0);
+    const int zero_point = node < 0 ? TERSE_NO_VALUE : terse_edit_input(edit, node, 2);
+    if (!terse_edit_is_constant(edit, bytes) || !terse_edit_floats(edit, terse_edit_input(edit, node, 1)) ||
+        (zero_point >= 0 && !terse_edit_is_constant(edit, zero_point)))
+        return -1;
+    const terse_value *b = &edit->graph->values[bytes];
+    return b->layout == TERSE_LAYOUT_PLAIN && (b->dtype == TERSE_INT8 || b->dtype == TERSE_UINT8) && b->bytes > 0 ? node
+                                                                                                                  : -1;
+}
+
+bool terse_edit_is_bytes_product(const terse_edit *edit, int node)
+{
+    const terse_node *n = &edit->graph->nodes[node];
+    const int dequantize = n->n_inputs < 2 ? -1 : terse_edit_bytes(edit, n->inputs[1]);
+    if (dequantize < 0 || n->n_outputs < 1 || n->outputs[0] < 0)
+        return false;
+    const int rank = edit->graph->values[edit->graph->nodes[dequantize].inputs[0]].rank;
+    const int rank_out = edit->graph->values[n->outputs[0]].rank;
+    if (n->op == TERSE_OP_CONV)
+        return rank >= 3 && rank_out == rank;
+    return (n->op == TERSE_OP_GEMM || n->op == TERSE_OP_MATMUL) && rank == 2 && rank_out >= 1;
+}

@@ -74,6 +74,12 @@ unsigned terse_edit_convolution_ranks(const terse_graph *graph);
  * ConvTranspose, Gemm in normal form, MatMul by a matrix. */
 bool terse_edit_is_weighted(const terse_edit *edit, int node);
 
+/* The DequantizeLinear that makes `value` out of a plain INT8 or UINT8 constant and a constant scale: quantized
+ * weights, which stay bytes until the pass `lower` has seen them. -1 when it is something else. */
+int terse_edit_bytes(const terse_edit *edit, int value);
+/* True for Conv, Gemm and MatMul by such weights. */
+bool terse_edit_is_bytes_product(const terse_edit *edit, int node);
+
 /* A copy of the graph's structure; the bytes of constants stay those of `graph`, which must outlive the copy. */
 int terse_edit_clone(const terse_graph *graph, terse_graph **ret_clone, terse_error *error);
 

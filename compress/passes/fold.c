@@ -22,11 +22,13 @@ typedef struct room {
     unsigned convolution_ranks;
 } room;
 
-/* The node that makes `value` when its weights are constant, nobody else reads it and nothing is fused behind it. */
-static bool find_host(const terse_edit *edit, int value, host *ret_host)
+/* The node that makes `value` when its weights are constant, nobody else reads it and nothing is fused behind it.
+ * Quantized weights are left alone: such a product takes a bias only (`shift_only`). */
+static bool find_host(const terse_edit *edit, int value, bool shift_only, host *ret_host)
 {
     const int node = value < 0 ? -1 : edit->producer[value];
-    if (node < 0 || edit->uses[value] != 1 || !terse_edit_is_weighted(edit, node))
+    if (node < 0 || edit->uses[value] != 1 ||
+        !(terse_edit_is_weighted(edit, node) || (shift_only && terse_edit_is_bytes_product(edit, node))))
         return false;
     const terse_node *n = &edit->graph->nodes[node];
     const terse_value *weights = &edit->graph->values[n->inputs[1]];
@@ -40,7 +42,9 @@ static bool find_host(const terse_edit *edit, int value, host *ret_host)
         found.channels = weights->dims[1] * terse_node_int(n, "group", 1);
     } else {
         found.axis = edit->graph->values[value].rank - 1;
-        found.channels = weights->dims[1];
+        found.channels = weights->dims[n->op == TERSE_OP_GEMM && terse_node_int(n, "transB", 0) != 0 ? 0 : 1];
+        if (bias >= 0 && n->op == TERSE_OP_GEMM && terse_node_float(n, "beta", 1.0) != 1.0)
+            return false;
     }
     if (bias >= 0) { /* a vector that we can change */
         const terse_value *b = &edit->graph->values[bias];
@@ -190,7 +194,7 @@ static void fold_batch_norm(terse_edit *edit, int node, const room *r)
     if (channels < 1 || channels > r->channels || !batch_norm_vectors(edit, node, channels, scale, shift))
         return;
     const int rank = edit->graph->values[x].rank;
-    if (find_host(edit, x, &h) && h.axis == 1 && h.channels == channels) {
+    if (find_host(edit, x, false, &h) && h.axis == 1 && h.channels == channels) {
         scale_shift(edit, &h, scale, shift);
         terse_edit_take_output(edit, h.node, node);
     } else if (rank >= 3 && rank <= 5 && (r->convolution_ranks >> rank & 1u)) {
@@ -208,9 +212,9 @@ static void fold_arithmetic(terse_edit *edit, int node, const room *r)
     const int y = edit->graph->nodes[node].outputs[0];
     if (edit->graph->nodes[node].n_inputs != 2 || y < 0)
         return;
-    if (!find_host(edit, terse_edit_input(edit, node, 0), &h)) {
+    if (!find_host(edit, terse_edit_input(edit, node, 0), op == TERSE_OP_ADD || op == TERSE_OP_SUB, &h)) {
         side = 1;
-        if (op == TERSE_OP_DIV || !find_host(edit, terse_edit_input(edit, node, 1), &h))
+        if (op == TERSE_OP_DIV || !find_host(edit, terse_edit_input(edit, node, 1), op == TERSE_OP_ADD, &h))
             return;
     }
     const int x = terse_edit_input(edit, node, side);
@@ -263,7 +267,7 @@ static void fold_product_scale(terse_edit *edit, int node, const room *r)
                 terse_edit_maker(edit, from, TERSE_OP_TRANSPOSE) >= 0))
             from = terse_edit_input(edit, edit->producer[from], 0);
         host h;
-        if (!find_host(edit, from, &h) || h.channels > r->channels)
+        if (!find_host(edit, from, false, &h) || h.channels > r->channels)
             continue;
         for (int64_t c = 0; c < h.channels; c++)
             scale[c] = number;

@@ -15,7 +15,8 @@ static int find_host(const terse_edit *edit, int value, int readers)
         return -1;
     const terse_node *n = &edit->graph->nodes[node];
     const bool product = n->op == TERSE_OP_CONV || n->op == TERSE_OP_GEMM || n->op == TERSE_OP_MATMUL;
-    return product && terse_edit_is_weighted(edit, node) && !terse_node_attr(n, "activation") ? node : -1;
+    const bool weighted = product && (terse_edit_is_weighted(edit, node) || terse_edit_is_bytes_product(edit, node));
+    return weighted && !terse_node_attr(n, "activation") ? node : -1;
 }
 
 /* The activation of a node as text and two numbers; false when it is none that kernels know. */

@@ -14,6 +14,10 @@ const terse_pass terse_passes_list[] = {
     {"transposes", "Transposes merged, cancelled, or Reshapes where nothing moves", TERSE_PASSES_FINISH,
      terse_pass_transposes},
     {"attention", "attention over heads as one node without Transposes", TERSE_PASSES_FINISH, terse_pass_attention},
+    {"lower", "DequantizeLinear, float operator, QuantizeLinear as one operator on bytes", TERSE_PASSES_FINISH,
+     terse_pass_lower},
+    {"dequantize", "constants in bytes that nobody reads as bytes to FP32", TERSE_PASSES_FINISH,
+     terse_pass_dequantize},
     {"pack", "constant weights in the layout of the kernels", TERSE_PASSES_FINISH, terse_pass_pack},
 };
 const int terse_passes_n = sizeof terse_passes_list / sizeof terse_passes_list[0];

@@ -42,6 +42,10 @@ int terse_pass_channels_last(terse_graph *graph, terse_error *error);
 int terse_pass_transposes(terse_graph *graph, terse_error *error);
 /* Attention over heads, written out between Transposes, becomes one node that moves nothing. */
 int terse_pass_attention(terse_graph *graph, terse_error *error);
+/* DequantizeLinear -> float operators -> QuantizeLinear become operators on bytes (common/ops/README.md). */
+int terse_pass_lower(terse_graph *graph, terse_error *error);
+/* Constants behind DequantizeLinear become FP32, and the products that read them get their normal form. */
+int terse_pass_dequantize(terse_graph *graph, terse_error *error);
 /* Constant weights of products and channels-last convolutions get the layout that the kernels read. */
 int terse_pass_pack(terse_graph *graph, terse_error *error);
 
