@@ -2,6 +2,7 @@
 #include "compress/passes/passes.h"
 
 const terse_pass terse_passes_list[] = {
+    {"unsign", "quantized activations to UINT8, quantized weights to INT8", TERSE_PASSES_PREPARE, terse_pass_unsign},
     {"products", "Gemm and MatMul by a constant in normal form", TERSE_PASSES_PREPARE, terse_pass_products},
     {"fold", "BatchNormalization, constants per channel, Pad and scales into weights", TERSE_PASSES_PREPARE,
      terse_pass_fold},

@@ -27,6 +27,9 @@ extern const int terse_passes_n;
 /* Runs the passes of one stage; a failure is prefixed with the pass's name. */
 int terse_passes_run(terse_graph *graph, terse_passes_stage stage, terse_error *error);
 
+/* Quantized activations become UINT8, quantized constant weights INT8 without zero points; inputs and outputs of the
+ * network keep their dtype. */
+int terse_pass_unsign(terse_graph *graph, terse_error *error);
 /* Brings Gemm and MatMul by a constant to the normal form: alpha = beta = 1, transB = 0, B [K,N], bias [N]. */
 int terse_pass_products(terse_graph *graph, terse_error *error);
 /* BatchNormalization, constant Mul/Div/Add/Sub per channel, Pad and scales of products go into weights and attributes.

@@ -52,8 +52,10 @@ def attribute(name, value):
 
 
 def node(op, inputs, outputs, attributes=None):
+    """`op` of another domain than ONNX's: "com.microsoft.QLinearAdd"."""
+    domain, _, op = op.rpartition(".")
     return (b"".join(block(1, i) for i in inputs) + b"".join(block(2, o) for o in outputs) +
-            block(3, op + "_" + outputs[0]) + block(4, op) +
+            block(3, op + "_" + outputs[0]) + block(4, op) + (block(7, domain) if domain else b"") +
             b"".join(block(5, attribute(k, v)) for k, v in (attributes or {}).items()))
 
 
@@ -62,7 +64,8 @@ def write(path, inputs, outputs, nodes, constants=None, opset=17):
              b"".join(block(5, tensor(k, v)) for k, v in (constants or {}).items()) +
              b"".join(block(11, value_info(*i)) for i in inputs) + b"".join(block(12, value_info(*o)) for o in outputs))
     with open(path, "wb") as file:
-        file.write(number(1, 8) + block(7, graph) + block(8, number(2, opset)))
+        file.write(number(1, 8) + block(7, graph) + block(8, number(2, opset)) +
+                   block(8, block(1, "com.microsoft") + number(2, 1)))
     return path
 
 
