@@ -10,10 +10,13 @@
 
 #include "common/kernels/vec/v16.h"
 
-/* Constants of dot_finish.h's fixed point. */
+/* dot_finish.h's fixed point: units of 1. */
+#define DOT_UNIT 65536.0f
+
 typedef struct dot_scale {
-    float begin, low, high, residual; /* begin: 256.5 + zero point + slack - the residual's zero point */
-    uint16_t near;                    /* twice the distance that is too near to a tie */
+    float begin, residual; /* zero point + 1/2 - the residual's zero point, with the slack; its scale. In units */
+    int16_t low, high;
+    uint16_t near; /* the distance that is too near to a tie */
 } dot_scale;
 
 #if defined(__AVX512VNNI__)

@@ -83,9 +83,12 @@ INLINE void dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_
             b += 64;
         }
     }
-    UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++)
-        dot_store(to + (r * n_panels + v) * 16, sums[r][v]);
+    const int wide = n_panels < 4 ? n_panels : 4;
+    UNROLL for (int v = 0; v < n_panels; v++) UNROLL for (int r = 0; r < n_rows; r++)
+        dot_store(to + (v / wide * n_rows * wide + r * wide + v % wide) * 16, sums[r][v]);
 }
+
+enum { DOT_SUMS = (DOT_ROWS + 3) * DOT_PANELS * 16 };
 
 #define DOT_DEFINE(r, v)                                                                                               \
     static void dot_tile_##r##_##v(const dot_product *p, const uint8_t *const *rows, int64_t panel, int32_t *sums)     \
@@ -121,17 +124,45 @@ INLINE int dot_rows(const dot_deal *deal, int64_t tile)
     return (int)(deal->base + (tile < deal->extra));
 }
 
-/* One tile of `count` rows, whose outputs begin at row `first`, over panels from..to-1. */
-static void dot_across(const dot_product *p, const uint8_t *const *rows, int count, int64_t first, int64_t from,
-                       int64_t to)
+/* The finish of a tile waits until the next tile's product has been issued: its sums lie in memory by then, so that
+ * the processor works on both at a time. */
+typedef struct dot_pipe {
+    const dot_product *p;
+    int rows, panels; /* of the tile that waits; rows 0: none */
+    int64_t first, panel;
+    int turn;                               /* where its sums are */
+    _Alignas(64) int32_t sums[2][DOT_SUMS]; /* those that are not used hold anything */
+} dot_pipe;
+
+INLINE void dot_pipe_init(dot_pipe *pipe, const dot_product *p)
 {
-    _Alignas(64) int32_t sums[DOT_ROWS * DOT_PANELS * 16];
+    pipe->p = p;
+    pipe->rows = 0;
+    pipe->turn = 0;
+}
+
+/* To be called before the product or its A goes away. */
+INLINE void dot_pipe_finish(dot_pipe *pipe)
+{
+    if (pipe->rows)
+        dot_finish_tile(&pipe->p->finish, pipe->sums[pipe->turn], pipe->rows, pipe->panels, pipe->first, pipe->panel);
+    pipe->rows = 0;
+}
+
+/* One tile of `count` rows, whose outputs begin at row `first`, over panels from..to-1. */
+static void dot_across(dot_pipe *pipe, const uint8_t *const *rows, int count, int64_t first, int64_t from, int64_t to)
+{
     for (int64_t panel = from; panel < to;) {
         int n = DOT_WIDE(count);
         while (n > to - panel)
             n /= 2;
-        dot_tiles[count][n](p, rows, panel, sums);
-        dot_finish_tile(&p->finish, sums, count, n, first, panel);
+        dot_tiles[count][n](pipe->p, rows, panel, pipe->sums[1 - pipe->turn]);
+        dot_pipe_finish(pipe);
+        pipe->turn = 1 - pipe->turn;
+        pipe->rows = count;
+        pipe->panels = n;
+        pipe->first = first;
+        pipe->panel = panel;
         panel += n;
     }
 }

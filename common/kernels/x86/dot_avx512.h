@@ -15,9 +15,19 @@ enum { DOT_ROWS = 14, DOT_PANELS = 8, DOT_SIGNED = 0 };
 #define DOT_LIST(X)                                                                                                    \
     X(1, 1)                                                                                                            \
     X(1, 2)                                                                                                            \
-    X(1, 4) X(1, 8) X(2, 1) X(2, 2) X(2, 4) X(2, 8) X(3, 1) X(3, 2) X(3, 4) X(4, 1) X(4, 2) X(4, 4) X(5, 1) X(5, 2)    \
-        X(5, 4) X(6, 1) X(6, 2) X(6, 4) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1)     \
-            X(11, 2) X(12, 1) X(12, 2) X(13, 1) X(13, 2) X(14, 1) X(14, 2)
+    X(1, 4)                                                                                                            \
+    X(1, 8)                                                                                                            \
+    X(2, 1)                                                                                                            \
+    X(2, 2) X(2, 4) X(2, 8) X(3, 1) X(3, 2) X(3, 4) X(4, 1) X(4, 2) X(4, 4) X(5, 1) X(5, 2) X(5, 4) X(6, 1) X(6, 2)    \
+        X(6, 4) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2)  \
+            X(13, 1) X(13, 2) X(14, 1) X(14, 2)
+
+/* Two words a dword: 2 j and 2 j + 2 (plus `odd`), for j = 0, 2 ... 30: every second word of two registers. */
+#define DOT_WORDS(odd)                                                                                                 \
+    0x003e003c + (odd), 0x003a0038 + (odd), 0x00360034 + (odd), 0x00320030 + (odd), 0x002e002c + (odd),                \
+        0x002a0028 + (odd), 0x00260024 + (odd), 0x00220020 + (odd), 0x001e001c + (odd), 0x001a0018 + (odd),            \
+        0x00160014 + (odd), 0x00120010 + (odd), 0x000e000c + (odd), 0x000a0008 + (odd), 0x00060004 + (odd),            \
+        0x00020000 + (odd)
 
 INLINE dot_sums dot_begin(const int32_t *bias)
 {
@@ -49,66 +59,97 @@ INLINE v16 dot_to_float(const int32_t *sums)
     return _mm512_cvtepi32_ps(_mm512_loadu_si512(sums));
 }
 
-/* Four times sixteen bytes, in order. */
-typedef __m512i dot_bytes;
+/* Four times sixteen bytes, in order, and which of them are too near to a tie. */
+typedef struct dot_bytes {
+    __m256i half[2];
+    __mmask32 near[2];
+} dot_bytes;
 
-/* Sums times multipliers (plus bytes of a residual) as dot_finish.h has it. Of add[i] only `last_width` bytes may be
- * read where i % panels is `cut`. Returns whether one of them is too near to a tie. */
-INLINE bool dot_requantize(const dot_scale *s, const int32_t *const sums[4], const float *const multiplier[4],
-                           const uint8_t *const *add, int cut, int panels, int last_width, dot_bytes *ret_bytes)
+typedef struct dot_constants {
+    __m512 begin, residual, multiplier[4];
+    __m512i low, high, near;
+} dot_constants;
+
+INLINE dot_constants dot_constants_for(const dot_scale *s, const float *const *multiplier, int panels)
 {
-    const __m512 begin = _mm512_set1_ps(s->begin), low = _mm512_set1_ps(s->low), high = _mm512_set1_ps(s->high);
+    dot_constants k = {.begin = _mm512_set1_ps(s->begin),
+                       .residual = _mm512_set1_ps(s->residual),
+                       .low = _mm512_set1_epi16(s->low),
+                       .high = _mm512_set1_epi16(s->high),
+                       .near = _mm512_set1_epi16((short)s->near)};
+    UNROLL for (int v = 0; v < panels; v++) k.multiplier[v] =
+        _mm512_mul_ps(_mm512_loadu_ps(multiplier[v]), _mm512_set1_ps(DOT_UNIT));
+    return k;
+}
+
+/* Four times sixteen sums, times multipliers (plus bytes of a residual), as dot_finish.h has it. The last panel has
+ * only `last` columns. Returns whether one of the values is too near to a tie. */
+INLINE bool dot_requantize(const dot_constants *k, const int32_t *sums, int panels, const uint8_t *const *add, int last,
+                           dot_bytes *ret_bytes)
+{
     __m512i x[4];
     UNROLL for (int i = 0; i < 4; i++)
     {
-        __m512 t = begin;
+        __m512 t = k->begin;
         if (add) {
-            __m128i bytes = i % panels == cut ? _mm_maskz_loadu_epi8((__mmask16)((1u << last_width) - 1u), add[i])
-                                              : _mm_loadu_si128((const __m128i *)(const void *)add[i]);
-            t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), _mm512_set1_ps(s->residual), t);
+            __m128i bytes = i % panels == panels - 1 && last != 16
+                                ? _mm_maskz_loadu_epi8((__mmask16)((1u << last) - 1u), add[i])
+                                : _mm_loadu_si128((const __m128i *)(const void *)add[i]);
+            t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), k->residual, t);
         }
-        t = _mm512_fmadd_ps(dot_to_float(sums[i]), _mm512_loadu_ps(multiplier[i]), t);
-        t = _mm512_min_ps(_mm512_max_ps(t, low), high); /* a NaN becomes low */
-        x[i] = _mm512_castps_si512(t);
-        x[i] = _mm512_add_epi32(x[i], x[i]); /* the byte at bits 16 to 23, the distance twice below */
+        t = _mm512_fmadd_ps(dot_to_float(sums + i * 16), k->multiplier[i % panels], t);
+        x[i] = _mm512_cvtps_epi32(t); /* out of range: 0x80000000, whose lower half is near to a tie */
     }
-    /* Upper halves, with the exponent, are never small. */
-    __m512i least = _mm512_min_epu16(_mm512_min_epu16(x[0], x[1]), _mm512_min_epu16(x[2], x[3]));
-    const __mmask32 odd16 = 0xaaaaaaaau;
-    const __mmask64 odd8 = 0xaaaaaaaaaaaaaaaau;
-    __m512i a = _mm512_mask_blend_epi16(odd16, _mm512_srli_epi32(x[0], 16), x[1]);
-    __m512i b = _mm512_mask_blend_epi16(odd16, _mm512_srli_epi32(x[2], 16), x[3]);
-    a = _mm512_mask_blend_epi8(odd8, a, _mm512_slli_epi16(b, 8)); /* 0, 2, 1, 3 of every column */
-    a = _mm512_shuffle_epi8(a, _mm512_set4_epi32(0x0f0b0703, 0x0d090501, 0x0e0a0602, 0x0c080400));
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    *ret_bytes = _mm512_permutexvar_epi32(order, a);
-    return _mm512_cmple_epu16_mask(least, _mm512_set1_epi16((short)s->near)) != 0;
+    const __m512i even = _mm512_set_epi32(DOT_WORDS(0)), odd = _mm512_set_epi32(DOT_WORDS(0x00010001));
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        __m512i distance = _mm512_permutex2var_epi16(x[2 * i], even, x[2 * i + 1]);
+        ret_bytes->near[i] = _mm512_cmple_epu16_mask(distance, k->near);
+        __m512i words = _mm512_permutex2var_epi16(x[2 * i], odd, x[2 * i + 1]);
+        words = _mm512_min_epi16(_mm512_max_epi16(words, k->low), k->high);
+        ret_bytes->half[i] = _mm512_cvtepi16_epi8(words);
+    }
+    return !_kortestz_mask32_u8(ret_bytes->near[0], ret_bytes->near[1]);
 }
 
-/* Row i of the `panels` panels' rows that `bytes` holds. */
-INLINE void dot_put(uint8_t *c, const dot_bytes *bytes, int i, int panels, int width)
+INLINE uint64_t dot_near(const dot_bytes *bytes)
 {
-    if (panels == 4) {
-        if (width == 64)
-            _mm512_storeu_si512(c, *bytes);
-        else
-            _mm512_mask_storeu_epi8(c, ((__mmask64)1 << width) - 1, *bytes);
-    } else if (panels == 2) {
-        __m256i x = i ? _mm512_extracti64x4_epi64(*bytes, 1) : _mm512_castsi512_si256(*bytes);
-        if (width == 32)
-            _mm256_storeu_si256((__m256i *)(void *)c, x);
-        else
-            _mm256_mask_storeu_epi8(c, ((__mmask32)1 << width) - 1, x);
-    } else {
-        __m128i x = i == 0   ? _mm512_castsi512_si128(*bytes)
-                    : i == 1 ? _mm512_extracti32x4_epi32(*bytes, 1)
-                    : i == 2 ? _mm512_extracti32x4_epi32(*bytes, 2)
-                             : _mm512_extracti32x4_epi32(*bytes, 3);
+    return bytes->near[0] | (uint64_t)bytes->near[1] << 32;
+}
+
+INLINE void dot_get(const dot_bytes *bytes, uint8_t to[64])
+{
+    _mm256_storeu_si256((__m256i *)(void *)to, bytes->half[0]);
+    _mm256_storeu_si256((__m256i *)(void *)(to + 32), bytes->half[1]);
+}
+
+INLINE void dot_set(dot_bytes *bytes, const uint8_t from[64])
+{
+    bytes->half[0] = _mm256_loadu_si256((const __m256i *)(const void *)from);
+    bytes->half[1] = _mm256_loadu_si256((const __m256i *)(const void *)(from + 32));
+}
+
+/* Row i of those that `bytes` holds. */
+INLINE void dot_put(uint8_t *c, dot_bytes bytes, int i, int panels, int width)
+{
+    if (panels == 1) {
+        __m128i x = i & 1 ? _mm256_extracti128_si256(bytes.half[i / 2], 1) : _mm256_castsi256_si128(bytes.half[i / 2]);
         if (width == 16)
             _mm_storeu_si128((__m128i *)(void *)c, x);
         else
             _mm_mask_storeu_epi8(c, (__mmask16)((1u << width) - 1u), x);
+        return;
     }
+    if (panels == 4) {
+        _mm256_storeu_si256((__m256i *)(void *)c, bytes.half[0]);
+        c += 32;
+        width -= 32;
+        i = 1;
+    }
+    if (width == 32)
+        _mm256_storeu_si256((__m256i *)(void *)c, bytes.half[i]);
+    else
+        _mm256_mask_storeu_epi8(c, (__mmask32)((1ull << width) - 1u), bytes.half[i]);
 }
 
 INLINE void dot_prefetch(const void *p)
