@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Design notes. All modes are products of one-dimensional ones, so axis after axis is resized, the last one first, each
  * by a table that plan() makes (resize_taps.c). Axes that stay as they are cost nothing. nearest moves elements of any
- * dtype; linear and cubic are fp32. */
+ * dtype; linear and cubic are fp32, and bytes through fp32, cut off at the end as
+ * ONNX does it, or rounded (ties to even) where the attribute `rounds` is 1. */
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -21,6 +22,10 @@ typedef struct resize_params {
     int n_steps;
     resize_step steps[TERSE_MAX_RANK];
     float extrapolation;
+    bool bytes; /* linear or cubic, of bytes */
+    bool rounds;
+    int64_t zero_point; /* rounds: around it */
+    size_t floats;      /* then: scratch for the input as floats */
 } resize_params;
 
 /* The axes that roi, scales and sizes speak of, in their order. */
@@ -189,7 +194,9 @@ static int plan_resize(terse_op_plan *plan, terse_error *error)
     resize_axis tables[TERSE_MAX_RANK];
     int status = terse_resize_rule(plan->node, &p->rule, error);
     if (status == TERSE_OK)
-        status = terse_op_expect(plan, 0, "X", p->rule.mode == RESIZE_NEAREST ? any : 1u << TERSE_FP32, error);
+        status = terse_op_expect(
+            plan, 0, "X",
+            p->rule.mode == RESIZE_NEAREST ? any : 1u << TERSE_FP32 | 1u << TERSE_UINT8 | 1u << TERSE_INT8, error);
     if (status == TERSE_OK)
         status = read_targets(plan, &p->rule, tables, error);
     if (status != TERSE_OK)
@@ -200,10 +207,16 @@ static int plan_resize(terse_op_plan *plan, terse_error *error)
         dims[i] = tables[i].out;
     status = terse_op_output(plan, 0, plan->inputs[0]->dtype, plan->inputs[0]->rank, dims, error);
     size_t total = 0;
+    p->rounds = terse_node_int(plan->node, "rounds", 0) != 0;
+    if (status == TERSE_OK)
+        status = terse_support_int(plan->node, "y_zero_point", 0, 0, 255, &p->zero_point, error);
+    p->bytes = p->rule.mode != RESIZE_NEAREST && plan->inputs[0]->dtype != TERSE_FP32;
+    if (status == TERSE_OK && p->bytes)
+        status = TERSE_RESERVE(&total, &p->floats, error, terse_tensor_count(plan->inputs[0]));
     if (status == TERSE_OK)
         status = plan_steps(plan, p, tables, &total, error);
-    /* the last step needs no room of its own */
-    plan->scratch_bytes = p->n_steps > 0 ? p->steps[p->n_steps - 1].to : 0;
+    /* the last step needs no room of its own, unless it makes floats that are to be rounded */
+    plan->scratch_bytes = p->bytes ? total : p->n_steps > 0 ? p->steps[p->n_steps - 1].to : 0;
     return status;
 }
 
@@ -265,6 +278,28 @@ static void step_blend(const resize_params *p, const resize_step *step, const fl
         }
 }
 
+static void load_floats(const terse_tensor *x, float *to)
+{
+    const int64_t n = terse_tensor_count(x);
+    if (x->dtype == TERSE_UINT8)
+        for (int64_t i = 0; i < n; i++)
+            to[i] = ((const uint8_t *)x->data)[i];
+    else
+        for (int64_t i = 0; i < n; i++)
+            to[i] = ((const int8_t *)x->data)[i];
+}
+
+static void store_bytes(const float *from, const resize_params *p, const terse_tensor *y)
+{
+    const int64_t n = terse_tensor_count(y);
+    const float low = y->dtype == TERSE_UINT8 ? 0 : -128, high = low + 255, zero = (float)p->zero_point;
+    for (int64_t i = 0; i < n; i++) {
+        const float number = from[i] == from[i] ? from[i] : 0, v = p->rounds ? rintf(number - zero) + zero : number;
+        const float least = v > low ? v : low;
+        ((uint8_t *)y->data)[i] = (uint8_t)(int)(least < high ? least : high);
+    }
+}
+
 static int run_resize(const terse_op_call *call, terse_error *error)
 {
     (void)error;
@@ -275,14 +310,20 @@ static int run_resize(const terse_op_call *call, terse_error *error)
     if (p->n_steps == 0)
         memcpy(y->data, x->data, (size_t)terse_tensor_bytes(y));
     const void *from = x->data;
+    if (p->bytes && p->n_steps > 0) {
+        from = terse_support_at(call->scratch, p->floats);
+        load_floats(x, terse_support_at(call->scratch, p->floats));
+    }
     for (int i = 0; i < p->n_steps; i++) {
-        void *to = i == p->n_steps - 1 ? y->data : terse_support_at(call->scratch, p->steps[i].to);
+        void *to = i == p->n_steps - 1 && !p->bytes ? y->data : terse_support_at(call->scratch, p->steps[i].to);
         if (p->rule.mode == RESIZE_NEAREST)
             step_nearest(p, &p->steps[i], x->dtype, from, to);
         else
             step_blend(p, &p->steps[i], from, to);
         from = to;
     }
+    if (p->bytes && p->n_steps > 0)
+        store_bytes(from, p, y);
     return TERSE_OK;
 }
 

@@ -151,7 +151,6 @@ enum { PLANE_TILE = 16 };
                 *(element_##bytes *)(dst + c * p->dst_stride + r * bytes) =                                            \
                     *(const element_##bytes *)(src + r * p->src_stride + c * bytes);                                   \
     }
-PLANE_ELEMENTS(1)
 PLANE_ELEMENTS(2)
 PLANE_ELEMENTS(4)
 PLANE_ELEMENTS(8)
@@ -166,14 +165,16 @@ static void row_plane(const void *context, char *const *at, const int64_t *strid
                                  p->dst_stride / 4, p->rows, p->columns);
         return;
     }
+    if (p->size == 1) {
+        p->kernels->transpose_8((const uint8_t *)at[1], p->src_stride, (uint8_t *)at[0], p->dst_stride, p->rows,
+                                p->columns);
+        return;
+    }
     for (int64_t c = 0; c < p->columns; c += PLANE_TILE)
         for (int64_t r = 0; r < p->rows; r += PLANE_TILE) {
             const int64_t r1 = r + PLANE_TILE < p->rows ? r + PLANE_TILE : p->rows;
             const int64_t c1 = c + PLANE_TILE < p->columns ? c + PLANE_TILE : p->columns;
             switch (p->size) {
-            case 1:
-                transpose_1(p, at[0], at[1], r, r1, c, c1);
-                break;
             case 2:
                 transpose_2(p, at[0], at[1], r, r1, c, c1);
                 break;

@@ -155,6 +155,8 @@ bool terse_lower_resize(terse_lower *lower, int node, const terse_target *target
         strcmp(terse_node_text(n, "coordinate_transformation_mode", "half_pixel"), "tf_crop_and_resize") == 0)
         return false;
     terse_edit_remove(edit, target->node);
+    terse_lower_set_int(lower, node, "rounds", 1);
+    terse_lower_set_int(lower, node, "y_zero_point", target->z);
     terse_edit_set_input(edit, node, 0, form.bytes);
     terse_edit_set_output(edit, node, 0, target->y);
     return true;

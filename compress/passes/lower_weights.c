@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The numbers of a product of bytes. Weights minus their zero points must fit 8 bits; INT8 weights with zero points of
- * 0 and UINT8 weights around 128 do. All others (UINT8 with any zero point) are 9 bits wide: such a product goes on in
- * FP32, exactly as ONNX has it. */
+/* The numbers of a product of bytes. Weights minus their zero points must fit 8 bits (the pass `unsign` sees to that);
+ * a product of others goes on in FP32. */
 #include "compress/passes/lower.h"
 
 #include <math.h>

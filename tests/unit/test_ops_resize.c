@@ -36,6 +36,28 @@ static void test_linear_in_every_coordinate_mode(void **state)
     check("linear", "align_corners", 3, x, 1, (float[]){0});
 }
 
+static void test_linear_of_bytes_is_cut_off_or_rounded(void **state)
+{
+    (void)state;
+    static const uint8_t x[] = {0, 2, 7}, cut[] = {0, 0, 1, 3, 5, 7}, rounded[] = {0, 0, 2, 3, 6, 7};
+    static const int8_t negative[] = {0, -2, -7}, cut_negative[] = {0, 0, -1, -3, -5, -7};
+    for (int form = 0; form < 3; form++) { /* exact: 0 0.5 1.5 3.25 5.75 7 */
+        op_case c = case_new(TERSE_OP_RESIZE, 1);
+        case_constant(&c, 0, form < 2 ? TERSE_UINT8 : TERSE_INT8, 1, (int64_t[]){3},
+                      form < 2 ? (const void *)x : negative);
+        CASE_INTS(&c, 3, 6);
+        terse_node_set_text(c.graph, c.node, "mode", "linear");
+        terse_node_set_int(c.graph, c.node, "rounds", form == 1);
+        case_ok(&c);
+        assert_memory_equal(c.outputs[0].data,
+                            form == 0   ? (const void *)cut
+                            : form == 1 ? rounded
+                                        : (const void *)cut_negative,
+                            6);
+        case_free(&c);
+    }
+}
+
 static void test_nearest_rounds_as_its_mode_says(void **state)
 {
     (void)state;
@@ -253,6 +275,7 @@ int main(void)
     printf("# seed %u\n", case_seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear_in_every_coordinate_mode),
+        cmocka_unit_test(test_linear_of_bytes_is_cut_off_or_rounded),
         cmocka_unit_test(test_nearest_rounds_as_its_mode_says),
         cmocka_unit_test(test_nearest_moves_any_dtype_and_two_axes),
         cmocka_unit_test(test_cubic_keeps_constants_and_reproduces_its_kernel),

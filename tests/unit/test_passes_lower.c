@@ -242,7 +242,8 @@ static void biases_in_integers_stay_exact(void **state)
     terse_graph *g = start();
     const int x = through(g, make_input(g, "x", DIMS(BATCH, 16)), 0.008f, 100);
     const int w = byte_weights(g, TERSE_INT8, 0, -1, DIMS(16, 6));
-    const float scale = *(const float *)g->values[g->nodes[g->n_nodes - 1].inputs[1]].data * 0.008f;
+    const double w_scale = (double)*(const float *)g->values[last_node(g)->inputs[1]].data;
+    const float scale = (float)(w_scale * (double)0.008f);
     int32_t *numbers = terse_arena_alloc(g->arena, 6 * sizeof *numbers);
     for (int i = 0; i < 6; i++)
         numbers[i] = (i - 3) * 1001;
@@ -255,7 +256,10 @@ static void biases_in_integers_stay_exact(void **state)
             continue;
         const int8_t *packed = g->values[g->nodes[i].inputs[1]].data;
         const int32_t *found = g->values[g->nodes[i].inputs[3]].data;
+        const float *multipliers = g->values[g->nodes[i].inputs[2]].data;
         for (int n = 0; n < 6; n++) {
+            const double multiplier = (double)multipliers[n] + (double)multipliers[6 + n];
+            assert_true(fabs(multiplier / (w_scale * (double)0.008f / (double)0.01f) - 1) < 0x1p-44);
             int sum = 0;
             for (int k = 0; k < 16; k++)
                 sum += packed[k / 4 * 64 + n * 4 + k % 4];
@@ -313,6 +317,24 @@ static void what_cannot_be_bytes_stays_as_it_is(void **state)
     terse_graph_free(g);
 }
 
+static void a_linear_resize_is_done_on_bytes(void **state)
+{
+    (void)state;
+    terse_graph *g = start();
+    const int x = through(g, make_input(g, "x", DIMS(BATCH, 8, 5, 5)), 0.008f, 128);
+    int y = through(g, byte_conv(g, x, 8, 8, 1, 1, 0, 1), 0.01f, 120);
+    const int scales = make_weights(g, 2, 0, DIMS(4));
+    float *numbers = (float *)(uintptr_t)g->values[scales].data;
+    numbers[0] = numbers[1] = 1;
+    y = make_node(g, TERSE_OP_RESIZE, INPUTS(y, TERSE_NO_VALUE, scales));
+    terse_node_set_text(g, last_node(g), "mode", "linear");
+    make_output(g, through(g, byte_conv(g, through(g, y, 0.01f, 120), 8, 8, 3, 1, 1, 1), 0.02f, 128));
+    check_passes(g, 0.04);
+    assert_int_equal(floats_left(g), 0);
+    assert_int_equal(count_ops(g, TERSE_OP_DEQUANTIZE_LINEAR), 1);
+    terse_graph_free(g);
+}
+
 static void a_quantization_goes_in_front_of_what_only_moves(void **state)
 {
     (void)state;
@@ -343,6 +365,7 @@ int main(void)
         cmocka_unit_test(unsigned_weights_around_128_are_shifted),
         cmocka_unit_test(a_residual_goes_into_the_product),
         cmocka_unit_test(what_cannot_be_bytes_stays_as_it_is),
+        cmocka_unit_test(a_linear_resize_is_done_on_bytes),
         cmocka_unit_test(a_quantization_goes_in_front_of_what_only_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
