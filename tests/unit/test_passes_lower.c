@@ -352,6 +352,158 @@ static void a_quantization_goes_in_front_of_what_only_moves(void **state)
     terse_graph_free(g);
 }
 
+/* --- random networks ------------------------------------------------------------------------------------------- */
+
+static int pick(int n)
+{
+    random_state = random_state * 1664525u + 1013904223u;
+    return (int)(random_state >> 8) % n;
+}
+
+/* Values of one network, all [N,channels,size,size] and most of them bytes. */
+typedef struct pool {
+    int n, values[64];
+    int64_t channels[64], size[64];
+} pool;
+
+static int maybe_through(terse_graph *g, int x)
+{
+    if (pick(5) == 0)
+        return x;
+    static const float scales[] = {0.01f, 0.013f, 0.02f};
+    return through(g, x, scales[pick(3)], pick(2) ? 128 : 60 + pick(100));
+}
+
+static int random_activation(terse_graph *g, int x)
+{
+    static const terse_op ops[] = {TERSE_OP_RELU, TERSE_OP_HARD_SWISH, TERSE_OP_SIGMOID, TERSE_OP_LEAKY_RELU,
+                                   TERSE_OP_TANH};
+    if (pick(3) == 0)
+        return make_node(g, TERSE_OP_CLIP, INPUTS(x, make_number(g, -0.2f), make_number(g, 0.9f)));
+    return make_node(g, ops[pick(5)], INPUTS(x));
+}
+
+static int random_pool(terse_graph *g, int x, int64_t *size)
+{
+    const int y = make_node(g, pick(2) ? TERSE_OP_MAX_POOL : TERSE_OP_AVERAGE_POOL, INPUTS(x));
+    terse_node_set_ints(g, last_node(g), "kernel_shape", (int64_t[]){3, 3}, 2);
+    terse_node_set_ints(g, last_node(g), "pads", (int64_t[]){1, 1, 1, 1}, 4);
+    (void)size; /* stays */
+    return y;
+}
+
+/* Two of the same shape, or one with itself. */
+static int other_of(const pool *p, int i)
+{
+    for (int tries = 0; tries < 20; tries++) {
+        const int j = pick(p->n);
+        if (p->channels[j] == p->channels[i] && p->size[j] == p->size[i])
+            return j;
+    }
+    return i;
+}
+
+static void add_random(terse_graph *g, pool *p)
+{
+    const int i = pick(p->n), x = p->values[i];
+    int64_t channels = p->channels[i], size = p->size[i];
+    int y, product;
+    switch (pick(10)) {
+    case 0:
+    case 1:
+    case 2: {
+        const int64_t kernel = pick(2) ? 1 : 3, filters = 4 + pick(20), stride = size > 4 && pick(3) == 0 ? 2 : 1;
+        y = byte_conv(g, x, channels, filters, kernel, stride, kernel / 2, 1);
+        if (pick(2))
+            y = random_activation(g, y);
+        channels = filters;
+        size = (size - 1) / stride + 1;
+        break;
+    }
+    case 3:
+        y = byte_conv(g, x, channels, channels, 3, 1, 1, channels);
+        break;
+    case 4:
+        y = make_node(g, pick(2) ? TERSE_OP_ADD : TERSE_OP_SUB, INPUTS(x, p->values[other_of(p, i)]));
+        break;
+    case 5:
+        product = make_node(g, TERSE_OP_GLOBAL_AVERAGE_POOL, INPUTS(p->values[other_of(p, i)]));
+        y = make_node(g, TERSE_OP_MUL, INPUTS(x, maybe_through(g, product)));
+        break;
+    case 6: {
+        const int j = other_of(p, i);
+        y = make_node(g, TERSE_OP_CONCAT, INPUTS(x, p->values[j]));
+        terse_node_set_int(g, last_node(g), "axis", 1);
+        channels *= 2;
+        break;
+    }
+    case 7:
+        y = random_pool(g, x, &size);
+        break;
+    case 8:
+        y = make_node(g, TERSE_OP_TRANSPOSE, INPUTS(x));
+        terse_node_set_ints(g, last_node(g), "perm", (int64_t[]){0, 1, 3, 2}, 4);
+        break;
+    default:
+        y = random_activation(g, x);
+        break;
+    }
+    if (channels > 64)
+        return;
+    p->values[p->n] = maybe_through(g, y);
+    p->channels[p->n] = channels;
+    p->size[p->n++] = size;
+}
+
+/* The mean difference relative to the largest number: ties that fall differently are few. */
+static double mean_apart(const answers *a, const answers *b)
+{
+    double worst = 0;
+    for (int i = 0; i < a->n; i++) {
+        const terse_tensor *x = &a->tensors[i], *y = &b->tensors[i];
+        const int64_t n = terse_tensor_count(x);
+        double sum = 0, most = 0.05;
+        for (int64_t k = 0; k < n; k++) {
+            most = fmax(most, fabs((double)((float *)x->data)[k]));
+            sum += fabs((double)((float *)x->data)[k] - (double)((float *)y->data)[k]);
+        }
+        worst = fmax(worst, sum / (double)n / most);
+    }
+    return worst;
+}
+
+static void random_networks_keep_their_answers(void **state)
+{
+    (void)state;
+    int lowered = 0;
+    for (uint32_t seed = 1; seed <= 300; seed++) {
+        random_state = seed * 7919u;
+        terse_graph *g = start();
+        terse_error error = {0};
+        pool p = {.n = 1, .channels = {6}, .size = {7}};
+        p.values[0] = maybe_through(g, make_input(g, "x", DIMS(BATCH, 6, 7, 7)));
+        for (int i = 0; i < 10; i++)
+            add_random(g, &p);
+        make_output(g, p.values[p.n - 1]);
+        if (p.n > 3 && p.values[p.n - 3] != g->inputs[0])
+            make_output(g, p.values[p.n - 3]);
+        state_values(g);
+        answers before = answer(g, 3, 11);
+        for (int i = 0; i < terse_passes_n; i++)
+            if (terse_passes_list[i].run(g, &error) != TERSE_OK)
+                fail_msg("seed %u: %s: %s", seed, terse_passes_list[i].name, error.message);
+        answers after = answer(g, 3, 11);
+        const double difference = mean_apart(&before, &after);
+        if (!(difference < 0.008))
+            fail_msg("seed %u: the answer changes by %g in the mean", seed, difference);
+        answers_done(&after);
+        answers_done(&before);
+        lowered += count_ops(g, TERSE_OP_QCONV);
+        terse_graph_free(g);
+    }
+    assert_true(lowered > 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +519,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_bytes_stays_as_it_is),
         cmocka_unit_test(a_linear_resize_is_done_on_bytes),
         cmocka_unit_test(a_quantization_goes_in_front_of_what_only_moves),
+        cmocka_unit_test(random_networks_keep_their_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
