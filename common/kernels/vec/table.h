@@ -295,16 +295,16 @@ const terse_kernels TIER_NAME(terse_kernels) = {
     .conv_u8s8_scratch = terse_conv_u8s8_scratch_ref,
 #endif
     .pack_n16k4_s8 = terse_pack_n16k4_s8_ref,
-    .dwconv_u8s8 = terse_dwconv_u8s8_ref,
-    .dwconv_u8s8_scratch = terse_conv_u8s8_scratch_ref,
-    .max_pool_u8 = terse_max_pool_u8_ref,
-    .average_pool_u8 = terse_average_pool_u8_ref,
-    .add_u8 = terse_add_u8_ref,
-    .mul_u8 = terse_mul_u8_ref,
-    .table_u8 = terse_table_u8_ref,
-    .quantize_u8 = terse_quantize_u8_ref,
-    .dequantize_u8 = terse_dequantize_u8_ref,
-    .transpose_8 = terse_transpose_8_ref,
+    .dwconv_u8s8 = TIER_NAME(terse_dwconv_u8s8),
+    .dwconv_u8s8_scratch = TIER_NAME(terse_dwconv_u8s8_scratch),
+    .max_pool_u8 = TIER_NAME(terse_max_pool_u8),
+    .average_pool_u8 = TIER_NAME(terse_average_pool_u8),
+    .add_u8 = TIER_NAME(terse_add_u8),
+    .mul_u8 = TIER_NAME(terse_mul_u8),
+    .table_u8 = TIER_NAME(terse_table_u8),
+    .quantize_u8 = TIER_NAME(terse_quantize_u8),
+    .dequantize_u8 = TIER_NAME(terse_dequantize_u8),
+    .transpose_8 = TIER_NAME(terse_transpose_8),
 };
 
 #endif

@@ -20,4 +20,16 @@ void TIER_NAME(terse_gemm_u8s8)(const terse_gemm_u8s8_args *args);
 void TIER_NAME(terse_conv_u8s8)(const terse_conv_u8s8_args *args);
 size_t TIER_NAME(terse_conv_u8s8_scratch)(const terse_conv_u8s8_args *args);
 
+void TIER_NAME(terse_dwconv_u8s8)(const terse_conv_u8s8_args *args);
+size_t TIER_NAME(terse_dwconv_u8s8_scratch)(const terse_conv_u8s8_args *args);
+void TIER_NAME(terse_max_pool_u8)(const terse_pool_u8_args *args);
+void TIER_NAME(terse_average_pool_u8)(const terse_pool_u8_args *args);
+void TIER_NAME(terse_add_u8)(const terse_binary_u8_args *args);
+void TIER_NAME(terse_mul_u8)(const terse_binary_u8_args *args);
+void TIER_NAME(terse_table_u8)(const uint8_t *x, const uint8_t table[256], uint8_t *y, int64_t n);
+void TIER_NAME(terse_quantize_u8)(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n);
+void TIER_NAME(terse_dequantize_u8)(const uint8_t *x, float scale, int32_t zero_point, float *y, int64_t n);
+void TIER_NAME(terse_transpose_8)(const uint8_t *src, int64_t src_stride, uint8_t *dst, int64_t dst_stride,
+                                  int64_t rows, int64_t columns);
+
 #endif

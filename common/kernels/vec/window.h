@@ -127,8 +127,8 @@ INLINE void dw_span(const dw_row *row, const dw_strip *s, int64_t rows, int64_t 
     int64_t ox = row->interior.first, end = row->interior.end;
     v16 weights[DW_KERNEL][DW_KERNEL];
     if (hoist) {
-        UNROLL for (int64_t y = 0; y < kernel; y++) UNROLL for (int64_t x = 0; x < kernel; x++)
-            weights[y][x] = v16_load(s->weights + (y * kernel + x) * row->padded);
+        UNROLL for (int64_t y = 0; y < kernel; y++) UNROLL for (int64_t x = 0; x < kernel; x++) weights[y][x] =
+            v16_load(s->weights + (y * kernel + x) * row->padded);
     }
     const v16(*hoisted)[DW_KERNEL] = hoist ? (const v16(*)[DW_KERNEL])weights : NULL;
     dw_edge(row, s, kernel, stride, 0, ox, left);

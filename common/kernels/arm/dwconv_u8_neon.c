@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/kernels/vec/dwconv_u8.h"
+
+size_t terse_dwconv_u8s8_scratch_neon(const terse_conv_u8s8_args *args)
+{
+    return dw_scratch_any(args);
+}
+
+void terse_dwconv_u8s8_neon(const terse_conv_u8s8_args *args)
+{
+    dw_any(args);
+}
