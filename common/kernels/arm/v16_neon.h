@@ -158,9 +158,10 @@ INLINE void v16_transpose(v16 x[16])
     UNROLL for (int i = 0; i < 16; i++) x[i] = y[i];
 }
 
+/* Into the second-level cache. */
 INLINE void v16_prefetch(const float *p)
 {
-    __builtin_prefetch(p);
+    __builtin_prefetch(p, 0, 2);
 }
 
 #endif

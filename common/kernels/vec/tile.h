@@ -15,6 +15,10 @@
 
 #include "common/kernels/vec/math.h"
 
+/* Tiles of so few rows read weights as fast as they come and bring nothing closer; neither does a share that would
+ * push what is at work out of the second-level cache. */
+enum { TILE_FEW = 3, TILE_AHEAD_FLOATS = 96 * 1024 };
+
 /* What all tiles of one product share. */
 typedef struct tile_product {
     int64_t positions, run;
@@ -26,10 +30,19 @@ typedef struct tile_product {
     const float *residual; /* as c, or NULL */
     int64_t ldr;
     const terse_activation *activation;
+    const float *next; /* the weights that are read after all of these panels, or NULL */
 } tile_product;
 
+/* What a tile brings closer while it computes: per k the lines at `from` and at `from + second`, moving on by `step`
+ * floats. */
+typedef struct tile_ahead {
+    const float *from;
+    int64_t second, step;
+} tile_ahead;
+
 /* rows: [positions][TILE_ROWS] pointers; first_row: of c; panel: the first of this tile. */
-typedef void tile_function(const tile_product *p, const float *const *rows, int64_t first_row, int64_t panel);
+typedef void tile_function(const tile_product *p, const float *const *rows, int64_t first_row, int64_t panel,
+                           tile_ahead ahead);
 
 /* The slow way out: a panel that is cut off, or an activation that is not a clip. `sums` holds rows of `width`. */
 static __attribute__((noinline)) void tile_finish(const tile_product *p, const float *sums, int rows, int width,
@@ -49,7 +62,7 @@ static __attribute__((noinline)) void tile_finish(const tile_product *p, const f
 }
 
 INLINE void tile_multiply(int n_rows, int n_panels, const tile_product *p, const float *const *rows, const float *b,
-                          v16 acc[TILE_ROWS][TILE_PANELS])
+                          tile_ahead ahead, v16 acc[TILE_ROWS][TILE_PANELS])
 {
     int64_t panel_floats = p->positions * p->run * 16;
     UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++) acc[r][v] = v16_zero();
@@ -58,6 +71,11 @@ INLINE void tile_multiply(int n_rows, int n_panels, const tile_product *p, const
         UNROLL for (int r = 0; r < n_rows; r++) a[r] = rows[r];
         for (int64_t k = 0; k < p->run; k++, b += 16) {
             v16 x[TILE_PANELS];
+            if (n_rows > TILE_FEW) {
+                v16_prefetch(ahead.from);
+                v16_prefetch(ahead.from + ahead.second);
+                ahead.from += ahead.step;
+            }
             UNROLL for (int v = 0; v < n_panels; v++) x[v] = v16_load(b + v * panel_floats);
             UNROLL for (int r = 0; r < n_rows; r++)
             {
@@ -69,11 +87,11 @@ INLINE void tile_multiply(int n_rows, int n_panels, const tile_product *p, const
 }
 
 INLINE void tile_run(int n_rows, int n_panels, const tile_product *p, const float *const *rows, int64_t first_row,
-                     int64_t panel)
+                     int64_t panel, tile_ahead ahead)
 {
     v16 acc[TILE_ROWS][TILE_PANELS];
     int64_t column = panel * 16;
-    tile_multiply(n_rows, n_panels, p, rows, p->b + panel * p->positions * p->run * 16, acc);
+    tile_multiply(n_rows, n_panels, p, rows, p->b + panel * p->positions * p->run * 16, ahead, acc);
     bool clip = p->activation->kind == TERSE_ACT_CLIP;
     if (column + n_panels * 16 > p->columns || !(clip || p->activation->kind == TERSE_ACT_NONE)) {
         float sums[TILE_ROWS * TILE_PANELS * 16];
@@ -105,9 +123,10 @@ INLINE void tile_run(int n_rows, int n_panels, const tile_product *p, const floa
 }
 
 #define TILE_DEFINE(r, v)                                                                                              \
-    static void tile_##r##_##v(const tile_product *p, const float *const *rows, int64_t first_row, int64_t panel)      \
+    static void tile_##r##_##v(const tile_product *p, const float *const *rows, int64_t first_row, int64_t panel,      \
+                               tile_ahead ahead)                                                                       \
     {                                                                                                                  \
-        tile_run(r, v, p, rows, first_row, panel);                                                                     \
+        tile_run(r, v, p, rows, first_row, panel, ahead);                                                              \
     }
 
 TILE_LIST(TILE_DEFINE)
@@ -138,6 +157,16 @@ INLINE int tile_rows(const tile_deal *deal, int64_t tile)
     return (int)(deal->base + (tile < deal->extra));
 }
 
+/* Weights may come from memory at less than the speed of the products. While `count` tiles pass over n panels, tile t
+ * brings its share of the n panels behind them (`next`) closer. */
+INLINE tile_ahead tile_ahead_of(const tile_product *p, const float *next, int64_t n, int64_t t, int64_t count)
+{
+    const int64_t k = p->positions * p->run, lines = n > count ? 2 : 1;
+    if (!next || n * k > TILE_AHEAD_FLOATS / 16 || t * lines >= n)
+        return (tile_ahead){p->b, 0, 0};
+    return (tile_ahead){next + t * lines * k * 16, lines == 2 ? 16 : 0, lines * 16};
+}
+
 /* Runs tiles first..first+count-1, whose pointers lie one after the other, over all panels. A few panels of B stay
  * close while the tiles of the block pass over them. */
 static void tile_block(const tile_product *p, const tile_deal *deal, int64_t first, int64_t count,
@@ -149,9 +178,10 @@ static void tile_block(const tile_product *p, const tile_deal *deal, int64_t fir
         int n = TILE_WIDE(most);
         while (n > panels - panel || !tiles[most][n] || !tiles[least][n])
             n--;
+        const float *next = panel + n < panels ? p->b + (panel + n) * p->positions * p->run * 16 : p->next;
         for (int64_t t = 0; t < count; t++)
             tiles[tile_rows(deal, first + t)][n](p, rows + t * p->positions * TILE_ROWS, tile_first(deal, first + t),
-                                                 panel);
+                                                 panel, tile_ahead_of(p, next, n, t, count));
         panel += n;
     }
 }

@@ -182,13 +182,17 @@ static void winograd_multiply(const terse_conv_f32_args *args, const winograd_pl
         for (int64_t t = 0; t < deal.tiles; t++)
             for (int r = 0; r < tile_rows(&deal, t); r++)
                 rows[t * TILE_ROWS + r] = domain + point * plan->plane + (tile_first(&deal, t) + r) * plan->wide;
+        const float *next = point + 1 < WINOGRAD_POINTS
+                                ? args->weights + ((point + 1) * all_panels + panel) * args->channels * 16
+                                : NULL;
         const tile_product p = {.positions = 1,
                                 .run = args->channels,
                                 .b = args->weights + (point * all_panels + panel) * args->channels * 16,
                                 .columns = panels * 16,
                                 .c = products + point * plan->product_plane,
                                 .ldc = plan->product_wide,
-                                .activation = &none};
+                                .activation = &none,
+                                .next = next};
         tile_block(&p, &deal, 0, deal.tiles, rows);
     }
 }

@@ -160,9 +160,10 @@ INLINE void v16_transpose(v16 x[16])
     }
 }
 
+/* Into the second-level cache. */
 INLINE void v16_prefetch(const float *p)
 {
-    _mm_prefetch((const char *)p, _MM_HINT_T0);
+    _mm_prefetch((const char *)p, _MM_HINT_T1);
 }
 
 #endif
