@@ -339,18 +339,6 @@ static int plan_dynamic(terse_op_plan *plan, terse_error *error)
     return status ? status : terse_op_output(plan, 2, TERSE_UINT8, 0, NULL, error);
 }
 
-/* The range of x with zero in it: numbers that are no numbers do not count. */
-static void range_of(const float *x, int64_t n, float *ret_low, float *ret_high)
-{
-    float low = 0, high = 0;
-    for (int64_t i = 0; i < n; i++) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
-    }
-    *ret_low = low;
-    *ret_high = high;
-}
-
 /* In float, as ONNX defines it. All zeros have scale 1, and so has what is too small for a scale; a range that float
  * cannot hold has the scale that it should have, with infinities the largest there is. */
 static float scale_of(float low, float high)
@@ -362,31 +350,19 @@ static float scale_of(float low, float high)
     return exact < (double)FLT_MAX ? (float)exact : FLT_MAX;
 }
 
-/* The quotient is rounded to float here, ties to even: that is what ONNX's examples need, for the scale is rounded too.
- * Adding 1.5 * 2^23 rounds any number of a smaller size. */
-static void quantize_float(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n)
-{
-    const float round = 12582912.0f, low = (float)-zero_point, high = (float)(255 - zero_point);
-    for (int64_t i = 0; i < n; i++) {
-        float v = x[i] / scale;
-        v = v > low ? v : v != v ? 0 : low;
-        v = v < high ? v : high;
-        y[i] = (uint8_t)((int32_t)(v + round - round) + zero_point);
-    }
-}
-
 static int run_dynamic(const terse_op_call *call, terse_error *error)
 {
     (void)error;
     const terse_tensor *x = call->inputs[0];
     const int64_t n = terse_tensor_count(x);
     float low, high;
-    range_of(x->data, n, &low, &high);
+    call->kernels->range_f32(x->data, n, &low, &high);
     const float scale = scale_of(low, high);
     const float zero = rintf(-low / scale);
     const uint8_t zero_point = (uint8_t)(zero < 0 ? 0 : zero > 255 ? 255 : zero);
+    /* The quotient is rounded to float, ties to even: that is what ONNX's examples need, for the scale is rounded too. */
     if (call->outputs[0].data)
-        quantize_float(x->data, scale, zero_point, call->outputs[0].data, n);
+        call->kernels->quantize_float_u8(x->data, scale, zero_point, call->outputs[0].data, n);
     if (call->n_outputs > 1 && call->outputs[1].data)
         *(float *)call->outputs[1].data = scale;
     if (call->n_outputs > 2 && call->outputs[2].data)

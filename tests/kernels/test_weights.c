@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gemm_f32s8 and gemm_f32s4: every tier gives the scalar tier's bits for every number of rows, and the scalar tier
- * gives what the definition says in double. */
+/* gemm_f32s8, gemm_f32s4 and dynamic quantization: every tier gives the scalar tier's bits for every number of rows,
+ * and the scalar tier gives what the definition says in double. */
 #include "harness.h"
 
 enum { AREA_A, AREA_B, AREA_SCALE, AREA_BIAS, AREA_RESIDUAL, AREA_WANT, AREA_GOT, AREA_SCRATCH };
@@ -271,8 +271,62 @@ static void s4_largest(void)
     tap_case("f32s4: the largest sums do not saturate");
 }
 
+/* Ranges and bytes of n numbers; `ties` puts them at and beside the middles between two integers. */
+static void dynamic_case(int64_t n, float scale, int32_t zero_point, bool ties, int extreme)
+{
+    float *x = guarded(AREA_A, n);
+    fill(x, n, extreme);
+    for (int64_t i = 0; i < n && (ties || !extreme); i++) {
+        x[i] = ties ? ((float)random_in(-300, 300) + 0.5f) * scale : x[i] * scale * 300.0f;
+        if (ties && random_in(0, 2) == 0)
+            x[i] = nextafterf(x[i], random_in(0, 1) ? INFINITY : -INFINITY);
+    }
+    snprintf(case_text, sizeof case_text, "dynamic n %" PRId64 " scale %.9g zero point %d", n, (double)scale,
+             zero_point);
+    const terse_kernels *scalar = terse_kernels_of(TERSE_ISA_SCALAR);
+    uint8_t *want = guarded_bytes(AREA_WANT, n);
+    float low, high;
+    scalar->range_f32(x, n, &low, &high);
+    scalar->quantize_float_u8(x, scale, zero_point, want, n);
+    for (int64_t i = 0; i < n; i++) {
+        const double v = (double)(float)(x[i] / scale);
+        const double byte = isnan(v) ? zero_point : fmin(fmax(nearbyint(v) + zero_point, 0.0), 255.0);
+        if (want[i] != byte || x[i] < low || x[i] > high || low > 0.0f || high < 0.0f)
+            case_error("scalar %.9g: %d, not %.0f, range %.9g..%.9g", (double)x[i], want[i], byte, (double)low,
+                       (double)high);
+    }
+    for (int t = 0; tier(t); t++) {
+        uint8_t *got = guarded_bytes(AREA_GOT, n + 1);
+        const uint8_t before = got[0];
+        float tier_low = 1.0f, tier_high = -1.0f;
+        tier(t)->range_f32(x, n, &tier_low, &tier_high);
+        tier(t)->quantize_float_u8(x, scale, zero_point, got + 1, n);
+        if (bits_of(tier_low) != bits_of(low) || bits_of(tier_high) != bits_of(high))
+            case_error("%s range %.9g..%.9g, scalar %.9g..%.9g", tier(t)->name, (double)tier_low, (double)tier_high,
+                       (double)low, (double)high);
+        if (got[0] != before)
+            case_error("%s wrote before the output", tier(t)->name);
+        for (int64_t i = 0; i < n; i++)
+            if (got[1 + i] != want[i])
+                case_error("%s element %" PRId64 " (%.9g): %d, scalar %d", tier(t)->name, i, (double)x[i], got[1 + i],
+                           want[i]);
+    }
+}
+
+static void dynamic_tests(void)
+{
+    for (int64_t n = 0; n <= 300; n++)
+        dynamic_case(n, (float)exp((double)random_float() * 9.0), (int32_t)random_in(0, 255), random_in(0, 1), 0);
+    tap_case("dynamic quantization: sizes up to 300, ties and what is beside them");
+    static const float scales[] = {1.0f, 1e-45f, 1e-39f, 2e-30f, 1e30f, 3.4e38f, INFINITY, NAN, 0.0f};
+    for (int i = 0; i < 300; i++)
+        dynamic_case(random_in(1, 100), scales[i % 9], (int32_t)random_in(0, 255), false, (int)random_in(2, 20));
+    tap_case("dynamic quantization: infinities, NaN, denormals, scales that have no reciprocal");
+}
+
 static void tests(void)
 {
+    dynamic_tests();
     product_tests("f32s8", s8_case);
     product_tests("f32s4", s4_case);
     s4_largest();
@@ -320,8 +374,23 @@ static void bench_shape(const terse_kernels *kernels, int64_t m, int64_t n, int6
            f32 / s4, 0.625e-9 * (double)(n * k) / s4);
 }
 
+static void bench_dynamic(const terse_kernels *kernels)
+{
+    enum { N = 128 * 1536 };
+    float *x = timed(AREA_A, N), low, high;
+    uint8_t *y = (uint8_t *)timed(AREA_GOT, N / 4);
+    fill(x, N, 0);
+    double range, bytes;
+    BEST_OF(0.03, range, kernels->range_f32(x, N, &low, &high));
+    BEST_OF(0.03, bytes, kernels->quantize_float_u8(x, (high - low) / 255.0f, 127, y, N));
+    printf("%-10s dynamic quantization of %d: range %.1f us, bytes %.1f us\n", kernels->name, N, range * 1e6,
+           bytes * 1e6);
+}
+
 static void bench(void)
 {
+    for (int t = 0; tier(t); t++)
+        bench_dynamic(tier(t));
     static const int64_t shapes[][3] = {{1, 512, 784},  {1, 512, 512},    {1, 1024, 1024},  {1, 3072, 3072},
                                         {2, 512, 784},  {4, 512, 784},    {8, 512, 784},    {14, 512, 784},
                                         {64, 512, 784}, {15, 1024, 1024}, {128, 1536, 384}, {128, 384, 1536},

@@ -13,6 +13,8 @@ void terse_winograd_f32_ref(const terse_conv_f32_args *args);
 size_t terse_winograd_f32_scratch_ref(const terse_conv_f32_args *args);
 void terse_max_pool_f32_ref(const terse_pool_f32_args *args);
 void terse_average_pool_f32_ref(const terse_pool_f32_args *args);
+void terse_range_f32_ref(const float *x, int64_t n, float *ret_low, float *ret_high);
+void terse_quantize_float_u8_ref(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n);
 void terse_gemm_f32s8_ref(const terse_gemm_f32s8_args *args);
 void terse_gemm_f32s4_ref(const terse_gemm_f32s4_args *args);
 

@@ -14,6 +14,8 @@ void TIER_NAME(terse_winograd_f32)(const terse_conv_f32_args *args);
 size_t TIER_NAME(terse_winograd_f32_scratch)(const terse_conv_f32_args *args);
 void TIER_NAME(terse_max_pool_f32)(const terse_pool_f32_args *args);
 void TIER_NAME(terse_average_pool_f32)(const terse_pool_f32_args *args);
+void TIER_NAME(terse_range_f32)(const float *x, int64_t n, float *ret_low, float *ret_high);
+void TIER_NAME(terse_quantize_float_u8)(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n);
 void TIER_NAME(terse_gemm_f32s8)(const terse_gemm_f32s8_args *args);
 void TIER_NAME(terse_gemm_f32s4)(const terse_gemm_f32s4_args *args);
 void TIER_NAME(terse_gemm_u8s8)(const terse_gemm_u8s8_args *args);
