@@ -2,6 +2,7 @@
 #include "compress/passes/passes.h"
 
 const terse_pass terse_passes_list[] = {
+    {"dynamic", "dynamic quantization as products of dequantized bytes", TERSE_PASSES_PREPARE, terse_pass_dynamic},
     {"unsign", "quantized activations to UINT8, quantized weights to INT8", TERSE_PASSES_PREPARE, terse_pass_unsign},
     {"products", "Gemm and MatMul by a constant in normal form", TERSE_PASSES_PREPARE, terse_pass_products},
     {"fold", "BatchNormalization, constants per channel, Pad and scales into weights", TERSE_PASSES_PREPARE,
@@ -15,6 +16,8 @@ const terse_pass terse_passes_list[] = {
     {"transposes", "Transposes merged, cancelled, or Reshapes where nothing moves", TERSE_PASSES_FINISH,
      terse_pass_transposes},
     {"attention", "attention over heads as one node without Transposes", TERSE_PASSES_FINISH, terse_pass_attention},
+    {"lower_dynamic", "products of bytes whose scale is known at run time", TERSE_PASSES_FINISH,
+     terse_pass_lower_dynamic},
     {"lower", "DequantizeLinear, float operator, QuantizeLinear as one operator on bytes", TERSE_PASSES_FINISH,
      terse_pass_lower},
     {"dequantize", "constants in bytes that nobody reads as bytes to FP32", TERSE_PASSES_FINISH,

@@ -27,6 +27,8 @@ extern const int terse_passes_n;
 /* Runs the passes of one stage; a failure is prefixed with the pass's name. */
 int terse_passes_run(terse_graph *graph, terse_passes_stage stage, terse_error *error);
 
+/* Dynamic quantization in the form of all quantized networks: products of dequantized x and weights. */
+int terse_pass_dynamic(terse_graph *graph, terse_error *error);
 /* Quantized activations become UINT8, quantized constant weights INT8 without zero points; inputs and outputs of the
  * network keep their dtype. */
 int terse_pass_unsign(terse_graph *graph, terse_error *error);
@@ -45,6 +47,8 @@ int terse_pass_channels_last(terse_graph *graph, terse_error *error);
 int terse_pass_transposes(terse_graph *graph, terse_error *error);
 /* Attention over heads, written out between Transposes, becomes one node that moves nothing. */
 int terse_pass_attention(terse_graph *graph, terse_error *error);
+/* Products of bytes whose scale is known at run time only become QGemm. */
+int terse_pass_lower_dynamic(terse_graph *graph, terse_error *error);
 /* DequantizeLinear -> float operators -> QuantizeLinear become operators on bytes (common/ops/README.md). */
 int terse_pass_lower(terse_graph *graph, terse_error *error);
 /* Constants behind DequantizeLinear become FP32, and the products that read them get their normal form. */
