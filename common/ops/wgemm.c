@@ -37,7 +37,7 @@ static int read_shapes(const terse_op_plan *plan, wgemm_params *p, terse_error *
     p->k = w->dims[0];
     p->n = w->dims[1];
     return needed == TERSE_LAYOUT_S8_N16 ? TERSE_OK
-                                         : terse_support_int(plan->node, "group", 32, 8, 4096, &p->group, error);
+                                         : terse_support_int(plan->node, "k_group", 32, 8, 4096, &p->group, error);
 }
 
 static int check_scales(const terse_op_plan *plan, const wgemm_params *p, terse_error *error)
@@ -45,7 +45,7 @@ static int check_scales(const terse_op_plan *plan, const wgemm_params *p, terse_
     const terse_tensor *scales = plan->inputs[4];
     char text[128];
     if (p->group % 8 != 0)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "group is %" PRId64 ", allowed are multiples of 8", p->group);
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "k_group is %" PRId64 ", allowed are multiples of 8", p->group);
     if (!p->group && (scales->rank != 1 || scales->dims[0] != p->n))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 4 (scales) has shape %s, needed is [%" PRId64 "]",
                           terse_dims_text(scales->dims, scales->rank, text, sizeof text), p->n);

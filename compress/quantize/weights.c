@@ -175,7 +175,7 @@ static void change(terse_edit *edit, int index, quantized q, int group)
         if (strncmp(node->attrs[i].name, "activation", 10) == 0)
             node->attrs[kept++] = node->attrs[i];
     node->n_attrs = kept;
-    if (group > 0 && !terse_node_set_int(graph, node, "group", group))
+    if (group > 0 && !terse_node_set_int(graph, node, "k_group", group))
         edit->failed = true;
     char text[TERSE_MAX_NAME];
     const char *before = node->compression ? node->compression : "";

@@ -184,8 +184,8 @@ static void wrong_operands_are_refused(void **state)
                  {32, 40, {3, 2, 16}, 3, true, NULL},
                  {32, 40, {3, 1, 16}, 3, true, "input 4 (scales) has shape [3,1,16]"},
                  {12, 40, {3, 4, 16}, 3, true, "multiples of 8"},
-                 {0, 40, {3, 2, 16}, 3, true, "group"},
-                 {8192, 40, {3, 1, 16}, 3, true, "group"}};
+                 {0, 40, {3, 2, 16}, 3, true, "k_group"},
+                 {8192, 40, {3, 1, 16}, 3, true, "k_group"}};
     for (int i = 0; i < COUNT(cases); i++) {
         terse_graph *g = terse_graph_new();
         terse_graph_symbol(g, "N");
@@ -200,7 +200,7 @@ static void wrong_operands_are_refused(void **state)
         const int scales = make_weights(g, 1, 0, cases[i].scales_rank, cases[i].scales);
         make_output(g, make_node(g, TERSE_OP_WGEMM, INPUTS(x, w, TERSE_NO_VALUE, TERSE_NO_VALUE, scales)));
         if (cases[i].half)
-            terse_node_set_int(g, last_node(g), "group", cases[i].group);
+            terse_node_set_int(g, last_node(g), "k_group", cases[i].group);
         const terse_kernels *kernels;
         terse_engine *engine = NULL;
         terse_plan *plan;
