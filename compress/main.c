@@ -12,6 +12,7 @@
 #include "compress/onnx/import.h"
 #include "compress/options.h"
 #include "compress/passes/passes.h"
+#include "compress/quantize/quantize.h"
 #include "compress/quantize/weights.h"
 #include "compress/report.h"
 
@@ -77,6 +78,10 @@ static void write_command(job *j)
     if (o->quantize)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --quantize %s",
                        terse_options_quantize(o, text));
+    if (o->calibrate)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at,
+                       " --calibrate --calibration %s --keep-float %.100s", terse_calibration_name(o->calibration),
+                       o->keep_float ? o->keep_float : "auto");
     if (o->validate)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --validate");
     if (o->plain)
@@ -92,6 +97,31 @@ static int import(job *j, terse_error *error)
     j->report.bytes_before = j->source.file_bytes;
     j->report.n_nodes_before = j->imported->n_nodes;
     return terse_layers_name_nodes(j->imported, error);
+}
+
+static void quantize_progress(void *context, const char *text)
+{
+    progress(context, text);
+}
+
+/* Weights are plain and activations fused here. */
+static int quantize(job *j, terse_graph *graph, terse_error *error)
+{
+    if (j->options.quantize != TERSE_QUANTIZE_INT8)
+        return TERSE_OK;
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    const terse_quantize_options options = {.source = j->options.calibrate,
+                                            .calibration = j->options.calibration,
+                                            .keep_float = j->options.keep_float,
+                                            .progress = quantize_progress,
+                                            .context = j};
+    progress(j, "reading samples");
+    int status = terse_npz_read(j->options.calibrate, &data, error);
+    if (status != TERSE_OK)
+        return status;
+    status = terse_quantize_run(graph, data, &options, &j->report.int8, error);
+    j->report.quantized = status == TERSE_OK;
+    return status;
 }
 
 static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
@@ -115,6 +145,8 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
         if (status == TERSE_OK)
             status =
                 terse_low_rank_run(graph, compressing ? j->options.low_rank : 0, layer_progress, j, ret_layers, error);
+        if (status == TERSE_OK && compressing)
+            status = quantize(j, graph, error);
         if (status == TERSE_OK)
             status = terse_passes_run(graph, TERSE_PASSES_FINISH, error);
         if (status == TERSE_OK && compressing)
@@ -222,8 +254,6 @@ static int write_model(job *j, terse_error *error)
 
 static int run(job *j, terse_error *error)
 {
-    if (j->options.quantize == TERSE_QUANTIZE_INT8)
-        return terse_fail(error, TERSE_UNIMPLEMENTED, "--quantize int8 is not known to this build");
     int status = import(j, error);
     if (status != TERSE_OK)
         return status;
@@ -284,6 +314,8 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < j.source.warnings.n && !j.options.quiet; i++)
         fprintf(stderr, "terse %s: warning: %s\n", command, j.source.warnings.lines[i]);
+    for (int i = 0; i < j.report.int8.n_warnings && !j.options.quiet; i++)
+        fprintf(stderr, "terse %s: warning: %s\n", command, j.report.int8.warnings[i]);
     if (!j.options.quiet)
         terse_report_print(&j.report, stdout);
     if (j.options.json)

@@ -66,6 +66,35 @@ static int set_quantize(terse_options *options, const char *argument, terse_erro
     return TERSE_OK;
 }
 
+static int set_calibrate(terse_options *options, const char *argument, terse_error *error)
+{
+    if (!*argument)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--calibrate needs a file name, found ''");
+    options->calibrate = argument;
+    return TERSE_OK;
+}
+
+static int set_calibration(terse_options *options, const char *argument, terse_error *error)
+{
+    for (int i = 0; i < TERSE_CALIBRATIONS; i++)
+        if (strcmp(argument, terse_calibration_name((terse_calibration)i)) == 0) {
+            options->calibration = (terse_calibration)i;
+            return TERSE_OK;
+        }
+    return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                      "--calibration is '%.100s', allowed are auto, minmax, moving, percentile, entropy and mse",
+                      argument);
+}
+
+static int set_keep_float(terse_options *options, const char *argument, terse_error *error)
+{
+    if (!*argument)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--keep-float is '', allowed are auto, none and names of nodes with commas between");
+    options->keep_float = argument;
+    return TERSE_OK;
+}
+
 static int set_validate(terse_options *options, const char *argument, terse_error *error)
 {
     if (!*argument)
@@ -135,9 +164,22 @@ const terse_option terse_options_table[] = {
      "where that saves work",
      false, set_low_rank},
     {"--quantize", 0, "MODE",
-     "int8-weights: weights of Gemm, MatMul and Conv in 8 bits, activations as they are; int4-weights[:GROUP]: weights "
+     "int8: weights and activations in 8 bits, ranges from --calibrate; int8-weights: weights of Gemm, MatMul and Conv "
+     "in 8 bits, activations as they are; int4-weights[:GROUP]: weights "
      "of Gemm and MatMul in 4 bits, GROUP rows (32) sharing a scale",
      false, set_quantize},
+    {"--calibrate", 0, "DATA.npz",
+     "samples that ranges of activations are taken from, for --quantize int8: the inputs by name, axis 0 = samples",
+     false, set_calibrate},
+    {"--calibration", 0, "METHOD",
+     "how: minmax, moving, percentile, entropy, mse, or auto (the default): for each tensor the one of them that costs "
+     "least at the output of the layers that read it",
+     false, set_calibration},
+    {"--keep-float", 0, "LAYERS",
+     "what stays FP32 with --quantize int8: auto (the default: layers found sensitive, as far as they are cheap), "
+     "none, or "
+     "names of nodes with commas between",
+     false, set_keep_float},
     {"--validate", 0, "DATA.npz",
      "compare before and after on these samples: the inputs by name, axis 0 = samples, and optionally labels", false,
      set_validate},
@@ -216,6 +258,13 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "MODEL.onnx is missing");
     if (!options.help && !options.output)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "-o MODEL.terse is missing");
+    if (!options.help && options.quantize == TERSE_QUANTIZE_INT8 && !options.calibrate)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--quantize int8 needs --calibrate DATA.npz");
+    if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibrate || options.calibration || options.keep_float))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --quantize int8 only",
+                          options.calibrate     ? "--calibrate"
+                          : options.calibration ? "--calibration"
+                                                : "--keep-float");
     if (options.plain && (options.low_rank > 0 || options.quantize || options.validate))
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "--plain goes with none of --low-rank, --quantize and --validate");

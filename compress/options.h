@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "common/status.h"
+#include "compress/quantize/histogram.h"
 
 /* --quantize: what becomes of the weights of products. */
 typedef enum terse_quantize_mode {
@@ -26,7 +27,10 @@ typedef struct terse_options {
     const char *report;   /* NULL: no page */
     double low_rank;      /* 0: not asked for */
     terse_quantize_mode quantize;
-    int quantize_group; /* int4-weights: rows of K that share a scale */
+    const char *calibrate;         /* NULL: not given */
+    terse_calibration calibration; /* how ranges are chosen */
+    const char *keep_float;        /* NULL: automatically */
+    int quantize_group;            /* int4-weights: rows of K that share a scale */
     bool json, quiet, plain, help;
 } terse_options;
 

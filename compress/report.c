@@ -11,6 +11,7 @@
 void terse_report_done(terse_report *report)
 {
     terse_low_rank_report_done(&report->layers);
+    terse_quantize_report_done(&report->int8);
     terse_layers_done(&report->measured);
 }
 
@@ -97,12 +98,42 @@ static void print_measured(const terse_layers *layers, FILE *out)
     fprintf(out, "%-32s %85.1f %10.1f\n\n", "everything else", layers->other_us_before, layers->other_us_after);
 }
 
+/* The table of --quantize int8: what each layer alone costs, and what stays. */
+static void print_int8(const terse_quantize_report *r, FILE *out)
+{
+    fprintf(out, "%-32s %-8s %-18s %14s %9s %10s %-10s %11s %11s  %s\n", "layer", "op", "weights", "MACs", "SQNR dB",
+            "KL", "range by", "from", "to", "decision");
+    for (int i = 0; i < r->n; i++) {
+        const terse_quantize_layer *l = &r->layers[i];
+        char db[32] = "-", kl[32] = "-", low[32] = "-", high[32] = "-";
+        if (l->measured) {
+            terse_report_decibels(l->sqnr_db, db, sizeof db);
+            snprintf(kl, sizeof kl, "%.3g", l->divergence);
+            snprintf(low, sizeof low, "%.4g", l->low);
+            snprintf(high, sizeof high, "%.4g", l->high);
+        }
+        fprintf(out, "%-32.32s %-8.8s %-18.18s %14" PRId64 " %9s %10s %-10s %11s %11s  %s%s\n", l->name,
+                terse_op_name(l->op), l->shape, l->macs, db, kl, l->measured ? terse_calibration_name(l->method) : "-",
+                low, high, l->kept ? "FP32: " : "", l->reason);
+    }
+    char db[32];
+    terse_report_decibels(r->sqnr_db, db, sizeof db);
+    fprintf(out,
+            "calibrated on %" PRId64 " samples; SQNR and KL: at the network's outputs, one layer in int8; all: %s dB",
+            r->samples, db);
+    if (r->rows_known)
+        fprintf(out, ", KL %.3g", r->divergence);
+    fprintf(out, "\nequalization %s\n\n", r->equalization);
+}
+
 void terse_report_print(const terse_report *report, FILE *out)
 {
     terse_figure list[TERSE_REPORT_FIGURES];
     terse_report_figures(report, list);
     if (report->low_rank > 0)
         print_layers(&report->layers, out);
+    if (report->quantized)
+        print_int8(&report->int8, out);
     if (report->validated)
         print_measured(&report->measured, out);
     fprintf(out, "%s -> %s (model '%s', %d nodes -> %d)\n", report->input, report->output, report->name,

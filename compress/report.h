@@ -8,6 +8,7 @@
 
 #include "compress/layers.h"
 #include "compress/low_rank/low_rank.h"
+#include "compress/quantize/quantize.h"
 #include "compress/validate.h"
 
 typedef struct terse_report {
@@ -15,6 +16,8 @@ typedef struct terse_report {
     const char *name;
     double low_rank; /* 0: not asked for */
     terse_low_rank_report layers;
+    bool quantized; /* --quantize int8 */
+    terse_quantize_report int8;
     uint64_t bytes_before, bytes_after;
     int64_t macs_before, macs_after; /* per sample; -1: not known */
     int64_t arena_bytes;             /* of one sample; -1: not known */
