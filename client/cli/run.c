@@ -16,10 +16,11 @@
 typedef struct run {
     bool random, json, profile;
     const char *output;
-    uint64_t batch, repeat, seed;
+    uint64_t batch, repeat, seed, n_threads;
     terse_cli_texts dims;
     terse_model *model;
     const terse_kernels *kernels;
+    terse_threads *threads;
     terse_engine *engine;
     terse_plan *plan;
     terse_npz *npz;       /* given inputs */
@@ -39,6 +40,7 @@ static void run_done(run *r)
     free(r->outputs);
     terse_npz_free(r->npz);
     terse_engine_free(r->engine);
+    terse_threads_free(r->threads);
     terse_model_close(r->model);
 }
 
@@ -144,6 +146,8 @@ static int prepare(run *r, const char *model_path, const char *input_path, terse
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
     if ((status = r->random ? make_inputs(r, error) : take_inputs(r, input_path, error)) ||
         (status = terse_engine_new(graph, r->kernels, 1, 0, &r->engine, error)) ||
+        (status = terse_threads_new((int)r->n_threads, &r->threads, error)) ||
+        (status = terse_engine_use_threads(r->engine, r->threads, (int)r->n_threads, error)) ||
         (status = terse_engine_plan(r->engine, r->inputs, &r->plan, error)))
         return status;
     for (int i = 0; i < graph->n_outputs; i++) {
@@ -194,7 +198,7 @@ static int measure(run *r, terse_error *error)
     if (!times || !per_node)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %" PRIu64 " times", r->repeat);
     int status = TERSE_OK;
-    for (uint64_t i = 0; !status && i <= r->repeat / 10; i++)
+    for (uint64_t i = 0; !status && (i <= r->repeat / 10 || terse_plan_measuring(r->plan)); i++)
         status = run_once(r, error);
     terse_plan_profile(r->plan, r->profile ? per_node : NULL);
     for (uint64_t i = 0; !status && i < r->repeat; i++) {
@@ -218,6 +222,7 @@ static int measure(run *r, terse_error *error)
         terse_json_double(&json, "p99_us", p99);
         terse_json_uint(&json, "batch", r->batch);
         terse_json_uint(&json, "repeat", r->repeat);
+        terse_json_uint(&json, "threads", r->n_threads);
         terse_json_uint(&json, "arena_bytes", terse_plan_arena_bytes(r->plan));
         terse_json_int(&json, "macs", terse_plan_macs(r->plan));
         terse_json_text(&json, "isa", r->kernels->name);
@@ -249,10 +254,10 @@ static int write_outputs(run *r, terse_error *error)
 
 int terse_cli_run(int argc, char **argv)
 {
-    run r = {.batch = 1, .repeat = 0, .seed = 1};
+    run r = {.batch = 1, .repeat = 0, .seed = 1, .n_threads = 1};
     const terse_cli_usage usage = {
         "run", "MODEL.terse IN.npz -o OUT.npz | MODEL.terse --random [--batch B] [--repeat N] [--json]",
-        "Runs a model in this process, on one thread. IN.npz has one array per input, named as the input;\n"
+        "Runs a model in this process. IN.npz has one array per input, named as the input;\n"
         "a .npy serves a model with one input. With --random or --repeat the engine is timed.",
         1, 2};
     const terse_cli_option options[] = {
@@ -263,6 +268,8 @@ int terse_cli_run(int argc, char **argv)
         {"dim", 0, TERSE_CLI_TEXTS, "NAME=SIZE", &r.dims, 0, 0,
          "size of another free dimension with --random (default 1)"},
         {"repeat", 'n', TERSE_CLI_COUNT, "N", &r.repeat, 1, 1e8, "time N runs (default with --random: 100)"},
+        {"threads", 0, TERSE_CLI_COUNT, "N", &r.n_threads, 1, TERSE_MAX_THREADS,
+         "share the work of a run out to N threads where that is faster (default 1)"},
         {"profile", 0, TERSE_CLI_FLAG, NULL, &r.profile, 0, 0, "time every node"},
         {"json", 0, TERSE_CLI_FLAG, NULL, &r.json, 0, 0, "print the times as one JSON object"},
         {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},

@@ -176,6 +176,7 @@ void terse_engine_free(terse_engine *engine)
     terse_arena_free(engine->tables);
     free(engine->base);
     free(engine->key);
+    free(engine->split);
     free(engine);
 }
 
@@ -187,6 +188,28 @@ void terse_engine_freep(terse_engine **engine)
 uint64_t terse_engine_value_inputs(const terse_engine *engine)
 {
     return engine->value_inputs;
+}
+
+int terse_engine_use_threads(terse_engine *engine, terse_threads *threads, int n, terse_error *error)
+{
+    if (n <= 1 || terse_threads_count(threads) <= 1)
+        return TERSE_OK;
+    if (engine->n_plans > 0)
+        return terse_fail(error, TERSE_INTERNAL, "threads come after the first plan");
+    if (!engine->split && !(engine->split = malloc(sizeof *engine->split)))
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a table of kernels");
+    terse_split_init(engine->split, engine->kernels, threads, n);
+    return TERSE_OK;
+}
+
+const terse_kernels *terse_engine_kernels(const terse_engine *engine)
+{
+    return engine->split ? &engine->split->table : engine->kernels;
+}
+
+void terse_engine_set_split_mode(terse_engine *engine, terse_split_mode mode)
+{
+    engine->split_mode = mode;
 }
 
 void terse_engine_set_separate(terse_engine *engine, bool separate)
@@ -346,7 +369,9 @@ static int new_plan(terse_engine *engine, const terse_tensor *inputs, int64_t *s
                     terse_plan **ret_plan, terse_error *error)
 {
     terse_plan *plan;
+    const terse_split *before = terse_split_enter(engine->split);
     const int status = terse_plan_make(engine, inputs, symbols, &plan, error);
+    terse_split_enter(before);
     if (status != TERSE_OK)
         return status;
     void *key = terse_arena_alloc(plan->arena, key_bytes + 1);

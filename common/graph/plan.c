@@ -80,7 +80,7 @@ static int plan_node(terse_engine *engine, terse_plan *plan, int n, terse_error 
     for (int i = 0; i < node->n_inputs; i++)
         inputs[i] = node->inputs[i] == TERSE_NO_VALUE ? NULL : plan->values[node->inputs[i]];
     terse_op_plan op_plan = {.node = node,
-                             .kernels = engine->kernels,
+                             .kernels = terse_engine_kernels(engine),
                              .n_inputs = node->n_inputs,
                              .n_outputs = node->n_outputs,
                              .inputs = inputs,

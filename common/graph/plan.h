@@ -10,6 +10,7 @@
 #define TERSE_GRAPH_PLAN_H
 
 #include "common/graph/engine.h"
+#include "common/graph/split.h"
 #include "common/ops/op.h"
 
 /* Values computed when a plan is made: at most this many bytes each where a shape depends on them, ... */
@@ -23,6 +24,7 @@ typedef struct terse_step {
     int (*run)(const terse_op_call *call, terse_error *error);
     terse_op_call call;
     int node;
+    uint64_t times[2]; /* the shortest so far: in one piece, in parts */
 } terse_step;
 
 /* A pointer that is set when its base is known: slot = base(index) + offset. */
@@ -62,6 +64,7 @@ struct terse_plan {
     terse_copy *copies;
     int n_copies;
     void *base; /* the engine's arena as of the last binding */
+    int trial;  /* runs that measured, up to TERSE_TRIALS: see run.c */
 
     uint64_t *times;
     terse_observer *observer;
@@ -111,11 +114,21 @@ typedef struct terse_workspace {
     int *order; /* n_groups: offsets.c */
 } terse_workspace;
 
+typedef enum terse_split_mode {
+    TERSE_SPLIT_MEASURED, /* the steps that are faster in parts */
+    TERSE_SPLIT_ALWAYS,   /* tests: all steps */
+} terse_split_mode;
+
+/* Runs of a plan that measure: one to touch the memory, then the two ways in turn. */
+enum { TERSE_TRIALS = 9 };
+
 struct terse_engine {
     const terse_graph *graph;
     const terse_kernels *kernels;
     int max_plans, n_plans;
     size_t max_arena_bytes;
+    terse_split *split; /* NULL: one thread */
+    terse_split_mode split_mode;
     bool separate; /* tests: every value in bytes of its own, nothing aliased */
 
     const terse_op_impl **impls; /* per node; NULL where this build has none */
@@ -141,6 +154,9 @@ typedef const terse_op_impl *terse_op_finder(terse_op op);
 int terse_engine_new_with(const terse_graph *graph, const terse_kernels *kernels, int max_plans, size_t max_arena_bytes,
                           terse_op_finder *find, terse_engine **ret_engine, terse_error *error);
 void terse_engine_set_separate(terse_engine *engine, bool separate); /* for plans made from now on */
+void terse_engine_set_split_mode(terse_engine *engine, terse_split_mode mode);
+/* The table that operators plan with: that of the split where there is one. */
+const terse_kernels *terse_engine_kernels(const terse_engine *engine);
 
 /* evaluate.c: checks arity and layouts, calls the operator's plan(), checks what it filled. `outputs`: n_outputs of
  * them, zeroed. */

@@ -41,6 +41,47 @@ static int fail_step(const terse_plan *plan, const terse_step *step, int status,
     return status;
 }
 
+/* --- several threads ----------------------------------------------------------------------------------------- */
+
+/* A step is done in parts when that was clearly faster: threads that wait for one another lose what others take. */
+static void choose(terse_plan *plan)
+{
+    const terse_engine *engine = plan->engine;
+    for (int i = 0; i < plan->n_steps; i++) {
+        terse_step *step = &plan->steps[i];
+        const bool faster = (double)step->times[1] < 0.95 * (double)step->times[0];
+        step->call.kernels =
+            engine->split_mode == TERSE_SPLIT_ALWAYS || faster ? &engine->split->table : engine->kernels;
+    }
+}
+
+/* One run that measures. Both ways give the same bits. */
+static int run_trial(terse_plan *plan, terse_error *error)
+{
+    const terse_engine *engine = plan->engine;
+    const int trial = plan->trial, way = trial & 1;
+    for (int i = 0; i < plan->n_steps; i++) {
+        terse_step *step = &plan->steps[i];
+        step->call.kernels = way ? &engine->split->table : engine->kernels;
+        const uint64_t begin = terse_now_ns();
+        const int status = step->run(&step->call, error);
+        const uint64_t time = terse_now_ns() - begin;
+        if (status != TERSE_OK)
+            return fail_step(plan, step, status, error);
+        if (trial <= 2 || time < step->times[way])
+            step->times[way] = trial == 0 ? UINT64_MAX : time;
+    }
+    plan->trial++;
+    if (plan->trial == TERSE_TRIALS)
+        choose(plan);
+    return TERSE_OK;
+}
+
+bool terse_plan_measuring(const terse_plan *plan)
+{
+    return plan->engine->split && plan->engine->split_mode == TERSE_SPLIT_MEASURED && plan->trial < TERSE_TRIALS;
+}
+
 static int run_steps(const terse_plan *plan, terse_error *error)
 {
     const terse_step *end = plan->steps + plan->n_steps;
@@ -85,7 +126,14 @@ int terse_plan_run(terse_plan *plan, const void *const *inputs, void *const *out
     int status = bind_buffers(plan, inputs, outputs, error);
     if (status != TERSE_OK)
         return status;
-    status = plan->times || plan->observer ? run_watched(plan, error) : run_steps(plan, error);
+    const terse_split *before = terse_split_enter(plan->engine->split);
+    if (plan->engine->split && plan->engine->split_mode == TERSE_SPLIT_ALWAYS)
+        choose(plan);
+    if (plan->times || plan->observer)
+        status = run_watched(plan, error);
+    else
+        status = terse_plan_measuring(plan) ? run_trial(plan, error) : run_steps(plan, error);
+    terse_split_enter(before);
     if (status != TERSE_OK)
         return status;
     for (int i = 0; i < plan->n_copies; i++) {

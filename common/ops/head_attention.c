@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/bytes.h"
+#include "common/graph/split.h"
 #include "common/ops/support.h"
 
 enum { SCORES = 16 * 1024 }; /* floats at a time */
@@ -17,7 +19,8 @@ typedef struct attention_params {
     int64_t rows; /* of scores at a time */
     float scale;
     int64_t mask_step[3]; /* b, h, t: 0 where the mask is broadcast */
-    size_t k, v, scores;  /* offsets in scratch */
+    size_t k, v, scores;  /* offsets in scratch, of which each thread has its own */
+    size_t scratch_bytes;
 } attention_params;
 
 static int read_shapes(const terse_op_plan *plan, attention_params *p, terse_error *error)
@@ -95,17 +98,18 @@ static int plan_attention(terse_op_plan *plan, terse_error *error)
         status = TERSE_RESERVE(&total, &p->v, error, p->s, (p->e + 15) / 16, 16);
     if (status == TERSE_OK)
         status = TERSE_RESERVE(&total, &p->scores, error, p->rows, p->s);
-    plan->scratch_bytes = total;
+    p->scratch_bytes = terse_align(total, 64);
+    plan->scratch_bytes = (size_t)terse_split_threads(plan->kernels) * p->scratch_bytes;
     plan->macs = TERSE_PRODUCT(p->b, p->t, p->h, p->s, p->d + p->e);
     return status;
 }
 
 /* One head of one sample: `mask` at its first row, or NULL. */
-static void run_head(const terse_op_call *call, const attention_params *p, const float *q, const float *mask, float *y)
+static void run_head(const terse_kernels *kernels, const attention_params *p, void *scratch, const float *q,
+                     const float *mask, float *y)
 {
-    const terse_kernels *kernels = call->kernels;
-    const float *k = terse_support_at(call->scratch, p->k), *v = terse_support_at(call->scratch, p->v);
-    float *scores = terse_support_at(call->scratch, p->scores);
+    const float *k = terse_support_at(scratch, p->k), *v = terse_support_at(scratch, p->v);
+    float *scores = terse_support_at(scratch, p->scores);
     for (int64_t first = 0; first < p->t; first += p->rows) {
         const int64_t rows = p->t - first < p->rows ? p->t - first : p->rows;
         kernels->gemm_f32(&(terse_gemm_f32_args){.m = rows,
@@ -131,26 +135,33 @@ static void run_head(const terse_op_call *call, const attention_params *p, const
     }
 }
 
-static int run_attention(const terse_op_call *call, terse_error *error)
+/* Heads first..last-1, numbered through all samples. */
+static void run_heads(void *context, const terse_kernels *kernels, int64_t first, int64_t last, int thread)
 {
-    (void)error;
+    const terse_op_call *call = context;
     const attention_params *p = call->params;
     const float *q = call->inputs[0]->data, *k = call->inputs[1]->data, *v = call->inputs[2]->data;
     const terse_tensor *mask = call->n_inputs > 3 ? call->inputs[3] : NULL;
     float *y = call->outputs[0].data;
-    float *packed_k = terse_support_at(call->scratch, p->k), *packed_v = terse_support_at(call->scratch, p->v);
-    if (terse_tensor_count(&call->outputs[0]) == 0)
-        return TERSE_OK;
-    for (int64_t b = 0; b < p->b; b++)
-        for (int64_t h = 0; h < p->h; h++) {
-            const int64_t rows = b * p->s;
-            call->kernels->pack_n16_f32(k + (rows * p->h + h) * p->d, 1, p->h * p->d, p->d, p->s, packed_k);
-            if (p->scale != 1.0f)
-                call->kernels->mul_f32(packed_k, 1, &p->scale, 0, packed_k, p->d * ((p->s + 15) / 16 * 16));
-            call->kernels->pack_n16_f32(v + (rows * p->h + h) * p->e, p->h * p->e, 1, p->s, p->e, packed_v);
-            const float *of_head = mask ? (const float *)mask->data + b * p->mask_step[0] + h * p->mask_step[1] : NULL;
-            run_head(call, p, q + (b * p->t * p->h + h) * p->d, of_head, y + (b * p->t * p->h + h) * p->e);
-        }
+    void *scratch = (char *)call->scratch + (size_t)thread * p->scratch_bytes;
+    float *packed_k = terse_support_at(scratch, p->k), *packed_v = terse_support_at(scratch, p->v);
+    for (int64_t i = first; i < last; i++) {
+        const int64_t b = i / p->h, h = i % p->h, rows = b * p->s;
+        kernels->pack_n16_f32(k + (rows * p->h + h) * p->d, 1, p->h * p->d, p->d, p->s, packed_k);
+        if (p->scale != 1.0f)
+            kernels->mul_f32(packed_k, 1, &p->scale, 0, packed_k, p->d * ((p->s + 15) / 16 * 16));
+        kernels->pack_n16_f32(v + (rows * p->h + h) * p->e, p->h * p->e, 1, p->s, p->e, packed_v);
+        const float *of_head = mask ? (const float *)mask->data + b * p->mask_step[0] + h * p->mask_step[1] : NULL;
+        run_head(kernels, p, scratch, q + (b * p->t * p->h + h) * p->d, of_head, y + (b * p->t * p->h + h) * p->e);
+    }
+}
+
+static int run_attention(const terse_op_call *call, terse_error *error)
+{
+    (void)error;
+    const attention_params *p = call->params;
+    if (terse_tensor_count(&call->outputs[0]) > 0)
+        terse_split_for(call->kernels, p->b * p->h, 1, run_heads, (void *)(uintptr_t)call);
     return TERSE_OK;
 }
 

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/graph/split.h"
 #include "common/ops/support.h"
 
 typedef struct wgemm_params {
@@ -97,7 +98,8 @@ static int plan_wgemm(terse_op_plan *plan, terse_error *error)
     status = terse_op_output(plan, 0, TERSE_FP32, x->rank, dims, error);
     if (status == TERSE_OK)
         status = check_extras(plan, p, error);
-    plan->scratch_bytes = p->group ? terse_gemm_f32s4_scratch(p->k, p->group) : 0;
+    plan->scratch_bytes =
+        p->group ? (size_t)terse_split_threads(plan->kernels) * terse_gemm_f32s4_scratch(p->k, p->group) : 0;
     plan->macs = TERSE_PRODUCT(p->m, p->n, p->k);
     return status;
 }
