@@ -74,6 +74,8 @@ typedef struct terse_msg_model {
     terse_msg head;
     uint32_t model; /* index, the same in every process */
     uint32_t max_batch;
+    uint32_t threads; /* that may share a batch, 1 to TERSE_MAX_THREADS */
+    uint32_t pad;
     uint64_t batch_timeout_us, deadline_ms, hang_timeout_ms; /* 0: none / automatic */
     uint64_t bytes;             /* of the memfd */
     char name[TERSE_MODEL_NAME];

@@ -148,6 +148,12 @@ unsigned terse_cores_usable(const char *root)
     return (unsigned)cores;
 }
 
+unsigned terse_cores_workers(const char *root, unsigned threads)
+{
+    const unsigned workers = terse_cores_usable(root) / (threads ? threads : 1);
+    return workers ? workers : 1;
+}
+
 uint64_t terse_cores_memory(const char *root)
 {
     const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);

@@ -9,6 +9,8 @@
 /* CPUs of the affinity mask (cpuset), no more than the control group's CPU quota; at least 1. `root` is where the file
  * systems are ("" outside of tests). */
 unsigned terse_cores_usable(const char *root);
+/* Workers of so many threads that these CPUs carry; at least 1. */
+unsigned terse_cores_workers(const char *root, unsigned threads);
 /* Bytes of memory: the machine's, or the control group's limit when that is lower. */
 uint64_t terse_cores_memory(const char *root);
 

@@ -12,6 +12,7 @@
 
 #include "common/bytes.h"
 #include "daemon/log.h"
+#include "daemon/supervisor/cores.h"
 #include "daemon/supervisor/supervisor.h"
 
 static const unsigned all_seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
@@ -136,6 +137,13 @@ int terse_models_init(terse_supervisor *s, terse_error *error)
     return TERSE_OK;
 }
 
+/* Threads that have no CPU to run on would only be waited for. */
+static uint32_t threads_of(const terse_model_config *config)
+{
+    const uint64_t wanted = config->value[TERSE_SET_THREADS], usable = terse_cores_usable("");
+    return (uint32_t)(wanted < usable ? wanted : usable);
+}
+
 void terse_models_send(const terse_supervisor *s, terse_child *to)
 {
     for (unsigned i = 0; i < s->n_models; i++) {
@@ -143,6 +151,7 @@ void terse_models_send(const terse_supervisor *s, terse_child *to)
         terse_msg_model message = {
             .model = i,
             .max_batch = (uint32_t)model->config->value[TERSE_SET_MAX_BATCH],
+            .threads = threads_of(model->config),
             .batch_timeout_us = model->config->value[TERSE_SET_BATCH_TIMEOUT],
             .deadline_ms = model->config->value[TERSE_SET_DEADLINE],
             .hang_timeout_ms = model->config->value[TERSE_SET_HANG_TIMEOUT],

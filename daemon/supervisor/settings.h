@@ -36,7 +36,9 @@ typedef enum terse_setting_type {
     X(ALLOW_REMOTE_TCP, TERSE_IN_SERVER, FLAG, "allow_remote_tcp", NULL, "yes|no", "", 0, 0, 1,                        \
       "let tcp listen on other addresses than loopback; nothing there is encrypted and anyone may send requests")      \
     X(WORKERS, TERSE_IN_SERVER, NUMBER, "workers", "--workers", "N", "processes", 0, 1, 256,                           \
-      "worker processes, one thread each (automatic: as many as the CPUs that this process may use)")                  \
+      "worker processes (automatic: the CPUs that this process may use, divided by threads_per_worker)")               \
+    X(THREADS, TERSE_IN_BOTH, NUMBER, "threads_per_worker", "--threads-per-worker", "N", "threads", 1, 1, 64,          \
+      "most threads that share one batch, where measuring shows that to be faster; never more than CPUs")              \
     X(MODEL_DIR, TERSE_IN_SERVER, TEXT, "model_dir", "--model-dir", "DIR", "", 0, 1, 4000,                             \
       "serve every DIR/NAME.terse as the model NAME")                                                                  \
     X(FILE, TERSE_IN_MODEL, TEXT, "file", NULL, "FILE", "", 0, 1, 4095,                                                \

@@ -203,7 +203,8 @@ static void derive(terse_supervisor *s)
 {
     const uint64_t *value = s->config->value;
     const uint64_t automatic = default_slots(value[TERSE_SET_MAX_REQUEST]);
-    s->n_workers = value[TERSE_SET_WORKERS] ? (unsigned)value[TERSE_SET_WORKERS] : terse_cores_usable("");
+    s->n_workers = value[TERSE_SET_WORKERS] ? (unsigned)value[TERSE_SET_WORKERS]
+                                            : terse_cores_workers("", (unsigned)value[TERSE_SET_THREADS]);
     if (s->n_workers > TERSE_MAX_WORKERS)
         s->n_workers = TERSE_MAX_WORKERS;
     s->input_bytes = value[TERSE_SET_INPUT_MEMORY] ? value[TERSE_SET_INPUT_MEMORY] : automatic;

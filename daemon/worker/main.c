@@ -66,6 +66,7 @@ static bool take_hello(terse_worker *worker, const terse_msg_hello *hello, const
     worker->output_bytes = hello->output_bytes;
     worker->index = hello->worker;
     worker->epoch = hello->epoch;
+    terse_worker_start_threads(worker);
     terse_worker_warm(worker);
     malloc_trim(0); /* what reading the models left behind */
     if (!worker->private_bytes)

@@ -15,6 +15,8 @@
 enum { KEPT_PLANS = 48 };
 /* A batch of max_batch rows is warmed only when it is this quick: a worker that comes back must serve soon. */
 #define WARM_LIMIT_NS UINT64_C(20000000)
+/* For finding out what of a plan is faster on several threads. */
+#define MEASURE_LIMIT_NS UINT64_C(1000000000)
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -38,6 +40,7 @@ static int open_model(terse_worker_model *served, const terse_msg_model *message
     served->base = base;
     served->bytes = message->bytes;
     served->max_batch = message->max_batch;
+    served->threads = message->threads;
     /* All pages at once instead of a fault for each; where that is not known the faults come. */
     (void)madvise(base, message->bytes, MADV_POPULATE_READ);
     const terse_kernels *kernels = NULL;
@@ -71,6 +74,23 @@ void terse_worker_add_model(terse_worker *worker, const terse_msg_model *message
         worker->n_models = message->model + 1;
 }
 
+/* Those that are there stay: later models make do with them. */
+void terse_worker_start_threads(terse_worker *worker)
+{
+    terse_error error;
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < worker->n_models; i++)
+        most = worker->models[i].threads > most ? worker->models[i].threads : most;
+    if (most > 1 && !worker->threads && terse_threads_new((int)most, &worker->threads, &error))
+        terse_log(TERSE_LOG_WARNING, "one thread instead of %" PRIu32 ": %s", most, error.message);
+    for (uint32_t i = 0; worker->threads && i < worker->n_models; i++) {
+        const terse_worker_model *served = &worker->models[i];
+        if (served->engine && !served->warmed &&
+            terse_engine_use_threads(served->engine, worker->threads, (int)served->threads, &error))
+            terse_log(TERSE_LOG_WARNING, "%s", error.message);
+    }
+}
+
 /* --- warming ------------------------------------------------------------------------------------------------- */
 
 /* Tensors for a run with `rows` rows. false when a dimension is not known from the model alone. */
@@ -98,6 +118,16 @@ static bool plain_inputs(const terse_worker_model *served, int64_t rows, terse_t
     return true;
 }
 
+/* Lets a plan find out what is faster on several threads, as far as the time for warming goes; batches do the rest. */
+static void measure_threads(terse_plan *plan, const void *const *data, void *const *outputs)
+{
+    terse_error error;
+    const uint64_t start = terse_now_ns();
+    while (terse_plan_measuring(plan) && terse_now_ns() - start < MEASURE_LIMIT_NS)
+        if (terse_plan_run(plan, data, outputs, &error))
+            return;
+}
+
 /* One run over zeros, which are good numbers and good indices. Returns its time, 0 when it did not run. */
 static uint64_t run_once(terse_worker *worker, terse_worker_model *served, int64_t rows)
 {
@@ -117,6 +147,7 @@ static uint64_t run_once(terse_worker *worker, terse_worker_model *served, int64
     }
     if (terse_engine_plan(served->engine, inputs, &plan, &error) || terse_plan_run(plan, data, outputs, &error))
         return 0;
+    measure_threads(plan, data, outputs);
     const uint64_t start = terse_now_ns(); /* the second run: the first one touches memory for the first time */
     if (terse_plan_run(plan, data, outputs, &error))
         return 0;

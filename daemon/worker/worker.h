@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* worker.h: a worker's one struct: models, slot memories, sockets.
- * Runs in: terse-worker, one thread, no ZeroMQ. Ownership: the struct owns all below it; weights are pages of the
- * sealed memfd that every process maps, never touched for writing.
+ * Runs in: terse-worker, no ZeroMQ; one thread, but for those of `threads` while a plan runs. Ownership: the struct
+ * owns all below it; weights are pages of the sealed memfd that every process maps, never touched for writing.
  *
  * Rooms: main.c hears the sockets; models.c maps and warms; batch.c runs one batch; sandbox.c closes the doors. */
 #ifndef TERSE_WORKER_WORKER_H
@@ -16,7 +16,7 @@ typedef struct terse_worker_model {
     terse_engine *engine;
     void *base;
     size_t bytes;
-    uint32_t max_batch;
+    uint32_t max_batch, threads;
     bool warmed;
     terse_msg_warm_cost costs[2];
     uint32_t n_costs;
@@ -34,7 +34,8 @@ typedef struct terse_worker {
     uint64_t private_bytes; /* when it first served: /proc is out of reach later */
     terse_worker_model models[TERSE_MAX_MODELS];
     uint32_t n_models;
-    const uint8_t *inputs; /* slot memories of the front end, NULL before its HELLO */
+    terse_threads *threads; /* NULL: no model wants more than one */
+    const uint8_t *inputs;  /* slot memories of the front end, NULL before its HELLO */
     uint8_t *outputs;
     uint64_t input_bytes, output_bytes;
     terse_worker_buffer gathered, results;
@@ -43,6 +44,8 @@ typedef struct terse_worker {
 
 /* models.c */
 void terse_worker_add_model(terse_worker *worker, const terse_msg_model *message, int fd);
+/* Starts the threads that the models want and cannot be had behind the filter of system calls. */
+void terse_worker_start_threads(terse_worker *worker);
 /* Runs every model that has not run yet, where its shapes are known. */
 void terse_worker_warm(terse_worker *worker);
 uint64_t terse_worker_private_bytes(void);
