@@ -40,6 +40,21 @@ bool terse_lower_scale(const terse_lower *lower, int node, double *ret_scale, in
     return true;
 }
 
+bool terse_lower_number(const terse_lower *lower, int value, float *ret_number)
+{
+    const terse_edit *edit = &lower->edit;
+    const terse_form form = terse_lower_form(lower, value);
+    double number;
+    if (terse_edit_scalar(edit, value, &number)) {
+        *ret_number = (float)number;
+        return true;
+    }
+    if (!terse_edit_is_constant(edit, form.bytes) || edit->graph->values[form.bytes].bytes != 1)
+        return false;
+    *ret_number = (float)(*(const uint8_t *)edit->graph->values[form.bytes].data - form.z) * (float)form.s;
+    return true;
+}
+
 void terse_lower_copy_attributes(terse_lower *lower, int from, int to, const char *const *names, int n)
 {
     terse_graph *graph = lower->edit.graph;
@@ -166,12 +181,12 @@ static void visit_dequantize(terse_lower *lower, int node)
     if (x < 0 || y < 0 || y >= lower->n || edit->graph->values[x].dtype != TERSE_UINT8 ||
         edit->graph->values[x].rank < 0 || !terse_lower_scale(lower, node, &form.s, &form.z))
         return;
-    float *image = terse_edit_alloc(edit, 256 * sizeof *image);
+    lower->forms[y] = form;
+    float *image = terse_edit_is_constant(edit, x) ? NULL : terse_edit_alloc(edit, 256 * sizeof *image);
     if (!image)
         return;
     for (int b = 0; b < 256; b++)
         image[b] = (float)(b - form.z) * (float)form.s;
-    lower->forms[y] = form;
     lower->images[y] = image;
     lower->roots[y] = x;
 }
@@ -182,20 +197,20 @@ static int look_through_clip(terse_lower *lower, int value, terse_target *target
 {
     const terse_edit *edit = &lower->edit;
     const int node = value < 0 ? -1 : edit->producer[value];
-    double low = 0, high = (double)INFINITY;
+    float low = 0, high = INFINITY;
     if (node < 0 || edit->uses[value] != 1)
         return value;
     if (edit->graph->nodes[node].op == TERSE_OP_CLIP) {
         const int a = terse_edit_input(edit, node, 1), b = terse_edit_input(edit, node, 2);
-        low = (double)-INFINITY;
-        if ((a >= 0 && !terse_edit_scalar(edit, a, &low)) || (b >= 0 && !terse_edit_scalar(edit, b, &high)) ||
+        low = -INFINITY;
+        if ((a >= 0 && !terse_lower_number(lower, a, &low)) || (b >= 0 && !terse_lower_number(lower, b, &high)) ||
             !(low <= high))
             return value;
     } else if (edit->graph->nodes[node].op != TERSE_OP_RELU) {
         return value;
     }
-    target->low = terse_lower_byte(low, target->s, target->z);
-    target->high = terse_lower_byte(high, target->s, target->z);
+    target->low = terse_lower_byte((double)low, target->s, target->z);
+    target->high = terse_lower_byte((double)high, target->s, target->z);
     return terse_edit_input(edit, node, 0);
 }
 

@@ -47,6 +47,8 @@ int32_t terse_lower_byte(double number, double scale, int32_t zero_point);
 /* Scale and zero point of a QuantizeLinear or DequantizeLinear to or from UINT8 as a whole; false when they are not
  * constant, or of an axis, or no usable numbers. */
 bool terse_lower_scale(const terse_lower *lower, int node, double *ret_scale, int32_t *ret_zero_point);
+/* The number in a constant FP32 with one element, or in one made of a constant byte. */
+bool terse_lower_number(const terse_lower *lower, int value, float *ret_number);
 /* Attributes of one node for another; an absent one stays absent. */
 void terse_lower_copy_attributes(terse_lower *lower, int from, int to, const char *const *names, int n);
 void terse_lower_set_int(terse_lower *lower, int node, const char *name, int64_t value);

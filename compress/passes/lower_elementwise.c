@@ -51,7 +51,7 @@ static bool is_elementwise(terse_op op)
 enum { MAX_OPERANDS = 4 };
 
 /* The operands of a node for all 256 bytes: images of one root, or single numbers. False when it is no such node. */
-static bool find_operands(const terse_lower *lower, int node, terse_tensor *views, int *ret_root)
+static bool find_operands(const terse_lower *lower, int node, terse_tensor *views, float *numbers, int *ret_root)
 {
     const terse_edit *edit = &lower->edit;
     const terse_node *n = &edit->graph->nodes[node];
@@ -62,7 +62,6 @@ static bool find_operands(const terse_lower *lower, int node, terse_tensor *view
         return false;
     for (int i = 0; i < n->n_inputs; i++) {
         const int x = n->inputs[i];
-        double number;
         if (x < 0)
             continue;
         if (x < lower->n && lower->images[x] && terse_edit_same_shape(edit, x, y)) {
@@ -70,8 +69,8 @@ static bool find_operands(const terse_lower *lower, int node, terse_tensor *view
                 return false;
             *ret_root = lower->roots[x];
             views[i] = terse_tensor_view((void *)(uintptr_t)lower->images[x], TERSE_FP32, 1, &(int64_t){256});
-        } else if (terse_edit_scalar(edit, x, &number)) {
-            views[i] = terse_tensor_view((void *)(uintptr_t)edit->graph->values[x].data, TERSE_FP32, 0, NULL);
+        } else if (terse_lower_number(lower, x, &numbers[i])) {
+            views[i] = terse_tensor_view(&numbers[i], TERSE_FP32, 0, NULL);
         } else {
             return false;
         }
@@ -84,8 +83,9 @@ void terse_lower_image(terse_lower *lower, int node)
     const terse_node *n = &lower->edit.graph->nodes[node];
     terse_tensor views[MAX_OPERANDS], made;
     const terse_tensor *inputs[MAX_OPERANDS];
+    float numbers[MAX_OPERANDS];
     int root;
-    if (!is_elementwise(n->op) || !find_operands(lower, node, views, &root))
+    if (!is_elementwise(n->op) || !find_operands(lower, node, views, numbers, &root))
         return;
     for (int i = 0; i < n->n_inputs; i++)
         inputs[i] = n->inputs[i] < 0 ? NULL : &views[i];

@@ -11,13 +11,13 @@ static bool new_elements_fit(terse_lower *lower, int node, const terse_form *for
     terse_edit *edit = &lower->edit;
     const terse_node *n = &edit->graph->nodes[node];
     const int fill = terse_edit_input(edit, node, 2);
-    double number = 0;
+    float number = 0;
     if (strcmp(terse_node_text(n, "mode", "constant"), "constant") != 0)
         return true;
-    if (fill >= 0 && !terse_edit_scalar(edit, fill, &number))
+    if (fill >= 0 && !terse_lower_number(lower, fill, &number))
         return false;
-    const int32_t byte = terse_lower_byte(number, form->s, form->z);
-    if ((float)(byte - form->z) * (float)form->s != (float)number)
+    const int32_t byte = terse_lower_byte((double)number, form->s, form->z);
+    if ((float)(byte - form->z) * (float)form->s != number)
         return false;
     uint8_t *data = terse_edit_alloc(edit, 1);
     if (!data)
