@@ -242,23 +242,23 @@ static void conv_rows(const conv_steps *steps, const int64_t out[3], const uint8
 }
 
 /* All filters of a group over `images` images of out[] outputs each, the first of which is output row `first`. */
-static void conv_part(dot_pipe *pipe, const conv_steps *steps, const int64_t out[3], int64_t images,
+static void conv_part(const dot_product *p, const conv_steps *steps, const int64_t out[3], int64_t images,
                       const uint8_t *base, int64_t first)
 {
     const dot_deal deal = dot_deal_rows(images * out[0] * out[1] * out[2], steps->out[2]);
-    const int64_t panels = (pipe->p->finish.columns + 15) / 16, part = dot_block_panels(pipe->p, panels);
+    const int64_t panels = (p->finish.columns + 15) / 16, part = dot_block_panels(p, panels);
     for (int64_t from = 0; from < panels; from += part)
         for (int64_t tile = 0; tile < deal.tiles; tile++) {
             const uint8_t *rows[DOT_ROWS];
             const int64_t row = dot_first(&deal, tile);
             const int count = dot_rows(&deal, tile);
             conv_rows(steps, out, base, row, count, rows);
-            dot_across(pipe, rows, count, first + row, from, from + part < panels ? from + part : panels);
+            dot_across(p, rows, count, first + row, from, from + part < panels ? from + part : panels);
         }
 }
 
-static void conv_group(const terse_conv_u8s8_args *args, const conv_plan *plan, dot_pipe *pipe, const conv_steps *steps,
-                       const uint8_t *input, uint8_t *copies)
+static void conv_group(const terse_conv_u8s8_args *args, const conv_plan *plan, const dot_product *p,
+                       const conv_steps *steps, const uint8_t *input, uint8_t *copies)
 {
     const int64_t outputs = args->out[0] * args->out[1] * args->out[2], slice = outputs / args->out[plan->axis];
     for (int64_t n = 0; n < args->n; n += plan->images)
@@ -270,12 +270,12 @@ static void conv_group(const terse_conv_u8s8_args *args, const conv_plan *plan, 
             else
                 out[plan->axis] = plan->band;
             if (plan->way == CONV_DIRECT) {
-                conv_part(pipe, steps, out, images, input, 0);
+                conv_part(p, steps, out, images, input, 0);
                 continue;
             }
             for (int64_t i = 0; i < images; i++)
                 conv_copy(args, plan, input, n + i, at, copies + i * plan->copy_bytes);
-            conv_part(pipe, steps, out, images, copies, n * outputs + at * slice);
+            conv_part(p, steps, out, images, copies, n * outputs + at * slice);
         }
 }
 
@@ -310,10 +310,7 @@ void TIER_NAME(terse_conv_u8s8)(const terse_conv_u8s8_args *args)
                          .b = args->weights + g * group_bytes,
                          .run_steps = plan.run_steps};
         dot_finish_init(&p.finish, &args->requantize, g * plan.filters, plan.filters, args->output, args->out_stride);
-        dot_pipe pipe;
-        dot_pipe_init(&pipe, &p);
-        conv_group(args, &plan, &pipe, &steps, args->input + g * plan.channels, copies);
-        dot_pipe_finish(&pipe);
+        conv_group(args, &plan, &p, &steps, args->input + g * plan.channels, copies);
     }
 }
 

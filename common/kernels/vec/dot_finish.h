@@ -3,13 +3,13 @@
  *
  * Bytes, the fast way: t = zero_point + 1/2 + v in units of 2^-16, in float and then as an integer. Its upper half is
  * the output before clamping (v rounded half up, plus the zero point), its lower half the distance to the tie below.
- * Where the output is within 0..255 and |residual scale| = s, t errs by at most `slack` units:
+ * Where the output is within 0..255 (|v| <= 256 + what the residual adds), t errs by at most, in units,
  *
- *   sum as float, multiplier      2 * 2^-24 * |v|, |v| <= 256 + 255 s    2 + 2 s
- *   last addition, conversion     |t| < 2^24 units                       1
- *   with a residual: its scale    2^-24 * 255 s                          s
- *     its zero point, addition    2 * 2^-24 * (256 + 255 s)              2 + 2 s
+ *   sum as float, multiplier      2 * 2^-24 * 2^16 * |v|
+ *   last addition, conversion     1/4 + 1/2, or 1/2 + 0 from 2^23 on
+ *   with a residual               its scale's error * 255, half an ulp for its zero point, half an ulp for its addition
  *
+ * and by whole units no more than `slack`, the integer below.
  * t is moved up by `slack`; where the lower half is then at most 2 * slack, float may have decided wrongly, or v is a
  * tie, which goes to the even number: such outputs are computed again in double. The same happens where t
  * does not fit 32 bits: conversion gives 0x80000000 then (and no tier may give anything else that is not near). */
@@ -33,6 +33,9 @@ typedef struct dot_finish {
     const uint8_t *residual;
     const float *residual_f32;
     dot_scale scale;
+#ifdef DOT_ROWWISE
+    dot_row_constants row;
+#endif
     int32_t cut_bias[16];
     float cut_multiplier[16];
 } dot_finish;
@@ -55,15 +58,28 @@ INLINE int dot_width_of(const dot_finish *f, int64_t panel)
     return left < 16 ? (int)left : 16;
 }
 
+/* Half of the distance between floats of the size of x. */
+static double dot_half_ulp(double x)
+{
+    int exponent = 0;
+    (void)frexp(x, &exponent);
+    return ldexp(1.0, exponent - 25);
+}
+
 static dot_scale dot_scale_for(const terse_requantize *to)
 {
-    const double scale = to->residual ? fabs(to->residual_scale) : 0.0;
-    const double slack = to->residual ? ceil(5.0 + 5.0 * scale) : 3.0;
+    const double unit = (double)DOT_UNIT, zero = to->residual ? (double)to->residual_zero_point : 0.0;
+    const double scale = to->residual ? to->residual_scale : 0.0, begin = to->zero_point + 0.5 - zero * scale;
+    const double reach = fabs(scale) * (zero > 255.0 - zero ? zero : 255.0 - zero), v = 256.0 + reach;
+    double error = 2.0 * v * unit / 16777216.0 + 0.76;
+    if (to->residual) {
+        const double most = (fmax(fabs(begin), fabs(begin + 255.0 * scale)) + 1.0) * unit; /* and the slack */
+        error += 255.0 * fabs((double)(float)(scale * unit) - scale * unit) + 2.0 * dot_half_ulp(most);
+    }
+    const double slack = floor(error);
     const bool fits = slack < 16000.0; /* NaN does not */
-    const double move = to->residual ? (double)to->residual_zero_point * to->residual_scale : 0.0;
-    const double begin = (to->zero_point + 0.5 - move) * (double)DOT_UNIT + (fits ? slack : 0.0);
-    return (dot_scale){.begin = (float)begin,
-                       .residual = (float)(to->residual_scale * (double)DOT_UNIT),
+    return (dot_scale){.begin = (float)(begin * unit + (fits ? slack : 0.0)),
+                       .residual = (float)(scale * unit),
                        .low = (int16_t)to->low,
                        .high = (int16_t)to->high,
                        .near = fits ? (uint16_t)(2.0 * slack) : UINT16_MAX};
@@ -87,6 +103,10 @@ static void dot_finish_init(dot_finish *f, const terse_requantize *to, int64_t f
     f->residual_f32 = to->residual_f32 ? to->residual_f32 + first : NULL;
     if (to->to == TERSE_SUMS_TO_U8)
         f->scale = dot_scale_for(to);
+#ifdef DOT_ROWWISE
+    if (to->to == TERSE_SUMS_TO_U8)
+        dot_row_begin(&f->row, &f->scale);
+#endif
     if (f->cut_panel < 0)
         return;
     const size_t at = (size_t)(columns / 16 * 16), bytes = (size_t)(columns % 16) * 4;
@@ -99,30 +119,29 @@ static void dot_finish_init(dot_finish *f, const terse_requantize *to, int64_t f
 }
 
 /* One output in double, the definition itself. */
-static uint8_t dot_exact(const dot_finish *f, int32_t sum, int64_t row, int64_t column)
+static uint8_t dot_exact(const dot_finish *f, int32_t sum, int32_t residual, int64_t column)
 {
     const terse_requantize *to = f->to;
     const double low = f->multiplier_low ? (double)f->multiplier_low[column] : 0.0;
     double v = (double)sum * ((double)f->multiplier[column] + low);
-    if (f->residual) {
-        const int32_t residual = f->residual[row * to->residual_stride + column];
+    if (f->residual)
         v += (double)(residual - to->residual_zero_point) * to->residual_scale;
-    }
     double q = rint(v) + (double)to->zero_point;
     q = q > (double)to->low ? q : (double)to->low; /* a NaN becomes low */
     q = q < (double)to->high ? q : (double)to->high;
     return (uint8_t)(int32_t)q;
 }
 
-/* Those of four times sixteen outputs that are too near to a tie. Sixteens lie side by side in rows of `panels`. */
+/* Those of four times sixteen outputs that are too near to a tie. Sixteens lie side by side in rows of `panels`, the
+ * residual's rows `ldr` and the outputs' `ldc` apart. */
 static __attribute__((noinline)) void dot_correct(const dot_finish *f, const int32_t *sums, uint64_t near, int panels,
-                                                  int rows, int64_t row, int64_t panel, uint8_t bytes[64])
+                                                  int rows, int64_t panel, const uint8_t *residual, int64_t ldr,
+                                                  uint8_t *c, int64_t ldc)
 {
     for (; near; near &= near - 1) {
-        const int i = __builtin_ctzll(near), r = i / 16 / panels;
-        const int64_t column = (panel + i / 16 % panels) * 16 + i % 16;
-        if (r < rows && column < f->columns)
-            bytes[i] = dot_exact(f, sums[i], row + r, column);
+        const int i = __builtin_ctzll(near), r = i / 16 / panels, j = i / 16 % panels * 16 + i % 16;
+        if (r < rows && panel * 16 + j < f->columns)
+            c[r * ldc + j] = dot_exact(f, sums[i], residual ? residual[r * ldr + j] : 0, panel * 16 + j);
     }
 }
 
@@ -142,7 +161,7 @@ INLINE void dot_four_to_bytes(const dot_finish *f, const dot_constants *constant
     if (__builtin_expect(dot_requantize(constants, sums, panels, has_residual ? add : NULL, last, &bytes), 0)) {
         uint8_t all[64];
         dot_get(&bytes, all);
-        dot_correct(f, sums, dot_near(&bytes), panels, rows, row, panel, all);
+        dot_correct(f, sums, dot_near(&bytes), panels, rows, panel, add[0], f->to->residual_stride, all, panels * 16);
         dot_set(&bytes, all);
     }
     UNROLL for (int i = 0; i < step; i++) if (i < rows)
@@ -222,5 +241,39 @@ INLINE void dot_finish_tile(const dot_finish *f, const int32_t *sums, int rows, 
         dot_finish_panels(f, sums, rows, 4, row, panel);
     dot_finish_panels(f, sums, rows, panels, row, panel);
 }
+
+#ifdef DOT_ROWWISE
+/* Puts right what of `panels` panels that were finished in registers lies too near to a tie. `residual`: their
+ * columns, rows ldr apart. */
+INLINE void dot_correct_panels(const dot_finish *f, int panels, const int32_t *sums, int rows, const uint8_t *residual,
+                               int64_t ldr, int64_t row, int64_t panel)
+{
+    const int step = 4 / panels;
+    const float *multiplier[4];
+    UNROLL for (int v = 0; v < panels; v++) multiplier[v] = dot_multiplier_of(f, panel + v);
+    const dot_constants constants = dot_constants_for(&f->scale, multiplier, panels);
+    for (int r = 0; r < rows; r += step, sums += 64, residual += step * ldr) {
+        const int left = rows - r < step ? rows - r : step;
+        const uint8_t *add[4];
+        UNROLL for (int i = 0; i < 4; i++) add[i] =
+            residual + (i / panels < left ? i / panels : 0) * ldr + i % panels * 16;
+        dot_bytes bytes;
+        if (dot_requantize(&constants, sums, panels, f->residual ? add : NULL, 16, &bytes))
+            dot_correct(f, sums, dot_near(&bytes), panels, left, panel, f->residual ? residual : NULL, ldr,
+                        f->c + (row + r) * f->ldc + panel * 16, f->ldc);
+    }
+}
+
+/* A tile as dot_finish_tile has it; `residual`: rows of 16 * panels. */
+static __attribute__((noinline)) void dot_correct_tile(const dot_finish *f, const int32_t *sums, int rows, int panels,
+                                                       const uint8_t *residual, int64_t row, int64_t panel)
+{
+    if (panels == 2)
+        dot_correct_panels(f, 2, sums, rows, residual, 32, row, panel);
+    else
+        for (int v = 0; v < panels; v += 4)
+            dot_correct_panels(f, 4, sums + v * rows * 16, rows, residual + v * 16, panels * 16, row, panel + v);
+}
+#endif
 
 #endif

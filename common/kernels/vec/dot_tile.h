@@ -8,7 +8,7 @@
  *          panel 0  panel 1
  *   row 0  sums     sums     each step of four of K loads 64 bytes per panel, spreads four bytes per row and adds
  *   row 1  sums     sums     rows x panels dot products. Sums begin with the bias and stay in registers over all
- *   ...                      of K, wrapping around as integers do, then go to a buffer that the finish reads.
+ *   ...                      of K, wrapping around as integers do, then are finished where they are or in a buffer.
  */
 #ifndef TERSE_KERNELS_VEC_DOT_TILE_H
 #define TERSE_KERNELS_VEC_DOT_TILE_H
@@ -27,7 +27,9 @@ typedef struct dot_product {
     dot_finish finish;
 } dot_product;
 
-typedef void dot_function(const dot_product *p, const uint8_t *const *rows, int64_t panel, int32_t *sums);
+/* Returns whether outputs were written from row `first` on; else `sums` is to be finished. */
+typedef bool dot_function(const dot_product *p, const uint8_t *const *rows, int64_t first, int64_t panel,
+                          int32_t *sums);
 
 INLINE uint32_t dot_four_bytes(const uint8_t *a)
 {
@@ -59,8 +61,44 @@ INLINE void dot_step(int n_rows, int n_panels, const uint32_t fours[DOT_ROWS], c
     }
 }
 
-INLINE void dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_t *const *rows, int64_t panel,
-                    int32_t *to)
+/* As dot_finish_tile has them: four panels, then the next four. */
+INLINE void dot_leave(int n_rows, int n_panels, dot_sums sums[DOT_ROWS][DOT_PANELS], int32_t *to)
+{
+    const int wide = n_panels < 4 ? n_panels : 4;
+    UNROLL for (int v = 0; v < n_panels; v++) UNROLL for (int r = 0; r < n_rows; r++)
+        dot_store(to + (v / wide * n_rows * wide + r * wide + v % wide) * 16, sums[r][v]);
+}
+
+#ifdef DOT_ROWWISE
+/* Whole panels as bytes, from the registers. */
+INLINE void dot_finish_rows(int n_rows, int n_panels, bool has_residual, const dot_finish *f,
+                            dot_sums sums[DOT_ROWS][DOT_PANELS], int64_t first, int64_t panel, int32_t *to)
+{
+    __m512 multiplier[DOT_PANELS];
+    uint8_t saved[DOT_ROWS * 32 + 32];
+    const int64_t ldc = f->ldc, ldr = f->to->residual_stride;
+    uint8_t *c = f->c + first * ldc + panel * 16;
+    const uint8_t *residual = has_residual ? f->residual + first * ldr + panel * 16 : NULL;
+    UNROLL for (int v = 0; v < n_panels; v++) multiplier[v] = dot_row_multiplier(f->multiplier + (panel + v) * 16);
+    __m512i least = _mm512_set1_epi32(-1);
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        UNROLL for (int v = 0; v < n_panels; v += 2) least =
+            dot_row(&f->row, multiplier + v, least, sums[r][v], sums[r][v + 1], has_residual ? residual + v * 16 : NULL,
+                    saved + r * n_panels * 16 + v * 16, c + v * 16);
+        c += ldc;
+        if (has_residual)
+            residual += ldr;
+    }
+    if (__builtin_expect(dot_row_near(least, &f->scale), 0)) {
+        dot_leave(n_rows, n_panels, sums, to);
+        dot_correct_tile(f, to, n_rows, n_panels, saved, first, panel);
+    }
+}
+#endif
+
+INLINE bool dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_t *const *rows, int64_t row,
+                    int64_t panel, int32_t *to)
 {
     dot_sums sums[DOT_ROWS][DOT_PANELS];
     const int64_t panel_bytes = p->positions * p->run_steps * 64, whole = p->run & ~(int64_t)3;
@@ -83,17 +121,27 @@ INLINE void dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_
             b += 64;
         }
     }
-    const int wide = n_panels < 4 ? n_panels : 4;
-    UNROLL for (int v = 0; v < n_panels; v++) UNROLL for (int r = 0; r < n_rows; r++)
-        dot_store(to + (v / wide * n_rows * wide + r * wide + v % wide) * 16, sums[r][v]);
+#ifdef DOT_ROWWISE
+    if (n_panels % 2 == 0 && p->finish.to->to == TERSE_SUMS_TO_U8 && panel + n_panels - 1 != p->finish.cut_panel) {
+        if (p->finish.residual)
+            dot_finish_rows(n_rows, n_panels, true, &p->finish, sums, row, panel, to);
+        else
+            dot_finish_rows(n_rows, n_panels, false, &p->finish, sums, row, panel, to);
+        return true;
+    }
+#endif
+    (void)row;
+    dot_leave(n_rows, n_panels, sums, to);
+    return false;
 }
 
 enum { DOT_SUMS = (DOT_ROWS + 3) * DOT_PANELS * 16 };
 
 #define DOT_DEFINE(r, v)                                                                                               \
-    static void dot_tile_##r##_##v(const dot_product *p, const uint8_t *const *rows, int64_t panel, int32_t *sums)     \
+    static bool dot_tile_##r##_##v(const dot_product *p, const uint8_t *const *rows, int64_t first, int64_t panel,     \
+                                   int32_t *sums)                                                                      \
     {                                                                                                                  \
-        dot_run(r, v, p, rows, panel, sums);                                                                           \
+        return dot_run(r, v, p, rows, first, panel, sums);                                                             \
     }
 
 DOT_LIST(DOT_DEFINE)
@@ -124,45 +172,17 @@ INLINE int dot_rows(const dot_deal *deal, int64_t tile)
     return (int)(deal->base + (tile < deal->extra));
 }
 
-/* The finish of a tile waits until the next tile's product has been issued: its sums lie in memory by then, so that
- * the processor works on both at a time. */
-typedef struct dot_pipe {
-    const dot_product *p;
-    int rows, panels; /* of the tile that waits; rows 0: none */
-    int64_t first, panel;
-    int turn;                               /* where its sums are */
-    _Alignas(64) int32_t sums[2][DOT_SUMS]; /* those that are not used hold anything */
-} dot_pipe;
-
-INLINE void dot_pipe_init(dot_pipe *pipe, const dot_product *p)
-{
-    pipe->p = p;
-    pipe->rows = 0;
-    pipe->turn = 0;
-}
-
-/* To be called before the product or its A goes away. */
-INLINE void dot_pipe_finish(dot_pipe *pipe)
-{
-    if (pipe->rows)
-        dot_finish_tile(&pipe->p->finish, pipe->sums[pipe->turn], pipe->rows, pipe->panels, pipe->first, pipe->panel);
-    pipe->rows = 0;
-}
-
 /* One tile of `count` rows, whose outputs begin at row `first`, over panels from..to-1. */
-static void dot_across(dot_pipe *pipe, const uint8_t *const *rows, int count, int64_t first, int64_t from, int64_t to)
+static void dot_across(const dot_product *p, const uint8_t *const *rows, int count, int64_t first, int64_t from,
+                       int64_t to)
 {
+    _Alignas(64) int32_t sums[DOT_SUMS]; /* those that are not used hold anything */
     for (int64_t panel = from; panel < to;) {
         int n = DOT_WIDE(count);
         while (n > to - panel)
             n /= 2;
-        dot_tiles[count][n](pipe->p, rows, panel, pipe->sums[1 - pipe->turn]);
-        dot_pipe_finish(pipe);
-        pipe->turn = 1 - pipe->turn;
-        pipe->rows = count;
-        pipe->panels = n;
-        pipe->first = first;
-        pipe->panel = panel;
+        if (!dot_tiles[count][n](p, rows, first, panel, sums))
+            dot_finish_tile(&p->finish, sums, count, n, first, panel);
         panel += n;
     }
 }

@@ -29,8 +29,6 @@ static void gemm_u8s8_columns(int64_t m, int64_t k, const uint8_t *a, int64_t ld
     dot_finish_init(&p.finish, to, first_column, columns, c, ldc);
     const dot_deal deal = dot_deal_rows(m, lda);
     const int64_t panels = (columns + 15) / 16, part = dot_block_panels(&p, panels);
-    dot_pipe pipe;
-    dot_pipe_init(&pipe, &p);
     for (int64_t from = 0; from < panels; from += part)
         for (int64_t tile = 0; tile < deal.tiles; tile++) {
             const uint8_t *rows[DOT_ROWS];
@@ -38,9 +36,8 @@ static void gemm_u8s8_columns(int64_t m, int64_t k, const uint8_t *a, int64_t ld
             const int count = dot_rows(&deal, tile);
             for (int r = 0; r < count; r++)
                 rows[r] = a + (first + r) * lda;
-            dot_across(&pipe, rows, count, first, from, from + part < panels ? from + part : panels);
+            dot_across(&p, rows, count, first, from, from + part < panels ? from + part : panels);
         }
-    dot_pipe_finish(&pipe);
 }
 
 void TIER_NAME(terse_gemm_u8s8)(const terse_gemm_u8s8_args *args)

@@ -18,9 +18,11 @@ enum { DOT_ROWS = 14, DOT_PANELS = 8, DOT_SIGNED = 0 };
     X(1, 4)                                                                                                            \
     X(1, 8)                                                                                                            \
     X(2, 1)                                                                                                            \
-    X(2, 2) X(2, 4) X(2, 8) X(3, 1) X(3, 2) X(3, 4) X(4, 1) X(4, 2) X(4, 4) X(5, 1) X(5, 2) X(5, 4) X(6, 1) X(6, 2)    \
-        X(6, 4) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2)  \
-            X(13, 1) X(13, 2) X(14, 1) X(14, 2)
+    X(2, 2)                                                                                                            \
+    X(2, 4)                                                                                                            \
+    X(2, 8) X(3, 1) X(3, 2) X(3, 4) X(4, 1) X(4, 2) X(4, 4) X(5, 1) X(5, 2) X(5, 4) X(6, 1) X(6, 2) X(6, 4) X(7, 1)    \
+        X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2) X(13, 1)         \
+            X(13, 2) X(14, 1) X(14, 2)
 
 /* Two words a dword: 2 j and 2 j + 2 (plus `odd`), for j = 0, 2 ... 30: every second word of two registers. */
 #define DOT_WORDS(odd)                                                                                                 \
@@ -150,6 +152,82 @@ INLINE void dot_put(uint8_t *c, dot_bytes bytes, int i, int panels, int width)
         _mm256_storeu_si256((__m256i *)(void *)c, bytes.half[i]);
     else
         _mm256_mask_storeu_epi8(c, (__mmask32)((1ull << width) - 1u), bytes.half[i]);
+}
+
+/* Rows are finished in registers, thirty-two columns at a time, as dot_requantize does. */
+#define DOT_ROWWISE 1
+typedef struct dot_row_constants {
+    __m512i low, high, odd;
+    float begin, residual;
+} dot_row_constants;
+
+INLINE void dot_row_begin(dot_row_constants *k, const dot_scale *s)
+{
+    k->low = _mm512_set1_epi16(s->low);
+    k->high = _mm512_set1_epi16(s->high);
+    k->odd = _mm512_set_epi32(DOT_WORDS(0x00010001));
+    k->begin = s->begin;
+    k->residual = s->residual;
+}
+
+INLINE __m512 dot_row_multiplier(const float *multiplier)
+{
+    return _mm512_mul_ps(_mm512_loadu_ps(multiplier), _mm512_set1_ps(DOT_UNIT));
+}
+
+/* Whether the least of all distances to a tie is too near. What lies above the distances does not count. */
+INLINE bool dot_row_near(__m512i least, const dot_scale *s)
+{
+    return _mm512_mask_cmple_epu16_mask(0x55555555u, least, _mm512_set1_epi16((short)s->near)) != 0;
+}
+
+/* Takes no more than three registers: all others hold sums. Returns the new `least`. A residual's bytes are kept at
+ * `saved`, for they may lie where the output goes. */
+INLINE __m512i dot_row(const dot_row_constants *k, const __m512 multiplier[2], __m512i least, __m512i sums0,
+                       __m512i sums1, const uint8_t *add, uint8_t *saved, uint8_t *c)
+{
+    __m512i x0, x1, t;
+    if (!add) {
+        __asm__("vbroadcastss %[begin], %[t]\n\t"
+                "vcvtdq2ps %[sums0], %[x0]\n\t"
+                "vcvtdq2ps %[sums1], %[x1]\n\t"
+                "vfmadd132ps %[m0], %[t], %[x0]\n\t"
+                "vfmadd132ps %[m1], %[t], %[x1]\n\t"
+                : [x0] "=&v"(x0), [x1] "=&v"(x1), [t] "=&v"(t)
+                : [begin] "m"(k->begin), [m0] "m"(multiplier[0]), [m1] "m"(multiplier[1]), [sums0] "v"(sums0),
+                  [sums1] "v"(sums1));
+    } else {
+        __asm__("vmovdqu64 %[add0], %t[t]\n\t"
+                "vmovdqu64 %t[t], %[saved]\n\t"
+                "vbroadcastss %[scale], %[x1]\n\t"
+                "vpmovzxbd %[add0], %[x0]\n\t"
+                "vcvtdq2ps %[x0], %[x0]\n\t"
+                "vfmadd213ps %[begin]%{1to16%}, %[x1], %[x0]\n\t"
+                "vcvtdq2ps %[sums0], %[t]\n\t"
+                "vfmadd231ps %[m0], %[t], %[x0]\n\t"
+                "vpmovzxbd %[add1], %[t]\n\t"
+                "vcvtdq2ps %[t], %[t]\n\t"
+                "vfmadd213ps %[begin]%{1to16%}, %[t], %[x1]\n\t"
+                "vcvtdq2ps %[sums1], %[t]\n\t"
+                "vfmadd231ps %[m1], %[t], %[x1]\n\t"
+                : [x0] "=&v"(x0), [x1] "=&v"(x1), [t] "=&v"(t), [saved] "=m"(*(__m256i_u *)(void *)saved)
+                : [begin] "m"(k->begin), [scale] "m"(k->residual), [m0] "m"(multiplier[0]), [m1] "m"(multiplier[1]),
+                  [sums0] "v"(sums0), [sums1] "v"(sums1), [add0] "m"(*(const __m256i_u *)(const void *)add),
+                  [add1] "m"(*(const __m128i_u *)(const void *)(add + 16)));
+    }
+    __asm__("vcvtps2dq %[x0], %[x0]\n\t"
+            "vcvtps2dq %[x1], %[x1]\n\t"
+            "vpminuw %[x0], %[least], %[least]\n\t"
+            "vpminuw %[x1], %[least], %[least]\n\t"
+            "vmovdqa64 %[odd], %[t]\n\t"
+            "vpermi2w %[x1], %[x0], %[t]\n\t"
+            "vpmaxsw %[low], %[t], %[t]\n\t"
+            "vpminsw %[high], %[t], %[t]\n\t"
+            "vpmovwb %[t], %t[x0]\n\t"
+            "vmovdqu64 %t[x0], %[c]\n\t"
+            : [x0] "+v"(x0), [x1] "+v"(x1), [t] "=&v"(t), [least] "+v"(least), [c] "=m"(*(__m256i_u *)(void *)c)
+            : [odd] "m"(k->odd), [low] "m"(k->low), [high] "m"(k->high));
+    return least;
 }
 
 INLINE void dot_prefetch(const void *p)
