@@ -7,6 +7,7 @@
 
 #include "common/graph/engine.h"
 #include "compress/onnx/import.h"
+#include "compress/passes/passes.h"
 #define REPLAY_SPARSE
 #include "tests/fuzz/replay.h"
 
@@ -45,6 +46,20 @@ static void plan(const terse_graph *graph, int64_t dim)
     free(inputs);
 }
 
+/* What the file holds decides where a pass may go wrong too; each leaves a graph that holds together, or says why not. */
+static void run_passes(terse_graph *graph)
+{
+    terse_error error = {0};
+    for (int i = 0; i < terse_passes_n; i++) {
+        if (terse_passes_list[i].run(graph, &error) != TERSE_OK) {
+            require(*error.message, "a pass that fails says why");
+            return;
+        }
+        require(terse_graph_check(graph, &error) == TERSE_OK, error.message);
+    }
+    plan(graph, 2);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     terse_graph *graph = NULL;
@@ -65,6 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         require(terse_graph_check(graph, &error) == TERSE_OK, error.message);
         plan(graph, 1);
         plan(graph, 3);
+        run_passes(graph);
     }
     terse_onnx_report_done(&report);
     terse_graph_free(graph);
