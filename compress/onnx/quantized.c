@@ -167,6 +167,10 @@ static void quantize(rewriting *to, int made, int scale, int zero, terse_dtype d
                                             zero == TERSE_NO_VALUE ? 2 : 3, &output, 1);
     to->failed =
         !node || (zero == TERSE_NO_VALUE && !terse_node_set_int(to->graph, node, "output_dtype", (int64_t)dtype));
+    /* Readers further down ask for it (bytes_of) before shapes are inferred, which then states it for good. */
+    terse_value *value = &to->graph->values[output];
+    if (value->dtype == TERSE_DTYPE_NONE)
+        value->dtype = zero == TERSE_NO_VALUE ? dtype : to->graph->values[zero].dtype;
 }
 
 /* `output_dtype` becomes terse's number. FP32 is what all floats are, and the precision of the quotient is double. */
