@@ -204,15 +204,47 @@ typedef void dot_bytes_function(const dot_finish *f, const int32_t *sums, int ro
 static dot_bytes_function *const dot_bytes_functions[5][2][2] = {DOT_TO_BYTES_ENTRY(1), DOT_TO_BYTES_ENTRY(2),
                                                                  DOT_TO_BYTES_ENTRY(4)};
 
-static void dot_to_floats(const dot_finish *f, const int32_t *sums, int64_t row, int64_t panel)
+/* One panel of `rows` rows, whose sums lie `step` apart, as floats. `kind` is known where this is compiled: the usual
+ * activations stay in place, a Gelu has its constants in registers. */
+INLINE void dot_panel_to_floats(const dot_finish *f, terse_activation_kind kind, const int32_t *sums, int step,
+                                int rows, int64_t row, int64_t panel)
 {
-    const int64_t width = dot_width_of(f, panel);
+    const int64_t width = dot_width_of(f, panel), ldr = f->to->residual_stride;
+    const terse_activation *activation = &f->to->activation;
+    const v16 alpha = v16_set1(activation->alpha), beta = v16_set1(activation->beta);
+    const v16 multiplier = v16_load(dot_multiplier_of(f, panel));
+    const v16 add = f->bias_f32 ? v16_load_up_to(f->bias_f32 + panel * 16, width) : v16_zero();
     float *c = (float *)(void *)f->c + row * f->ldc + panel * 16;
-    v16 add = f->bias_f32 ? v16_load_up_to(f->bias_f32 + panel * 16, width) : v16_zero();
-    v16 x = v16_fma(dot_to_float(sums), v16_load(dot_multiplier_of(f, panel)), add);
-    if (f->residual_f32)
-        x = v16_add(x, v16_load_up_to(f->residual_f32 + row * f->to->residual_stride + panel * 16, width));
-    v16_store_up_to(c, v16_activate_near(x, &f->to->activation), width);
+    const float *residual = f->residual_f32 ? f->residual_f32 + row * ldr + panel * 16 : NULL;
+    for (int r = 0; r < rows; r++, sums += step, c += f->ldc) {
+        v16 x = v16_fma(dot_to_float(sums), multiplier, add);
+        if (residual)
+            x = v16_add(x, v16_load_up_to(residual + r * ldr, width));
+        x = kind == TERSE_ACT_NONE   ? x
+            : kind == TERSE_ACT_CLIP ? v16_clip(x, alpha, beta)
+            : kind == TERSE_ACT_GELU ? v16_gelu(x)
+                                     : v16_activate_rare(x, activation);
+        v16_store_up_to(c, x, width);
+    }
+}
+
+static void dot_to_floats(const dot_finish *f, const int32_t *sums, int rows, int panels, int64_t row, int64_t panel)
+{
+    for (int v = 0; v < panels; v++, sums += 16, panel++)
+        switch (f->to->activation.kind) {
+        case TERSE_ACT_NONE:
+            dot_panel_to_floats(f, TERSE_ACT_NONE, sums, panels * 16, rows, row, panel);
+            break;
+        case TERSE_ACT_CLIP:
+            dot_panel_to_floats(f, TERSE_ACT_CLIP, sums, panels * 16, rows, row, panel);
+            break;
+        case TERSE_ACT_GELU:
+            dot_panel_to_floats(f, TERSE_ACT_GELU, sums, panels * 16, rows, row, panel);
+            break;
+        default:
+            dot_panel_to_floats(f, TERSE_ACT_SWISH, sums, panels * 16, rows, row, panel);
+            break;
+        }
 }
 
 /* The sums of `rows` rows, the first one being row `row` of the output, of at most four panels. */
@@ -224,14 +256,13 @@ static void dot_finish_panels(const dot_finish *f, const int32_t *sums, int rows
         dot_bytes_functions[panels][f->residual != NULL][cut](f, sums, rows, row, panel);
         return;
     }
+    if (f->to->to == TERSE_SUMS_TO_F32) {
+        dot_to_floats(f, sums, rows, panels, row, panel);
+        return;
+    }
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < panels; v++, sums += 16) {
-            if (f->to->to == TERSE_SUMS_TO_F32)
-                dot_to_floats(f, sums, row + r, panel + v);
-            else
-                memcpy(f->c + ((row + r) * f->ldc + (panel + v) * 16) * 4, sums,
-                       (size_t)dot_width_of(f, panel + v) * 4);
-        }
+        for (int v = 0; v < panels; v++, sums += 16)
+            memcpy(f->c + ((row + r) * f->ldc + (panel + v) * 16) * 4, sums, (size_t)dot_width_of(f, panel + v) * 4);
 }
 
 /* As tiles leave their sums: four panels, then the next four. */
