@@ -2,7 +2,13 @@
 /* The kernels that tier neondot has in place of those of neon. */
 #include "common/kernels/tables.h"
 
+void terse_gemm_u8s8_neondot(const terse_gemm_u8s8_args *args);
+void terse_conv_u8s8_neondot(const terse_conv_u8s8_args *args);
+size_t terse_conv_u8s8_scratch_neondot(const terse_conv_u8s8_args *args);
+
 void terse_kernels_override_neondot(terse_kernels *table)
 {
-    (void)table; /* none yet */
+    table->gemm_u8s8 = terse_gemm_u8s8_neondot;
+    table->conv_u8s8 = terse_conv_u8s8_neondot;
+    table->conv_u8s8_scratch = terse_conv_u8s8_scratch_neondot;
 }

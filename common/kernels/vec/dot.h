@@ -7,6 +7,7 @@
 #define TERSE_KERNELS_VEC_DOT_H
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "common/kernels/vec/v16.h"
 
@@ -21,6 +22,10 @@ typedef struct dot_scale {
 
 #if defined(__AVX512VNNI__)
 #include "common/kernels/x86/dot_avx512.h"
+#elif defined(__AVX2__)
+#include "common/kernels/x86/dot_avx2.h"
+#elif defined(__aarch64__)
+#include "common/kernels/arm/dot_neon.h"
 #endif
 
 #endif

@@ -12,7 +12,8 @@
  * and by whole units no more than `slack`, the integer below.
  * t is moved up by `slack`; where the lower half is then at most 2 * slack, float may have decided wrongly, or v is a
  * tie, which goes to the even number: such outputs are computed again in double. The same happens where t
- * does not fit 32 bits: conversion gives 0x80000000 then (and no tier may give anything else that is not near). */
+ * does not fit 32 bits: conversion gives 0x80000000 then, or on some tiers the largest integer, which clamps rightly.
+ */
 #ifndef TERSE_KERNELS_VEC_DOT_FINISH_H
 #define TERSE_KERNELS_VEC_DOT_FINISH_H
 

@@ -49,11 +49,17 @@ INLINE uint32_t dot_last_bytes(const uint8_t *a, int64_t n)
     return x;
 }
 
+/* `zeros`: the sums of a row of zeros, for tiers that multiply signed bytes. */
 INLINE void dot_step(int n_rows, int n_panels, const uint32_t fours[DOT_ROWS], const int8_t *b, int64_t panel_bytes,
-                     dot_sums sums[DOT_ROWS][DOT_PANELS])
+                     dot_sums sums[DOT_ROWS][DOT_PANELS], dot_sums zeros[DOT_PANELS])
 {
     dot_b x[DOT_PANELS];
     UNROLL for (int v = 0; v < n_panels; v++) x[v] = dot_load(b + v * panel_bytes);
+#if DOT_SIGNED
+    UNROLL for (int v = 0; v < n_panels; v++) zeros[v] = dot_add(zeros[v], dot_four(0), x[v]);
+#else
+    (void)zeros;
+#endif
     UNROLL for (int r = 0; r < n_rows; r++)
     {
         dot_a y = dot_four(fours[r]);
@@ -100,27 +106,34 @@ INLINE void dot_finish_rows(int n_rows, int n_panels, bool has_residual, const d
 INLINE bool dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_t *const *rows, int64_t row,
                     int64_t panel, int32_t *to)
 {
-    dot_sums sums[DOT_ROWS][DOT_PANELS];
+    dot_sums sums[DOT_ROWS][DOT_PANELS], zeros[DOT_PANELS];
     const int64_t panel_bytes = p->positions * p->run_steps * 64, whole = p->run & ~(int64_t)3;
     const int8_t *b = p->b + panel * panel_bytes;
     UNROLL for (int v = 0; v < n_panels; v++)
     {
         const int32_t *bias = dot_bias_of(&p->finish, panel + v);
         UNROLL for (int r = 0; r < n_rows; r++) sums[r][v] = dot_begin(bias);
+#if DOT_SIGNED
+        zeros[v] = dot_begin(dot_zeros);
+#endif
     }
     for (int64_t position = 0; position < p->positions; position++) {
         const int64_t first = p->offsets[position], end = first + whole;
         uint32_t fours[DOT_ROWS];
         for (int64_t k = first; k < end; k += 4, b += 64) {
             UNROLL for (int r = 0; r < n_rows; r++) fours[r] = dot_four_bytes(rows[r] + k);
-            dot_step(n_rows, n_panels, fours, b, panel_bytes, sums);
+            dot_step(n_rows, n_panels, fours, b, panel_bytes, sums, zeros);
         }
         if (whole < p->run) {
             UNROLL for (int r = 0; r < n_rows; r++) fours[r] = dot_last_bytes(rows[r] + end, p->run - whole);
-            dot_step(n_rows, n_panels, fours, b, panel_bytes, sums);
+            dot_step(n_rows, n_panels, fours, b, panel_bytes, sums, zeros);
             b += 64;
         }
     }
+#if DOT_SIGNED
+    UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++) sums[r][v] =
+        dot_without(sums[r][v], zeros[v]);
+#endif
 #ifdef DOT_ROWWISE
     if (n_panels % 2 == 0 && p->finish.to->to == TERSE_SUMS_TO_U8 && panel + n_panels - 1 != p->finish.cut_panel) {
         if (p->finish.residual)

@@ -313,15 +313,9 @@ const terse_kernels TIER_NAME(terse_kernels) = {
     .layer_norm_f32 = layer_norm_f32,
     .transpose_32 = transpose_32,
     .pack_n16_f32 = pack_n16_f32,
-#if defined(__AVX512VNNI__)
     .gemm_u8s8 = TIER_NAME(terse_gemm_u8s8),
     .conv_u8s8 = TIER_NAME(terse_conv_u8s8),
     .conv_u8s8_scratch = TIER_NAME(terse_conv_u8s8_scratch),
-#else
-    .gemm_u8s8 = terse_gemm_u8s8_ref,
-    .conv_u8s8 = terse_conv_u8s8_ref,
-    .conv_u8s8_scratch = terse_conv_u8s8_scratch_ref,
-#endif
     .pack_n16k4_s8 = terse_pack_n16k4_s8_ref,
     .dwconv_u8s8 = TIER_NAME(terse_dwconv_u8s8),
     .dwconv_u8s8_scratch = TIER_NAME(terse_dwconv_u8s8_scratch),

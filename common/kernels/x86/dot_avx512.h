@@ -10,7 +10,8 @@ typedef __m512i dot_b;    /* four of K for each */
 typedef __m512i dot_a;    /* four of K, sixteen times */
 
 /* 28 sums, 2 of B, 1 of A; fewer rows take more panels, so that ten sums or more hide the latency. */
-enum { DOT_ROWS = 14, DOT_PANELS = 8, DOT_SIGNED = 0 };
+enum { DOT_ROWS = 14, DOT_PANELS = 8 };
+#define DOT_SIGNED 0
 #define DOT_WIDE(rows) ((rows) <= 2 ? 8 : (rows) <= 6 ? 4 : 2)
 #define DOT_LIST(X)                                                                                                    \
     X(1, 1)                                                                                                            \
@@ -20,9 +21,10 @@ enum { DOT_ROWS = 14, DOT_PANELS = 8, DOT_SIGNED = 0 };
     X(2, 1)                                                                                                            \
     X(2, 2)                                                                                                            \
     X(2, 4)                                                                                                            \
-    X(2, 8) X(3, 1) X(3, 2) X(3, 4) X(4, 1) X(4, 2) X(4, 4) X(5, 1) X(5, 2) X(5, 4) X(6, 1) X(6, 2) X(6, 4) X(7, 1)    \
-        X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2) X(13, 1)         \
-            X(13, 2) X(14, 1) X(14, 2)
+    X(2, 8)                                                                                                            \
+    X(3, 1) X(3, 2) X(3, 4) X(4, 1) X(4, 2) X(4, 4) X(5, 1) X(5, 2) X(5, 4) X(6, 1) X(6, 2) X(6, 4) X(7, 1) X(7, 2)    \
+        X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2) X(13, 1) X(13, 2)        \
+            X(14, 1) X(14, 2)
 
 /* Two words a dword: 2 j and 2 j + 2 (plus `odd`), for j = 0, 2 ... 30: every second word of two registers. */
 #define DOT_WORDS(odd)                                                                                                 \
@@ -228,11 +230,6 @@ INLINE __m512i dot_row(const dot_row_constants *k, const __m512 multiplier[2], _
             : [x0] "+v"(x0), [x1] "+v"(x1), [t] "=&v"(t), [least] "+v"(least), [c] "=m"(*(__m256i_u *)(void *)c)
             : [odd] "m"(k->odd), [low] "m"(k->low), [high] "m"(k->high));
     return least;
-}
-
-INLINE void dot_prefetch(const void *p)
-{
-    _mm_prefetch((const char *)p, _MM_HINT_T0);
 }
 
 #endif

@@ -2,7 +2,13 @@
 /* The kernels that tier avx2vnni has in place of those of avx2. */
 #include "common/kernels/tables.h"
 
+void terse_gemm_u8s8_avx2vnni(const terse_gemm_u8s8_args *args);
+void terse_conv_u8s8_avx2vnni(const terse_conv_u8s8_args *args);
+size_t terse_conv_u8s8_scratch_avx2vnni(const terse_conv_u8s8_args *args);
+
 void terse_kernels_override_avx2vnni(terse_kernels *table)
 {
-    (void)table; /* none yet */
+    table->gemm_u8s8 = terse_gemm_u8s8_avx2vnni;
+    table->conv_u8s8 = terse_conv_u8s8_avx2vnni;
+    table->conv_u8s8_scratch = terse_conv_u8s8_scratch_avx2vnni;
 }
