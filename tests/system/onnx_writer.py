@@ -8,7 +8,7 @@ import struct
 
 import numpy
 
-KINDS = {"f4": 1, "u1": 2, "i1": 3, "i4": 6, "i8": 7, "b1": 9}
+KINDS = {"f4": 1, "u1": 2, "i1": 3, "u2": 4, "i2": 5, "i4": 6, "i8": 7, "b1": 9}
 
 
 def varint(value):

@@ -318,6 +318,37 @@ def judge(story, model, name):
                 story.check(not why, f"{model.told[output]} {isa}: {why}")
 
 
+def batchable(story, inputs, outputs, nodes, constants):
+    path = onnx_writer.write(f"{story.folder}/rows.onnx", inputs, outputs, nodes, constants)
+    harness.run("terse", "compress", path, "-o", f"{story.folder}/rows.terse")
+    return harness.run_json("terse", "inspect", f"{story.folder}/rows.terse", "--json")["batchable"]
+
+
+with harness.story("rows of quantized tensors are told apart from what mixes them") as story:
+    constants = {"s": np.float32(0.1), "z": np.uint8(3), "s4": np.full(4, 0.1, "f4"), "z4": np.arange(4, dtype="u1"),
+                 "w": integers("i1", (4, 5)), "wz": integers("i1", (5,))}
+    whole = [("QuantizeLinear", ["x", "s", "z"], ["q"])]
+    dynamic = [("DynamicQuantizeLinear", ["x"], ["q", "qs", "z"])]
+    product = [("MatMulInteger", ["q", "w", "z", "wz"], ["y"])]
+    x, y = [("x", "f4", ["N", 4])], [("y", "i4", ["N", 5])]
+    story.check(batchable(story, x, y, whole + product, constants), "one scale for the tensor")
+    story.check(batchable(story, x, y, [("QuantizeLinear", ["x", "s4", "z4"], ["q"], {"axis": 1})] + product, constants),
+                "a scale for each channel")
+    del constants["z"]
+    story.check(not batchable(story, x, y, dynamic + product, constants), "a scale from all rows")
+
+with harness.story("what cannot be read quantized is refused by name") as story:
+    scale = {"s": np.float32(0.1)}
+    for told, inputs, node, constants in (
+            ("INT16", [("x", "i2", ["N", 4])], ("DequantizeLinear", ["x", "s"], ["y"]), scale),
+            ("UINT16", [("x", "f4", ["N", 4])], ("QuantizeLinear", ["x", "s", "z"], ["y"]), dict(scale, z=np.uint16(0))),
+            ("output_dtype FLOAT8E4M3FN", [("x", "f4", ["N", 4])], ("QuantizeLinear", ["x", "s"], ["y"], {"output_dtype": 17}), scale),
+            ("com.microsoft.QAttention", [("x", "f4", ["N", 4])], (MS + "QAttention", ["x", "s"], ["y"]), scale),
+            ("has shape [3], does not fit", [("x", "f4", [2, 4])], ("QuantizeLinear", ["x", "s"], ["y"]), {"s": np.ones(3, "f4")})):
+        path = onnx_writer.write(f"{story.folder}/bad.onnx", inputs, [("y", "u1", ["N", 4])], [node], constants)
+        said = harness.run("terse", "compress", path, "-o", f"{story.folder}/bad.terse", code=1).stderr.strip().splitlines()
+        story.check(told in said[-1] and not os.path.exists(f"{story.folder}/bad.terse"), f"{told}: {said}")
+
 with harness.story("quantized nodes are exact") as story:
     print(f"# seed {seed}")
     kinds = {"convolutions": [lambda m: qlinear_conv(m, True), qdq_conv], "products": [lambda m: qlinear_matmul(m, True), qgemm, transposed_weights],
