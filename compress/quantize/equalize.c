@@ -36,8 +36,11 @@ static bool is_homogeneous(const terse_node *product)
 }
 
 /* Nodes through which a factor on a channel passes, and channels stay where they are. */
-static bool hands_on(const terse_node *node)
+static bool hands_on(const terse_edit *edit, const terse_node *node, int value)
 {
+    if (node->op == TERSE_OP_MUL) /* of something else, broadcast to the value's shape at most */
+        return node->n_inputs == 2 && node->inputs[0] != node->inputs[1] &&
+               terse_edit_same_shape(edit, value, node->outputs[0]);
     return node->op == TERSE_OP_RELU || node->op == TERSE_OP_LEAKY_RELU || node->op == TERSE_OP_MAX_POOL ||
            node->op == TERSE_OP_AVERAGE_POOL || node->op == TERSE_OP_GLOBAL_AVERAGE_POOL ||
            node->op == TERSE_OP_GLOBAL_MAX_POOL || node->op == TERSE_OP_IDENTITY;
@@ -71,7 +74,7 @@ static void find_pair(equalizing *e, const int *reader, int first)
     if (!can_be_first(graph, first))
         return;
     int value = graph->nodes[first].outputs[0], second = only_reader(&e->edit, reader, value);
-    while (second >= 0 && hands_on(&graph->nodes[second])) {
+    while (second >= 0 && hands_on(&e->edit, &graph->nodes[second], value)) {
         value = graph->nodes[second].outputs[0];
         second = only_reader(&e->edit, reader, value);
     }
