@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LARGEST = 127, CLIPS = 24 };
-static const double clip_step = 0.0125;     /* the smallest clip tried keeps 1 - 24 * 0.0125 = 70 % of the range */
+enum { LARGEST = 127, CLIPS = 24, FINE_CLIPS = 120, FINE_LENGTH = 1024, REFINEMENTS = 2 };
+static const double clipped = 0.3;          /* of the range, at most */
 static const double largest_bias = 1 << 29; /* of the 32-bit sum's 2^31, in steps of the sum */
 
 /* To the nearest integer, ties to even, for |x| < 2^22. */
@@ -41,7 +41,20 @@ static double error_of(const float *w, int64_t n, float scale)
     return sum;
 }
 
-/* The scale of least mean square error among those that keep 70 to 100 % of the range. */
+/* For the integers that `scale` makes, the scale that suits them best: sum w q / sum q^2. */
+static float refine(const float *w, int64_t n, float scale)
+{
+    const float inverse = 1.0f / scale;
+    double up = 0, down = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const float q = clamp_round(w[i], inverse);
+        up += (double)(w[i] * q);
+        down += (double)(q * q);
+    }
+    return down > 0 ? (float)(up / down) : scale;
+}
+
+/* The scale of least mean square error among those that keep 70 to 100 % of the range, and near the best of them. */
 static float find_scale(const float *w, int64_t n)
 {
     float largest = 0;
@@ -51,8 +64,11 @@ static float find_scale(const float *w, int64_t n)
         return 1.0f;
     float best = largest / LARGEST;
     double least = error_of(w, n, best);
-    for (int i = 1; i <= CLIPS && n > 1; i++) {
-        const float scale = (float)((double)largest * (1.0 - i * clip_step) / LARGEST);
+    /* over few weights the error is a jagged function */
+    const int clips = n <= FINE_LENGTH ? FINE_CLIPS : CLIPS;
+    for (int i = 1; i <= clips + REFINEMENTS && n > 1; i++) {
+        const float scale =
+            i <= clips ? (float)((double)largest * (1.0 - i * clipped / clips) / LARGEST) : refine(w, n, best);
         const double found = error_of(w, n, scale);
         if (found < least) {
             least = found;
