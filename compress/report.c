@@ -200,7 +200,56 @@ static bool has_layer(const terse_low_rank_report *layers, const char *name)
     return false;
 }
 
-static void json_layer(terse_json *json, const terse_low_rank_layer *layer, const terse_layer *measured)
+static const terse_quantize_layer *find_int8(const terse_quantize_report *r, const char *name)
+{
+    for (int i = 0; i < r->n; i++)
+        if (strcmp(r->layers[i].name, name) == 0)
+            return &r->layers[i];
+    return NULL;
+}
+
+/* What was decided about a layer that could be bytes. sqnr: dB, null when the outputs are equal or it was not taken. */
+static void json_int8(terse_json *json, const terse_quantize_layer *layer)
+{
+    terse_json_bool(json, "kept", layer->kept);
+    if (!layer->measured)
+        return;
+    terse_json_double(json, "sqnr", layer->sqnr_db);
+    terse_json_double(json, "kl", layer->divergence);
+    terse_json_text(json, "calibration", terse_calibration_name(layer->method));
+    terse_json_double(json, "low", layer->low);
+    terse_json_double(json, "high", layer->high);
+}
+
+/* A layer that low rank does not know: one of two factors. */
+static void json_int8_layer(terse_json *json, const terse_quantize_layer *layer)
+{
+    terse_json_object(json, NULL);
+    terse_json_text(json, "name", layer->name);
+    terse_json_text(json, "op", terse_op_name(layer->op));
+    terse_json_text(json, "shape", layer->shape);
+    terse_json_text(json, "reason", layer->reason);
+    json_int8(json, layer);
+    terse_json_end(json);
+}
+
+static void json_quantized(terse_json *json, const terse_quantize_report *r)
+{
+    terse_json_object(json, "quantize");
+    terse_json_int(json, "samples", r->samples);
+    terse_json_double(json, "sqnr", r->sqnr_db);
+    if (r->rows_known)
+        terse_json_double(json, "kl", r->divergence);
+    terse_json_text(json, "equalization", r->equalization);
+    terse_json_array(json, "warnings");
+    for (int i = 0; i < r->n_warnings; i++)
+        terse_json_text(json, NULL, r->warnings[i]);
+    terse_json_end(json);
+    terse_json_end(json);
+}
+
+static void json_layer(terse_json *json, const terse_low_rank_layer *layer, const terse_layer *measured,
+                       const terse_quantize_layer *int8)
 {
     terse_json_object(json, NULL);
     terse_json_text(json, "name", layer->name);
@@ -214,7 +263,9 @@ static void json_layer(terse_json *json, const terse_low_rank_layer *layer, cons
     terse_json_double(json, "energy", layer->energy);
     terse_json_int(json, "macs_before", layer->macs_before);
     terse_json_int(json, "macs_after", layer->macs_after);
-    terse_json_text(json, "reason", layer->reason);
+    terse_json_text(json, "reason", int8 ? int8->reason : layer->reason);
+    if (int8)
+        json_int8(json, int8);
     if (measured)
         json_measured(json, measured);
     terse_json_end(json);
@@ -237,12 +288,19 @@ void terse_report_json(const terse_report *report, FILE *out)
         terse_json_double(&json, "other_us_before", report->measured.other_us_before);
         terse_json_double(&json, "other_us_after", report->measured.other_us_after);
     }
+    if (report->quantized)
+        json_quantized(&json, &report->int8);
     terse_json_array(&json, "layers");
     for (int i = 0; i < report->layers.n; i++)
         json_layer(&json, &report->layers.layers[i],
-                   terse_layers_find(&report->measured, report->layers.layers[i].name));
+                   terse_layers_find(&report->measured, report->layers.layers[i].name),
+                   find_int8(&report->int8, report->layers.layers[i].name));
+    for (int i = 0; i < report->int8.n; i++)
+        if (!has_layer(&report->layers, report->int8.layers[i].name))
+            json_int8_layer(&json, &report->int8.layers[i]);
     for (int i = 0; i < report->measured.n; i++)
-        if (!has_layer(&report->layers, report->measured.layers[i].name))
+        if (!has_layer(&report->layers, report->measured.layers[i].name) &&
+            !find_int8(&report->int8, report->measured.layers[i].name))
             json_measured_layer(&json, &report->measured.layers[i]);
     terse_json_end(&json);
     if (report->arena_bytes >= 0)
@@ -274,7 +332,7 @@ static void pack_side(msgpack_packer *packer, const char *key, const terse_figur
     }
 }
 
-static void pack_layer(msgpack_packer *packer, const terse_low_rank_layer *layer)
+static void pack_layer(msgpack_packer *packer, const terse_low_rank_layer *layer, const terse_quantize_layer *int8)
 {
     msgpack_pack_map(packer, 8);
     terse_pack_cstr(packer, "name");
@@ -295,7 +353,7 @@ static void pack_layer(msgpack_packer *packer, const terse_low_rank_layer *layer
     terse_pack_cstr(packer, "macs_after");
     msgpack_pack_int64(packer, layer->macs_after);
     terse_pack_cstr(packer, "reason");
-    terse_pack_cstr(packer, layer->reason);
+    terse_pack_cstr(packer, int8 ? int8->reason : layer->reason);
 }
 
 int terse_report_pack(const terse_report *report, msgpack_sbuffer *buffer, terse_error *error)
@@ -320,6 +378,6 @@ int terse_report_pack(const terse_report *report, msgpack_sbuffer *buffer, terse
     msgpack_pack_array(&packer, (size_t)report->layers.n);
     /* the packer reports no failed write by itself: a last byte that is missing shows in the size */
     for (int i = 0; i < report->layers.n; i++)
-        pack_layer(&packer, &report->layers.layers[i]);
+        pack_layer(&packer, &report->layers.layers[i], find_int8(&report->int8, report->layers.layers[i].name));
     return buffer->data ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the report");
 }
