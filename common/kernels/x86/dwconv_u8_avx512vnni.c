@@ -10,12 +10,15 @@
  * From sums to bytes as in vec/bytes_range.h: the byte is bits 15 to 22 of t; doubled, it is byte 2 of each element,
  * and one shuffle within lanes puts the bytes of the four registers back into the order of the channels.
  *
+ * A block of at most 32 (16) channels, the last one or all of a narrow tensor, does two (four) output rows at once, its
+ * *copies*: each in its own lanes.
+ *
  * Fast: 2-D windows of at most 8 rows and 7 columns to bytes without a residual. All else: dwconv_u8.h. */
 #include "common/kernels/vec/dwconv_u8.h"
 
 #include <immintrin.h>
 
-enum { CHANNELS = 64, MAX_COLUMNS = 7, MAX_FOURS = 2 };
+enum { CHANNELS = 64, MAX_COLUMNS = 7, MAX_FOURS = 2, MAX_COPIES = 4 };
 
 /* Four registers: the channels of a block in zipped order. */
 typedef struct quad {
@@ -28,15 +31,18 @@ typedef struct block {
     __m512 multiplier[4];
     bytes_range range;
     int64_t first;
-    __mmask64 mask;
-    __m512i padding; /* x_zero_point everywhere */
+    int64_t span;       /* bytes of one copy: 64, 32 or 16 */
+    __mmask64 channels; /* of one copy */
+    __mmask64 mask;     /* of all */
+    __m512i padding;    /* x_zero_point everywhere */
 } block;
 
-/* The input rows under one output row; rows outside the input have step 0 and point at the padding. */
+/* The input rows under the output rows of all copies; rows outside the input have step 0 and mask 0. */
 typedef struct rows {
-    const uint8_t *at[4 * MAX_FOURS];
-    int64_t step[4 * MAX_FOURS];
-    __mmask64 mask[4 * MAX_FOURS];
+    const uint8_t *at[4 * MAX_FOURS][MAX_COPIES];
+    int64_t step[4 * MAX_FOURS][MAX_COPIES];
+    __mmask64 mask[4 * MAX_FOURS][MAX_COPIES];
+    int64_t wanted; /* copies that have an output row */
 } rows;
 
 /* Zipped order: element 4 l + i of register j is channel 16 l + 4 j + i of the block. */
@@ -45,29 +51,36 @@ static int channel_of(int j, int element)
     return element / 4 * 16 + 4 * j + element % 4;
 }
 
-static void prepare(const terse_conv_u8s8_args *args, int64_t first, int fours, block *b)
+static void prepare(const terse_conv_u8s8_args *args, int64_t first, int fours, int copies, block *b)
 {
     const terse_requantize *to = &args->requantize;
-    const int64_t left = args->channels - first, wide = left < CHANNELS ? left : CHANNELS, columns = args->kernel[2];
+    const int64_t span = CHANNELS / copies, left = args->channels - first, wide = left < span ? left : span;
+    const int64_t columns = args->kernel[2];
     const int64_t panel_bytes = columns * fours * 64, panels = (args->channels + 15) / 16;
     b->first = first;
-    b->mask = wide == CHANNELS ? ~(__mmask64)0 : ((__mmask64)1 << wide) - 1;
+    b->span = span;
+    b->channels = wide == CHANNELS ? ~(__mmask64)0 : ((__mmask64)1 << wide) - 1;
+    b->mask = 0;
+    for (int64_t at = 0; at < CHANNELS; at += span)
+        b->mask |= b->channels << at;
     b->padding = _mm512_set1_epi8((char)args->x_zero_point);
     b->range = bytes_range_for(2.0, 0.0, to->zero_point, to->low, to->high);
     for (int64_t v = 0; v < columns; v++)
         for (int g = 0; g < fours; g++)
             for (int j = 0; j < 4; j++) {
                 _Alignas(64) int8_t w[64] = {0};
-                for (int lane = 0; lane < 4 && first / 16 + lane < panels; lane++)
-                    memcpy(w + lane * 16,
-                           args->weights + (first / 16 + lane) * panel_bytes + (v * fours + g) * 64 + j * 16, 16);
+                for (int lane = 0; lane < 4; lane++) {
+                    const int64_t panel = first / 16 + (lane & (span / 16 - 1));
+                    if (panel < panels)
+                        memcpy(w + lane * 16, args->weights + panel * panel_bytes + (v * fours + g) * 64 + j * 16, 16);
+                }
                 b->weights[v][g].r[j] = _mm512_load_si512(w);
             }
     for (int j = 0; j < 4; j++) {
         _Alignas(64) int32_t bias[16] = {0};
         _Alignas(64) float multiplier[16] = {0};
         for (int e = 0; e < 16; e++) {
-            const int c = channel_of(j, e);
+            const int64_t c = channel_of(j, e) & (span - 1);
             bias[e] = c < wide && to->bias ? to->bias[first + c] : 0;
             multiplier[e] = c < wide ? to->multiplier[first + c] : 0.0f;
         }
@@ -84,8 +97,34 @@ INLINE quad zip(__m512i a, __m512i b, __m512i c, __m512i d)
                    _mm512_unpackhi_epi16(ac1, bd1)}};
 }
 
+INLINE __m128i sixteen_at(const block *b, const rows *r, int k, int copy, int64_t x)
+{
+    return _mm_mask_loadu_epi8(_mm512_castsi512_si128(b->padding), (__mmask16)r->mask[k][copy],
+                               r->at[k][copy] + x * r->step[k][copy]);
+}
+
+INLINE __m256i thirtytwo_at(const block *b, const rows *r, int k, int copy, int64_t x)
+{
+    return _mm256_mask_loadu_epi8(_mm512_castsi512_si256(b->padding), (__mmask32)r->mask[k][copy],
+                                  r->at[k][copy] + x * r->step[k][copy]);
+}
+
+/* Pixel `x` of row k, of all copies. */
+INLINE __m512i pixel_at(const block *b, const rows *r, int k, int copies, int64_t x)
+{
+    if (copies == 1)
+        return _mm512_mask_loadu_epi8(b->padding, r->mask[k][0], r->at[k][0] + x * r->step[k][0]);
+    if (copies == 2)
+        return _mm512_inserti64x4(_mm512_castsi256_si512(thirtytwo_at(b, r, k, 0, x)), thirtytwo_at(b, r, k, 1, x), 1);
+    const __m256i low =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(sixteen_at(b, r, k, 0, x)), sixteen_at(b, r, k, 1, x), 1);
+    const __m256i high =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(sixteen_at(b, r, k, 2, x)), sixteen_at(b, r, k, 3, x), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
 /* Column `x` of the input (any number) under the four rows of group g. */
-INLINE quad column_at(const block *b, const rows *r, int g, int high, int64_t x, int64_t width)
+INLINE quad column_at(const block *b, const rows *r, int g, int high, int copies, int64_t x, int64_t width)
 {
     if (x < 0 || x >= width)
         return (quad){{b->padding, b->padding, b->padding, b->padding}};
@@ -93,7 +132,7 @@ INLINE quad column_at(const block *b, const rows *r, int g, int high, int64_t x,
     UNROLL for (int i = 0; i < 4; i++)
     {
         const int k = g * 4 + i;
-        v[i] = k < high ? _mm512_mask_loadu_epi8(b->padding, r->mask[k], r->at[k] + x * r->step[k]) : b->padding;
+        v[i] = k < high ? pixel_at(b, r, k, copies, x) : b->padding;
     }
     return zip(v[0], v[1], v[2], v[3]);
 }
@@ -108,9 +147,10 @@ static __attribute__((noinline)) __m512i exact(const terse_requantize *to, const
             const int c = channel_of(j, e);
             if (!(b->mask >> c & 1))
                 continue;
-            const double low = to->multiplier_low ? (double)to->multiplier_low[b->first + c] : 0.0;
-            out[c] = bytes_exact((double)s[e] * ((double)to->multiplier[b->first + c] + low), to->zero_point, to->low,
-                                 to->high);
+            const int64_t channel = b->first + (c & (b->span - 1));
+            const double low = to->multiplier_low ? (double)to->multiplier_low[channel] : 0.0;
+            out[c] =
+                bytes_exact((double)s[e] * ((double)to->multiplier[channel] + low), to->zero_point, to->low, to->high);
         }
     }
     return _mm512_load_si512(out);
@@ -137,22 +177,43 @@ INLINE __m512i to_bytes(const terse_requantize *to, const block *b, const quad *
     return _mm512_shuffle_epi8(p, _mm512_set4_epi32(0x0f0b0703, 0x0d090501, 0x0e0a0602, 0x0c080400));
 }
 
-/* One output row of one block. */
+/* The bytes of one pixel of all copies; `row` is what an output row takes. */
+INLINE void store(const block *b, const rows *r, int copies, __m512i bytes, uint8_t *y, int64_t row)
+{
+    if (copies == 1) {
+        _mm512_mask_storeu_epi8(y, b->mask, bytes);
+    } else if (copies == 2) {
+        _mm256_mask_storeu_epi8(y, (__mmask32)b->channels, _mm512_castsi512_si256(bytes));
+        if (r->wanted > 1)
+            _mm256_mask_storeu_epi8(y + row, (__mmask32)b->channels, _mm512_extracti64x4_epi64(bytes, 1));
+    } else {
+        const __mmask16 mask = (__mmask16)b->channels;
+        _mm_mask_storeu_epi8(y, mask, _mm512_castsi512_si128(bytes));
+        if (r->wanted > 1)
+            _mm_mask_storeu_epi8(y + row, mask, _mm512_extracti32x4_epi32(bytes, 1));
+        if (r->wanted > 2)
+            _mm_mask_storeu_epi8(y + 2 * row, mask, _mm512_extracti32x4_epi32(bytes, 2));
+        if (r->wanted > 3)
+            _mm_mask_storeu_epi8(y + 3 * row, mask, _mm512_extracti32x4_epi32(bytes, 3));
+    }
+}
+
+/* One output row of one block, or one for each copy. */
 INLINE void row_of(const terse_conv_u8s8_args *args, const block *b, const rows *r, int columns, int fours, int high,
-                   int stride, uint8_t *y)
+                   int stride, int copies, uint8_t *y)
 {
     quad column[MAX_COLUMNS][MAX_FOURS];
-    const int64_t width = args->in[2], dilation = args->dilation[2];
+    const int64_t width = args->in[2], dilation = args->dilation[2], row = args->out[2] * args->out_stride;
     const bool slide = dilation == 1;
     int64_t x = -args->pad[2];
     UNROLL for (int v = 0; v < columns; v++) UNROLL for (int g = 0; g < fours; g++) column[v][g] =
-        column_at(b, r, g, high, x + v * dilation, width);
+        column_at(b, r, g, high, copies, x + v * dilation, width);
     for (int64_t o = 0; o < args->out[2]; o++, y += args->out_stride) {
         quad sums = b->bias;
         UNROLL for (int v = 0; v < columns; v++) UNROLL for (int g = 0; g < fours; g++)
             UNROLL for (int j = 0; j < 4; j++)
                 sums.r[j] = _mm512_dpbusd_epi32(sums.r[j], column[v][g].r[j], b->weights[v][g].r[j]);
-        _mm512_mask_storeu_epi8(y, b->mask, to_bytes(&args->requantize, b, &sums));
+        store(b, r, copies, to_bytes(&args->requantize, b, &sums), y, row);
         if (o + 1 == args->out[2])
             break;
         x += stride;
@@ -161,23 +222,24 @@ INLINE void row_of(const terse_conv_u8s8_args *args, const block *b, const rows 
             if (slide && v + stride < columns)
                 column[v][g] = column[v + stride][g];
             else
-                column[v][g] = column_at(b, r, g, high, x + v * dilation, width);
+                column[v][g] = column_at(b, r, g, high, copies, x + v * dilation, width);
         }
     }
 }
 
 typedef void row_function(const terse_conv_u8s8_args *args, const block *b, const rows *r, uint8_t *y);
 
-#define ROW(columns, high, stride)                                                                                     \
-    static void row_##columns##_##high##_##stride(const terse_conv_u8s8_args *args, const block *b, const rows *r,     \
-                                                  uint8_t *y)                                                          \
+#define ROW(size, stride, copies)                                                                                      \
+    static void row_##size##_##stride##_##copies(const terse_conv_u8s8_args *args, const block *b, const rows *r,      \
+                                                 uint8_t *y)                                                           \
     {                                                                                                                  \
-        row_of(args, b, r, columns, (high + 3) / 4, high, stride, y);                                                  \
+        row_of(args, b, r, size, (size + 3) / 4, size, stride, copies, y);                                             \
     }
-ROW(3, 3, 1)
-ROW(3, 3, 2)
-ROW(5, 5, 1)
-ROW(5, 5, 2)
+#define ROWS(size, stride) ROW(size, stride, 1) ROW(size, stride, 2) ROW(size, stride, 4)
+ROWS(3, 1)
+ROWS(3, 2)
+ROWS(5, 1)
+ROWS(5, 2)
 
 static void row_any(const terse_conv_u8s8_args *args, const block *b, const rows *r, uint8_t *y)
 {
@@ -186,8 +248,8 @@ static void row_any(const terse_conv_u8s8_args *args, const block *b, const rows
         quad sums = b->bias;
         for (int v = 0; v < columns; v++)
             for (int g = 0; g < fours; g++) {
-                const quad c =
-                    column_at(b, r, g, high, o * args->stride[2] - args->pad[2] + v * args->dilation[2], args->in[2]);
+                const quad c = column_at(b, r, g, high, 1, o * args->stride[2] - args->pad[2] + v * args->dilation[2],
+                                         args->in[2]);
                 for (int j = 0; j < 4; j++)
                     sums.r[j] = _mm512_dpbusd_epi32(sums.r[j], c.r[j], b->weights[v][g].r[j]);
             }
@@ -195,25 +257,34 @@ static void row_any(const terse_conv_u8s8_args *args, const block *b, const rows
     }
 }
 
-static row_function *choose(const terse_conv_u8s8_args *args)
+/* The function for a block of so many channels, and the output rows that it does at once. */
+static row_function *choose(const terse_conv_u8s8_args *args, int64_t channels, int *ret_copies)
 {
+    static row_function *const functions[4][3] = {{row_3_1_1, row_3_1_2, row_3_1_4},
+                                                  {row_3_2_1, row_3_2_2, row_3_2_4},
+                                                  {row_5_1_1, row_5_1_2, row_5_1_4},
+                                                  {row_5_2_1, row_5_2_2, row_5_2_4}};
     const int64_t h = args->kernel[1], w = args->kernel[2], s = args->stride[2];
-    if (h == 3 && w == 3 && s <= 2)
-        return s == 1 ? row_3_3_1 : row_3_3_2;
-    if (h == 5 && w == 5 && s <= 2)
-        return s == 1 ? row_5_5_1 : row_5_5_2;
-    return row_any;
+    *ret_copies = 1;
+    if (h != w || (h != 3 && h != 5) || s > 2)
+        return row_any;
+    const int narrow = channels > 32 || args->out[1] < 2 ? 0 : channels > 16 || args->out[1] < 3 ? 1 : 2;
+    *ret_copies = 1 << narrow;
+    return functions[(h == 5 ? 2 : 0) + (s - 1)][narrow];
 }
 
-static void rows_under(const terse_conv_u8s8_args *args, const block *b, int64_t n, int64_t out, rows *r)
+static void rows_under(const terse_conv_u8s8_args *args, const block *b, int64_t n, int64_t out, int copies, rows *r)
 {
-    for (int64_t k = 0; k < args->kernel[1]; k++) {
-        const int64_t i = out * args->stride[1] - args->pad[1] + k * args->dilation[1];
-        const bool inside = i >= 0 && i < args->in[1];
-        r->at[k] = args->input + b->first + (inside ? (n * args->in[1] + i) * args->in[2] * args->in_stride : 0);
-        r->step[k] = inside ? args->in_stride : 0;
-        r->mask[k] = inside ? b->mask : 0;
-    }
+    r->wanted = args->out[1] - out < copies ? args->out[1] - out : copies;
+    for (int copy = 0; copy < copies; copy++)
+        for (int64_t k = 0; k < args->kernel[1]; k++) {
+            const int64_t i = (out + copy) * args->stride[1] - args->pad[1] + k * args->dilation[1];
+            const bool inside = copy < r->wanted && i >= 0 && i < args->in[1];
+            r->at[k][copy] =
+                args->input + b->first + (inside ? (n * args->in[1] + i) * args->in[2] * args->in_stride : 0);
+            r->step[k][copy] = inside ? args->in_stride : 0;
+            r->mask[k][copy] = inside ? b->channels : 0;
+        }
 }
 
 size_t terse_dwconv_u8s8_scratch_avx512vnni(const terse_conv_u8s8_args *args)
@@ -229,16 +300,17 @@ void terse_dwconv_u8s8_avx512vnni(const terse_conv_u8s8_args *args)
         dw_any(args);
         return;
     }
-    row_function *row = choose(args);
+    const int64_t image = args->out[1] * args->out[2] * args->out_stride;
     for (int64_t first = 0; first < args->channels; first += CHANNELS) {
         block b;
-        prepare(args, first, (int)((args->kernel[1] + 3) / 4), &b);
-        uint8_t *y = (uint8_t *)args->output + first;
+        int copies;
+        row_function *row = choose(args, args->channels - first, &copies);
+        prepare(args, first, (int)((args->kernel[1] + 3) / 4), copies, &b);
         for (int64_t n = 0; n < args->n; n++)
-            for (int64_t o = 0; o < args->out[1]; o++, y += args->out[2] * args->out_stride) {
+            for (int64_t o = 0; o < args->out[1]; o += copies) {
                 rows r;
-                rows_under(args, &b, n, o, &r);
-                row(args, &b, &r, y);
+                rows_under(args, &b, n, o, copies, &r);
+                row(args, &b, &r, (uint8_t *)args->output + first + n * image + o * args->out[2] * args->out_stride);
             }
     }
 }
