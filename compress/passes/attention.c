@@ -26,6 +26,24 @@ static int heads_of(const terse_edit *edit, int value, bool turned)
     return x >= 0 && edit->graph->values[x].dtype == TERSE_FP32 && edit->graph->values[x].rank == 4 ? x : -1;
 }
 
+/* The same behind a factor, which exporters put on q and k, each its root: *scale is multiplied by it. */
+static int scaled_heads_of(const terse_edit *edit, int value, bool turned, double *scale)
+{
+    for (int op = 0; op < 2 && value >= 0 && edit->uses[value] == 1; op++) {
+        const int node = terse_edit_maker(edit, value, op ? TERSE_OP_DIV : TERSE_OP_MUL);
+        for (int side = 0; node >= 0 && side < 2 - op; side++) {
+            double number;
+            const int x = terse_edit_input(edit, node, side);
+            if (x < 0 || !terse_edit_scalar(edit, terse_edit_input(edit, node, 1 - side), &number) ||
+                !isfinite(number) || number == 0.0 || !terse_edit_same_shape(edit, x, value))
+                continue;
+            *scale *= op ? 1.0 / number : number;
+            return heads_of(edit, x, turned);
+        }
+    }
+    return heads_of(edit, value, turned);
+}
+
 /* A MatMul of two FP32 values of rank 4 and nothing else; -1 otherwise. */
 static int plain_product(const terse_edit *edit, int value)
 {
@@ -53,6 +71,8 @@ static bool is_mask(const terse_edit *edit, int mask, int scores)
 /* `value` is product, product * number, or one of them + mask. */
 static int scores_of(const terse_edit *edit, int value, attention *a)
 {
+    if (value < 0 || edit->graph->values[value].rank != 4)
+        return -1;
     const int add = edit->uses[value] == 1 ? terse_edit_maker(edit, value, TERSE_OP_ADD) : -1;
     a->mask = TERSE_NO_VALUE;
     for (int side = 0; add >= 0 && side < 2; side++) {
@@ -96,8 +116,8 @@ static bool find(const terse_edit *edit, int value, attention *ret_attention)
     const int inner = scores_of(edit, terse_edit_input(edit, softmax, 0), &a);
     if (inner < 0)
         return false;
-    a.q = heads_of(edit, terse_edit_input(edit, inner, 0), false);
-    a.k = heads_of(edit, terse_edit_input(edit, inner, 1), true);
+    a.q = scaled_heads_of(edit, terse_edit_input(edit, inner, 0), false, &a.scale);
+    a.k = scaled_heads_of(edit, terse_edit_input(edit, inner, 1), true, &a.scale);
     a.v = heads_of(edit, terse_edit_input(edit, outer, 1), false);
     if (a.q < 0 || a.k < 0 || a.v < 0)
         return false;

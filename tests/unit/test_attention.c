@@ -135,7 +135,7 @@ static void what_does_not_go_together_is_refused(void **state)
  */
 
 typedef struct form {
-    int scale;        /* 0: none, 1: Mul by a number, 2: Div, 3: the number first */
+    int scale;        /* 0: none, 1: Mul by a number, 2: Div, 3: the number first, 4: roots of it on q and k */
     int mask;         /* 0: none, 1: behind the scores, 2: in front of them, 3: one column for all (kept written out) */
     bool shared;      /* somebody else reads the scores (kept written out) */
     bool other_order; /* heads are not where they should be (kept written out) */
@@ -162,7 +162,12 @@ static terse_graph *written_out(const form *f)
     terse_graph_symbol(g, "N");
     random_state = 77;
     const int x = make_input(g, "x", DIMS(BATCH, 9, 12));
-    const int q = heads(g, x, false), k = heads(g, x, true), v = heads(g, x, false);
+    int q = heads(g, x, false), k = heads(g, x, true);
+    const int v = heads(g, x, false);
+    if (f->scale == 4) {
+        q = make_node(g, TERSE_OP_MUL, INPUTS(q, make_number(g, 0.7f)));
+        k = make_node(g, TERSE_OP_DIV, INPUTS(k, make_number(g, 1.4f)));
+    }
     int y = make_node(g, TERSE_OP_MATMUL, INPUTS(q, k));
     const int scores = y, number = make_number(g, f->scale == 2 ? 2.0f : 0.5f);
     if (f->scale == 1 || f->scale == 2)
@@ -213,7 +218,7 @@ static void check_form(const form *f, bool found)
 static void attention_written_out_becomes_one_node(void **state)
 {
     (void)state;
-    for (int scale = 0; scale < 4; scale++)
+    for (int scale = 0; scale < 5; scale++)
         for (int mask = 0; mask < 3; mask++)
             check_form(&(form){.scale = scale, .mask = mask}, true);
 }
