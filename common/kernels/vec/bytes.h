@@ -137,8 +137,11 @@ void TIER_NAME(terse_table_u8)(const uint8_t *x, const uint8_t table[256], uint8
 INLINE void bytes_taps(const terse_pool_u8_args *args, int axis, int64_t out, int64_t *ret_first, int64_t *ret_last)
 {
     const int64_t start = out * args->stride[axis] - args->pad[axis], dilation = args->dilation[axis];
-    int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
-    int64_t last = start >= args->in[axis] ? 0 : (args->in[axis] - start + dilation - 1) / dilation;
+    int64_t first = start < 0 ? -start : 0, last = start >= args->in[axis] ? 0 : args->in[axis] - start;
+    if (dilation != 1) { /* divisions are slow */
+        first = (first + dilation - 1) / dilation;
+        last = (last + dilation - 1) / dilation;
+    }
     last = last < args->kernel[axis] ? last : args->kernel[axis];
     *ret_first = first;
     *ret_last = last > first ? last : first;
@@ -181,16 +184,69 @@ static void bytes_window_of(const terse_pool_u8_args *args, const int64_t out[3]
                              (args)->in_stride;                                                                        \
                      x; x = NULL)
 
-INLINE void bytes_max_block(const terse_pool_u8_args *args, const bytes_window *w, int64_t n, int64_t c, int64_t wide,
-                            uint8_t *y)
+enum { BYTES_TAPS = 9 };
+
+/* Channels c.. of the maximum of `taps` pixels. */
+INLINE void bytes_max_block(const uint8_t *const *x, int taps, int64_t c, int64_t wide, uint8_t *y)
 {
-    uint8_t best[BYTES_BLOCK] = {0};
-    BYTES_EACH_PIXEL(args, w, n, x)
+    uint8_t best[BYTES_BLOCK];
+    memcpy(best, x[0] + c, (size_t)wide);
+    UNROLL for (int t = 1; t < taps; t++)
     {
         for (int64_t i = 0; i < wide; i++)
-            best[i] = best[i] > x[c + i] ? best[i] : x[c + i];
+            best[i] = best[i] > x[t][c + i] ? best[i] : x[t][c + i];
     }
     memcpy(y + c, best, (size_t)wide);
+}
+
+INLINE void bytes_max_channels(const uint8_t *const *x, int taps, int64_t channels, uint8_t *y)
+{
+    int64_t c = 0;
+    for (; c + BYTES_BLOCK <= channels; c += BYTES_BLOCK)
+        bytes_max_block(x, taps, c, BYTES_BLOCK, y);
+    for (; c + 16 <= channels; c += 16)
+        bytes_max_block(x, taps, c, 16, y);
+    if (c < channels)
+        bytes_max_block(x, taps, c, channels - c, y);
+}
+
+/* At most BYTES_TAPS pixels, filled up to a number that the compiler knows. */
+static void bytes_max_taps(const uint8_t **x, int taps, int64_t channels, uint8_t *y)
+{
+    const int filled = taps <= 4 ? 4 : BYTES_TAPS;
+    for (int t = taps; t < filled; t++)
+        x[t] = x[0];
+    if (filled == 4)
+        bytes_max_channels(x, 4, channels, y);
+    else
+        bytes_max_channels(x, BYTES_TAPS, channels, y);
+}
+
+static void bytes_max_pixel(const terse_pool_u8_args *args, const bytes_window *w, int64_t n, uint8_t *y)
+{
+    const uint8_t *x[BYTES_TAPS];
+    const int64_t step = args->dilation[2] * args->in_stride;
+    int taps = 0;
+    for (int64_t d = w->first[0]; d < w->last[0]; d++)
+        for (int64_t h = w->first[1]; h < w->last[1]; h++) {
+            const uint8_t *row = args->input + (((n * args->in[0] + w->start[0] + d * args->dilation[0]) * args->in[1] +
+                                                 w->start[1] + h * args->dilation[1]) *
+                                                    args->in[2] +
+                                                w->start[2]) *
+                                                   args->in_stride;
+            for (int64_t v = w->first[2]; v < w->last[2]; v++) {
+                if (taps == BYTES_TAPS) { /* go on from what was found so far */
+                    bytes_max_taps(x, taps, args->channels, y);
+                    x[0] = y;
+                    taps = 1;
+                }
+                x[taps++] = row + v * step;
+            }
+        }
+    if (taps > 0)
+        bytes_max_taps(x, taps, args->channels, y);
+    else
+        memset(y, 0, (size_t)args->channels);
 }
 
 INLINE void bytes_average_block(const terse_pool_u8_args *args, const bytes_window *w, int64_t n, double count,
@@ -221,7 +277,21 @@ INLINE void bytes_average_block(const terse_pool_u8_args *args, const bytes_wind
     memcpy(y + c, out, (size_t)wide);
 }
 
-INLINE void bytes_pool(const terse_pool_u8_args *args, bool average)
+static void bytes_average_pixel(const terse_pool_u8_args *args, const bytes_window *w, int64_t n, const int64_t out[3],
+                                uint8_t *y)
+{
+    const double count =
+        (double)(bytes_count(args, 0, out[0]) * bytes_count(args, 1, out[1]) * bytes_count(args, 2, out[2]));
+    int64_t c = 0;
+    for (; c + BYTES_BLOCK <= args->channels; c += BYTES_BLOCK)
+        bytes_average_block(args, w, n, count, c, BYTES_BLOCK, y);
+    for (; c + 16 <= args->channels; c += 16)
+        bytes_average_block(args, w, n, count, c, 16, y);
+    if (c < args->channels)
+        bytes_average_block(args, w, n, count, c, args->channels - c, y);
+}
+
+void TIER_NAME(terse_average_pool_u8)(const terse_pool_u8_args *args)
 {
     uint8_t *y = args->output;
     int64_t out[3];
@@ -231,31 +301,73 @@ INLINE void bytes_pool(const terse_pool_u8_args *args, bool average)
                 for (out[2] = 0; out[2] < args->out[2]; out[2]++, y += args->out_stride) {
                     bytes_window w;
                     bytes_window_of(args, out, &w);
-                    double count = 0.0;
-                    if (average)
-                        count = (double)(bytes_count(args, 0, out[0]) * bytes_count(args, 1, out[1]) *
-                                         bytes_count(args, 2, out[2]));
-                    int64_t c = 0;
-                    for (; c + BYTES_BLOCK <= args->channels; c += BYTES_BLOCK)
-                        average ? bytes_average_block(args, &w, n, count, c, BYTES_BLOCK, y)
-                                : bytes_max_block(args, &w, n, c, BYTES_BLOCK, y);
-                    for (; c + 16 <= args->channels; c += 16)
-                        average ? bytes_average_block(args, &w, n, count, c, 16, y)
-                                : bytes_max_block(args, &w, n, c, 16, y);
-                    if (c < args->channels)
-                        average ? bytes_average_block(args, &w, n, count, c, args->channels - c, y)
-                                : bytes_max_block(args, &w, n, c, args->channels - c, y);
+                    bytes_average_pixel(args, &w, n, out, y);
                 }
+}
+
+/* Output pixels first..last-1 of one output row whose windows of 3x3 lie inside along the row; `rows`: the input rows.
+ */
+static void bytes_max_3x3(const terse_pool_u8_args *args, const uint8_t *const rows[3], int64_t first, int64_t last,
+                          uint8_t *y)
+{
+    const int64_t step = args->dilation[2] * args->in_stride;
+    for (int64_t o = first; o < last; o++) {
+        const int64_t at = (o * args->stride[2] - args->pad[2]) * args->in_stride;
+        const uint8_t *const a = rows[0] + at, *const b = rows[1] + at, *const c = rows[2] + at;
+        const uint8_t *const x[BYTES_TAPS] = {a, a + step, a + 2 * step, b, b + step, b + 2 * step,
+                                              c, c + step, c + 2 * step};
+        bytes_max_channels(x, BYTES_TAPS, args->channels, y + o * args->out_stride);
+    }
+}
+
+/* One output row of a flat pool with a window of 3x3 that has at least one input row; false for any other. */
+static bool bytes_max_row(const terse_pool_u8_args *args, int64_t n, int64_t row, uint8_t *y)
+{
+    const uint8_t *rows[3] = {NULL};
+    int64_t out[3] = {0, row, 0}, first, last;
+    int n_rows = 0;
+    bytes_taps(args, 1, row, &first, &last);
+    if (args->kernel[0] != 1 || args->in[0] != 1 || args->pad[0] != 0 || args->kernel[1] != 3 || args->kernel[2] != 3 ||
+        args->dilation[2] != 1 || first == last)
+        return false;
+    for (int64_t h = first; h < last; h++)
+        rows[n_rows++] =
+            args->input + (n * args->in[1] + row * args->stride[1] - args->pad[1] + h * args->dilation[1]) *
+                              args->in[2] * args->in_stride;
+    while (n_rows < 3)
+        rows[n_rows++] = rows[0];
+    int64_t inner = (args->pad[2] + args->stride[2] - 1) / args->stride[2];
+    int64_t end = args->in[2] < 3 ? 0 : (args->in[2] - 3 + args->pad[2]) / args->stride[2] + 1;
+    end = end < args->out[2] ? end : args->out[2];
+    inner = inner < end ? inner : end;
+    bytes_max_3x3(args, rows, inner, end, y);
+    for (out[2] = 0; out[2] < args->out[2]; out[2]++) {
+        if (out[2] == inner)
+            out[2] = end;
+        if (out[2] == args->out[2])
+            break;
+        bytes_window w;
+        bytes_window_of(args, out, &w);
+        bytes_max_pixel(args, &w, n, y + out[2] * args->out_stride);
+    }
+    return true;
 }
 
 void TIER_NAME(terse_max_pool_u8)(const terse_pool_u8_args *args)
 {
-    bytes_pool(args, false);
-}
-
-void TIER_NAME(terse_average_pool_u8)(const terse_pool_u8_args *args)
-{
-    bytes_pool(args, true);
+    uint8_t *y = args->output;
+    int64_t out[3];
+    for (int64_t n = 0; n < args->n; n++)
+        for (out[0] = 0; out[0] < args->out[0]; out[0]++)
+            for (out[1] = 0; out[1] < args->out[1]; out[1]++, y += args->out[2] * args->out_stride) {
+                if (args->out[0] == 1 && bytes_max_row(args, n, out[1], y))
+                    continue;
+                for (out[2] = 0; out[2] < args->out[2]; out[2]++) {
+                    bytes_window w;
+                    bytes_window_of(args, out, &w);
+                    bytes_max_pixel(args, &w, n, y + out[2] * args->out_stride);
+                }
+            }
 }
 
 /* --- transposition ---------------------------------------------------------------------------------------------------
