@@ -130,7 +130,13 @@ static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
         return TERSE_OK;
     progress(j, "rounding weights");
     const int group = j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? j->options.quantize_group : 0;
-    return terse_quantize_weights(graph, group, NULL, error);
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    int status = j->options.calibrate ? terse_npz_read(j->options.calibrate, &data, error) : TERSE_OK;
+    if (status != TERSE_OK)
+        return status;
+    status = terse_quantize_weights(graph, group, data, NULL, error);
+    return status != TERSE_OK && j->options.calibrate ? terse_error_prefix(error, "'%s'", j->options.calibrate)
+                                                      : status;
 }
 
 /* A copy of the imported graph through all passes; without `compressing` only through those that keep its numbers. */

@@ -169,7 +169,8 @@ const terse_option terse_options_table[] = {
      "of Gemm and MatMul in 4 bits, GROUP rows (32) sharing a scale",
      false, set_quantize},
     {"--calibrate", 0, "DATA.npz",
-     "samples that ranges of activations are taken from, for --quantize int8: the inputs by name, axis 0 = samples",
+     "samples that ranges of activations are taken from, for --quantize int8, and for which weights are rounded, for "
+     "int4-weights: the inputs by name, axis 0 = samples",
      false, set_calibrate},
     {"--calibration", 0, "METHOD",
      "how: minmax, moving, percentile, entropy, mse, or auto (the default): for each tensor the one of them that costs "
@@ -260,11 +261,11 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "-o MODEL.terse is missing");
     if (!options.help && options.quantize == TERSE_QUANTIZE_INT8 && !options.calibrate)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--quantize int8 needs --calibrate DATA.npz");
-    if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibrate || options.calibration || options.keep_float))
+    if (options.calibrate && options.quantize != TERSE_QUANTIZE_INT8 && options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--calibrate goes with --quantize int8 and int4-weights only");
+    if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibration || options.keep_float))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --quantize int8 only",
-                          options.calibrate     ? "--calibrate"
-                          : options.calibration ? "--calibration"
-                                                : "--keep-float");
+                          options.calibration ? "--calibration" : "--keep-float");
     if (options.plain && (options.low_rank > 0 || options.quantize || options.validate))
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "--plain goes with none of --low-rank, --quantize and --validate");

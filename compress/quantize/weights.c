@@ -3,6 +3,8 @@
  * share one (the last group may be shorter). */
 #include "compress/quantize/weights.h"
 
+#include "compress/quantize/gptq.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,28 +94,68 @@ static quantized to_8_bits(terse_edit *edit, const terse_value *old, int64_t k, 
                        terse_edit_add_constant(edit, "scales", TERSE_FP32, 1, &n, scales)};
 }
 
-static quantized to_4_bits(terse_edit *edit, const terse_value *old, int64_t k, int64_t n, int64_t group)
+/* Integers [k][n] and scales [groups][n] of 4 bits. */
+typedef struct rounded {
+    int8_t *integers;
+    float *scales;
+} rounded;
+
+static void rounded_done(rounded *r)
+{
+    free(r->integers);
+    free(r->scales);
+}
+
+/* The matrix [k][n] of a packed constant; NULL when memory is out. */
+static float *unpacked(const terse_value *old, int64_t k, int64_t n)
+{
+    float *w = malloc((size_t)(k * n) * sizeof *w);
+    for (int64_t i = 0; w && i < k; i++)
+        for (int64_t j = 0; j < n; j++)
+            w[i * n + j] = ((const float *)old->data)[(j / PANEL * k + i) * PANEL + j % PANEL];
+    return w;
+}
+
+/* For what the product gives where `moments` are there and serve, else for the weights alone. */
+static bool round_matrix(const terse_value *old, int64_t k, int64_t n, int64_t group, double *moments, rounded *r)
+{
+    TERSE_AUTO(terse_freep) float *w = unpacked(old, k, n);
+    TERSE_AUTO(terse_freep) int8_t *column = malloc((size_t)group);
+    const int64_t groups = (k + group - 1) / group;
+    r->integers = malloc((size_t)(k * n));
+    r->scales = malloc((size_t)(groups * n) * sizeof *r->scales);
+    if (!w || !column || !r->integers || !r->scales)
+        return false;
+    if (moments && terse_gptq_round(w, k, n, group, moments, r->integers, r->scales))
+        return true;
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t j = 0; j < n; j++) {
+            const int64_t first = g * group, count = k - first < group ? k - first : group;
+            r->scales[g * n + j] = terse_quantize_round(w + first * n + j, count, n, -8, 7, column);
+            for (int64_t i = 0; i < count; i++)
+                r->integers[(first + i) * n + j] = column[i];
+        }
+    return true;
+}
+
+static quantized to_4_bits(terse_edit *edit, const terse_value *old, int64_t k, int64_t n, int64_t group,
+                           double *moments)
 {
     const int64_t panels = (n + PANEL - 1) / PANEL, blocks = (k + 7) / 8, groups = (k + group - 1) / group;
     uint8_t *halves = terse_edit_alloc(edit, (size_t)(panels * blocks * 64));
     float *scales = terse_edit_alloc(edit, (size_t)(panels * groups * PANEL) * sizeof *scales);
-    TERSE_AUTO(terse_freep) int8_t *column = malloc((size_t)group);
-    edit->failed = edit->failed || !column;
+    rounded r = {0};
+    edit->failed = edit->failed || !round_matrix(old, k, n, group, moments, &r);
     for (int64_t i = 0; i < panels * blocks * 64 && !edit->failed; i++)
         halves[i] = 0x88; /* zeros */
-    for (int64_t j = 0; j < n && !edit->failed; j++)
-        for (int64_t g = 0; g < groups; g++) {
-            const int64_t first = g * group, count = k - first < group ? k - first : group;
-            const float *from = (const float *)old->data + (j / PANEL * k + first) * PANEL + j % PANEL;
-            scales[(j / PANEL * groups + g) * PANEL + j % PANEL] =
-                terse_quantize_round(from, count, PANEL, -8, 7, column);
-            for (int64_t i = 0; i < count; i++) {
-                const int64_t row = first + i;
-                uint8_t *pair = &halves[(j / PANEL * blocks + row / 8) * 64 + j % PANEL * 4 + row % 4];
-                const int shift = row % 8 < 4 ? 0 : 4;
-                *pair = (uint8_t)((*pair & (0xf0 >> shift)) | (column[i] + 8) << shift);
-            }
+    for (int64_t i = 0; i < k && !edit->failed; i++)
+        for (int64_t j = 0; j < n; j++) {
+            uint8_t *pair = &halves[(j / PANEL * blocks + i / 8) * 64 + j % PANEL * 4 + i % 4];
+            const int shift = i % 8 < 4 ? 0 : 4;
+            *pair = (uint8_t)((*pair & (0xf0 >> shift)) | (r.integers[i * n + j] + 8) << shift);
+            scales[(j / PANEL * groups + i / group) * PANEL + j % PANEL] = r.scales[i / group * n + j];
         }
+    rounded_done(&r);
     if (edit->failed)
         return (quantized){-1, -1};
     return (quantized){
@@ -187,37 +229,66 @@ static void change(terse_edit *edit, int index, quantized q, int group)
     edit->failed = edit->failed || !node->compression;
 }
 
-int terse_quantize_weights(terse_graph *graph, int group, int *ret_layers, terse_error *error)
+/* Changes every node that can be; returns how many. `moments` by value, or NULL. */
+static int change_all(terse_edit *edit, int group, const terse_gptq_moments *seen, quantized *done)
+{
+    terse_graph *graph = edit->graph;
+    int layers = 0;
+    for (int node = 0; node < graph->n_nodes && !edit->failed; node++) {
+        int64_t k, n;
+        if (!takes(edit, node, group, &k, &n))
+            continue;
+        const int weights = terse_edit_input(edit, node, 1);
+        const terse_value old = graph->values[weights];
+        if (done[weights].weights < 0) { /* weights that several nodes share are rounded once */
+            if (!all_finite(&old))
+                continue;
+            double *moments = seen->moments ? seen->moments[weights] : NULL;
+            done[weights] = group > 0 ? to_4_bits(edit, &old, k, n, group, moments) : to_8_bits(edit, &old, k, n);
+        }
+        if (edit->failed || done[weights].weights < 0 || done[weights].scales < 0)
+            continue;
+        change(edit, node, done[weights], group);
+        layers++;
+    }
+    return layers;
+}
+
+/* What the products that will change see of the samples. */
+static int watch(const terse_edit *edit, int group, const terse_npz *samples, terse_gptq_moments *ret_seen,
+                 terse_error *error)
+{
+    const terse_graph *graph = edit->graph;
+    TERSE_AUTO(terse_freep) bool *wanted = calloc((size_t)graph->n_nodes + 1, sizeof *wanted);
+    if (!wanted)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d nodes", graph->n_nodes);
+    for (int node = 0; node < graph->n_nodes; node++) {
+        int64_t k, n;
+        wanted[node] = takes(edit, node, group, &k, &n);
+    }
+    return terse_gptq_watch(graph, wanted, samples, ret_seen, error);
+}
+
+int terse_quantize_weights(terse_graph *graph, int group, const terse_npz *samples, int *ret_layers, terse_error *error)
 {
     terse_edit edit;
-    const int status = terse_edit_open(graph, &edit, error);
+    int status = terse_edit_open(graph, &edit, error), layers = 0;
     if (status != TERSE_OK)
         return status;
     const int n_values = graph->n_values;
-    int layers = 0;
-    /* Weights that several nodes share are rounded once. */
+    terse_gptq_moments seen = {0};
+    if (group > 0 && samples)
+        status = watch(&edit, group, samples, &seen, error);
     TERSE_AUTO(terse_freep) quantized *done = malloc(((size_t)n_values + 1) * sizeof *done);
     edit.failed = !done;
     for (int v = 0; done && v < n_values; v++)
         done[v] = (quantized){-1, -1};
-    for (int node = 0; node < graph->n_nodes && !edit.failed; node++) {
-        int64_t k, n;
-        if (!takes(&edit, node, group, &k, &n))
-            continue;
-        const int weights = terse_edit_input(&edit, node, 1);
-        const terse_value old = graph->values[weights];
-        if (done[weights].weights < 0) {
-            if (!all_finite(&old))
-                continue;
-            done[weights] = group > 0 ? to_4_bits(&edit, &old, k, n, group) : to_8_bits(&edit, &old, k, n);
-        }
-        if (edit.failed || done[weights].weights < 0 || done[weights].scales < 0)
-            continue;
-        change(&edit, node, done[weights], group);
-        layers++;
-    }
-    const int closed = terse_edit_close(&edit, error);
-    if (closed == TERSE_OK && ret_layers)
+    if (status == TERSE_OK)
+        layers = change_all(&edit, group, &seen, done);
+    terse_gptq_moments_done(&seen);
+    const int closed = terse_edit_close(&edit, status == TERSE_OK ? error : NULL);
+    status = status == TERSE_OK ? closed : status;
+    if (status == TERSE_OK && ret_layers)
         *ret_layers = layers;
-    return closed;
+    return status;
 }

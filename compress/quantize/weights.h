@@ -5,13 +5,16 @@
 #ifndef TERSE_QUANTIZE_WEIGHTS_H
 #define TERSE_QUANTIZE_WEIGHTS_H
 
+#include "common/npz.h"
 #include "compress/passes/edit.h"
 
 /* Gemm and MatMul by a constant matrix (in 8 bits also convolutions with a kernel of 1 and stride 1) become WGemm.
  * `group` 0: 8 bits, one scale per column. Otherwise 4 bits, `group` rows (a multiple of 8) sharing a scale. Left as
  * they are: weights that are not finite, biases that are no vector, products that pass over their weights only in
- * passing (Gather, Conv with a larger kernel). *ret_layers (may be NULL) says how many were changed. */
-int terse_quantize_weights(terse_graph *graph, int group, int *ret_layers, terse_error *error);
+ * passing (Gather, Conv with a larger kernel). With `samples` (or NULL; inputs by name, axis 0 = samples) 4 bits are
+ * rounded for what the products give on them (gptq.h). *ret_layers (may be NULL) says how many were changed. */
+int terse_quantize_weights(terse_graph *graph, int group, const terse_npz *samples, int *ret_layers,
+                           terse_error *error);
 
 /* --- the choice of the numbers ------------------------------------------------------------------------------------ */
 

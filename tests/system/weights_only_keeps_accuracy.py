@@ -65,6 +65,20 @@ with harness.story("a row has the same bits alone, among others and on every tie
             story.check(other.tobytes() == whole.tobytes(), f"{mode}: {tier} has the same bits")
         story.check(ran >= 1, f"{mode}: {ran} tiers ran")
 
+with harness.story("samples make 4 bits better") as story:
+    with numpy.load(TEST_SET) as data:
+        numpy.savez(f"{story.folder}/calibration.npz", image=data["image"][:200])
+        numpy.savez(f"{story.folder}/figures.npz", image=data["image"][200:])
+    errors = []
+    for more in ((), ("--calibrate", f"{story.folder}/calibration.npz")):
+        path, said = compress(story, SAMPLE, "int4-weights", "--validate", f"{story.folder}/figures.npz", *more)
+        errors.append(said["after"]["mean_error"])
+    story.check(errors[1] < 0.9 * errors[0], f"mean error {errors[0]} without samples, {errors[1]} with")
+    numpy.savez(f"{story.folder}/bad.npz", picture=numpy.zeros((4, 1, 8, 8), "f4"))
+    said = harness.run("terse", "compress", SAMPLE, "-o", f"{story.folder}/x.terse", "--quantize", "int4-weights",
+                       "--calibrate", f"{story.folder}/bad.npz", code=1).stderr
+    story.check("bad.npz" in said and "picture" in said, f"samples that do not fit are named: {said}")
+
 with harness.story("wrong modes are refused in one line") as story:
     for mode, text in (("int3-weights", "allowed are int8, int8-weights and int4-weights[:GROUP]"),
                        ("int4-weights:20", "multiples of 8"), ("int8-weights:32", "allowed are int8")):

@@ -159,7 +159,7 @@ static void options_are_read_in_all_their_forms(void **state)
     assert_int_equal(PARSE(&o, "-ob", "--low-rank=1", "--", "-a.onnx"), TERSE_OK);
     assert_string_equal(o.input, "-a.onnx");
     assert_string_equal(o.output, "b");
-    assert_int_equal(PARSE(&o, "a", "-ob", "--quantize", "int8"), TERSE_OK);
+    assert_int_equal(PARSE(&o, "a", "-ob", "--quantize", "int8", "--calibrate", "c"), TERSE_OK);
     assert_int_equal(o.quantize, TERSE_QUANTIZE_INT8);
     assert_int_equal(PARSE(&o, "a", "-ob", "--quantize=int8-weights"), TERSE_OK);
     assert_int_equal(o.quantize, TERSE_QUANTIZE_INT8_WEIGHTS);
@@ -167,6 +167,8 @@ static void options_are_read_in_all_their_forms(void **state)
     assert_true(o.quantize == TERSE_QUANTIZE_INT4_WEIGHTS && o.quantize_group == 32);
     assert_int_equal(PARSE(&o, "a", "-ob", "--quantize=int4-weights:128"), TERSE_OK);
     assert_true(o.quantize == TERSE_QUANTIZE_INT4_WEIGHTS && o.quantize_group == 128);
+    assert_int_equal(PARSE(&o, "a", "-ob", "--quantize=int4-weights", "--calibrate=c"), TERSE_OK);
+    assert_string_equal(o.calibrate, "c");
     assert_int_equal(PARSE(&o, "--help"), TERSE_OK);
     assert_true(o.help);
 }
@@ -201,6 +203,9 @@ static void wrong_options_are_refused(void **state)
                                         "int4-weights:32x"};
     for (int i = 0; i < COUNT(modes); i++)
         assert_int_equal(PARSE(&o, "a.onnx", "-o", "b", "--quantize", modes[i]), TERSE_INVALID_ARGUMENT);
+    assert_int_equal(PARSE(&o, "a.onnx", "-o", "b", "--quantize", "int8"), TERSE_INVALID_ARGUMENT);
+    assert_int_equal(PARSE(&o, "a.onnx", "-o", "b", "--quantize=int8-weights", "--calibrate=c"),
+                     TERSE_INVALID_ARGUMENT);
     assert_int_equal(PARSE(&o, "a.onnx", "-o", "b", "--plain", "--low-rank", "1"), TERSE_INVALID_ARGUMENT);
     assert_int_equal(PARSE(&o, "a.onnx", "-o", "b", "--plain", "--quantize", "int8"), TERSE_INVALID_ARGUMENT);
 }

@@ -3,6 +3,7 @@
 #include "tests/unit/graph_maker.h"
 
 #include "compress/passes/passes.h"
+#include "compress/quantize/gptq.h"
 #include "compress/quantize/weights.h"
 
 #define BATCH TERSE_DIM_OF_SYMBOL(0)
@@ -114,7 +115,7 @@ static void check_network(int kind, int group, int layers, double tolerance)
     terse_error error = {0};
     terse_graph *exact = passed(kind), *small = passed(kind);
     int changed = -1;
-    assert_int_equal(terse_quantize_weights(small, group, &changed, &error), TERSE_OK);
+    assert_int_equal(terse_quantize_weights(small, group, NULL, &changed, &error), TERSE_OK);
     assert_int_equal(changed, layers);
     assert_int_equal(count_ops(small, TERSE_OP_WGEMM), layers);
     answers before = answer(exact, 4, 3), after = answer(small, 4, 3);
@@ -146,7 +147,7 @@ static void a_row_has_the_same_bits_alone_and_among_others(void **state)
     terse_error error = {0};
     for (int group = 0; group <= 16; group += 16) {
         terse_graph *g = passed(0);
-        assert_int_equal(terse_quantize_weights(g, group, NULL, &error), TERSE_OK);
+        assert_int_equal(terse_quantize_weights(g, group, NULL, NULL, &error), TERSE_OK);
         answers all = answer(g, 9, 7), one = answer(g, 1, 7); /* the first row of both is the same */
         assert_memory_equal(all.tensors[0].data, one.tensors[0].data, 75 * sizeof(float));
         answers_done(&all);
@@ -164,7 +165,7 @@ static void weights_that_are_not_finite_stay(void **state)
         if (g->values[v].layout == TERSE_LAYOUT_F32_N16)
             ((float *)(uintptr_t)g->values[v].data)[5] = INFINITY;
     int changed = -1;
-    assert_int_equal(terse_quantize_weights(g, 32, &changed, &error), TERSE_OK);
+    assert_int_equal(terse_quantize_weights(g, 32, NULL, &changed, &error), TERSE_OK);
     assert_int_equal(changed, 0);
     terse_graph_free(g);
 }
@@ -221,6 +222,58 @@ static void wrong_operands_are_refused(void **state)
     }
 }
 
+enum { ROWS = 200, K = 48, N = 12, GROUP = 16 };
+
+/* Sum over samples and columns of (x (w - scale q))^2. */
+static double product_error(const float *x, const float *w, const int8_t *q, const float *scales)
+{
+    double error = 0.0;
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < N; j++) {
+            double sum = 0.0;
+            for (int i = 0; i < K; i++)
+                sum += (double)x[r * K + i] * ((double)w[i * N + j] - (double)scales[i / GROUP * N + j] * q[i * N + j]);
+            error += sum * sum;
+        }
+    return error;
+}
+
+static void samples_make_the_product_better_not_the_weights(void **state)
+{
+    (void)state;
+    static float x[ROWS * K], w[K * N], copy[K * N], scales[K / GROUP * N];
+    static double moments[K * K];
+    static int8_t q[K * N], column[GROUP];
+    random_state = 3;
+    for (int r = 0; r < ROWS; r++) { /* neighbours look alike */
+        float last = 0.0f;
+        for (int i = 0; i < K; i++)
+            x[r * K + i] = last = 0.9f * last + 0.4f * random_number();
+    }
+    for (int i = 0; i < K * N; i++)
+        copy[i] = w[i] = random_number();
+    for (int i = 0; i < K; i++)
+        for (int j = i; j < K; j++) {
+            moments[i * K + j] = 0.0;
+            for (int r = 0; r < ROWS; r++)
+                moments[i * K + j] += (double)x[r * K + i] * (double)x[r * K + j];
+        }
+    for (int g = 0; g < K / GROUP; g++)
+        for (int j = 0; j < N; j++) {
+            scales[g * N + j] = terse_quantize_round(w + g * GROUP * N + j, GROUP, N, -8, 7, column);
+            for (int i = 0; i < GROUP; i++)
+                q[(g * GROUP + i) * N + j] = column[i];
+        }
+    const double plain = product_error(x, w, q, scales);
+    assert_true(terse_gptq_round(copy, K, N, GROUP, moments, q, scales));
+    for (int i = 0; i < K * N; i++)
+        assert_in_range(q[i] + 8, 0, 15);
+    const double ours = product_error(x, w, q, scales);
+    assert_true(ours < 0.6 * plain);
+    memset(moments, 0, sizeof moments); /* nothing seen: the caller rounds for the weights alone */
+    assert_false(terse_gptq_round(copy, K, N, GROUP, moments, q, scales));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,6 +283,7 @@ int main(void)
         cmocka_unit_test(a_row_has_the_same_bits_alone_and_among_others),
         cmocka_unit_test(weights_that_are_not_finite_stay),
         cmocka_unit_test(wrong_operands_are_refused),
+        cmocka_unit_test(samples_make_the_product_better_not_the_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
