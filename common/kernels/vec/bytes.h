@@ -91,13 +91,14 @@ void TIER_NAME(terse_mul_u8)(const terse_binary_u8_args *args)
     bytes_binary(args, &range, bytes_mul_block);
 }
 
-INLINE void bytes_quantize_block(const float *x, float scale, const bytes_range *range, int32_t zero_point, uint8_t *y,
-                                 int64_t n)
+/* `inverse`: 1 / scale as a float. Where the result is not clamped, it and the product err by 1 (as above) together. */
+INLINE void bytes_quantize_block(const float *x, float scale, float inverse, const bytes_range *range,
+                                 int32_t zero_point, uint8_t *y, int64_t n)
 {
     uint8_t out[BYTES_BLOCK];
     uint32_t least = UINT32_MAX, nans = 0;
     for (int64_t i = 0; i < n; i++) {
-        const uint32_t bits = bytes_bits(x[i] / scale + range->begin, range), distance = bits & 0x7fff;
+        const uint32_t bits = bytes_bits(x[i] * inverse + range->begin, range), distance = bits & 0x7fff;
         out[i] = (uint8_t)(bits >> 15);
         least = distance < least ? distance : least;
         nans |= x[i] != x[i];
@@ -110,12 +111,14 @@ INLINE void bytes_quantize_block(const float *x, float scale, const bytes_range 
 
 void TIER_NAME(terse_quantize_u8)(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n)
 {
-    const bytes_range range = bytes_range_for(3.0, 0.0, zero_point, 0, 255);
+    const float inverse = 1.0f / scale;
+    const bool normal = fabsf(inverse) >= 0x1p-126f && fabsf(inverse) < INFINITY; /* else all are computed in double */
+    const bytes_range range = bytes_range_for(normal ? 3.0 : INFINITY, 0.0, zero_point, 0, 255);
     int64_t i = 0;
     for (; i + BYTES_BLOCK <= n; i += BYTES_BLOCK)
-        bytes_quantize_block(x + i, scale, &range, zero_point, y + i, BYTES_BLOCK);
+        bytes_quantize_block(x + i, scale, inverse, &range, zero_point, y + i, BYTES_BLOCK);
     if (i < n)
-        bytes_quantize_block(x + i, scale, &range, zero_point, y + i, n - i);
+        bytes_quantize_block(x + i, scale, inverse, &range, zero_point, y + i, n - i);
 }
 
 void TIER_NAME(terse_dequantize_u8)(const uint8_t *x, float scale, int32_t zero_point, float *y, int64_t n)
