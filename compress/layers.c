@@ -9,12 +9,19 @@
 #include "common/graph/engine.h"
 #include "common/graph/plan.h"
 
+enum { MAX_CHANNELS = 65536, MIN_OF_CHANNEL = 8 }; /* numbers of a channel for a scale of its own */
 enum { MAX_SAMPLES = 16, WARM_RUNS = 2, MIN_RUNS = 5, MAX_RUNS = 31 };
 static const uint64_t max_timing_ns = 2000000000u;
 
-/* Sums over the elements of a layer's output: x compressed, y exact. */
-typedef struct moments {
+/* Sums over elements of a layer's output: x compressed, y exact. */
+typedef struct sums {
     double n, x, y, xx, xy, yy, noise;
+} sums;
+
+/* Those of a layer, for each index of the last axis (the channels) where there are not too many. */
+typedef struct moments {
+    sums *sums;
+    int64_t channels;
     bool stored_integers, broken;
 } moments;
 
@@ -258,15 +265,21 @@ static void observe_layer(watch *w, int layer, const terse_tensor *t)
         return;
     }
     m->stored_integers = t->dtype != TERSE_FP32 && t->dtype != TERSE_BF16;
-    for (int64_t i = 0; i < count; i++) {
+    if (!m->sums) {
+        m->channels = row <= MAX_CHANNELS && count / (row ? row : 1) * MAX_SAMPLES >= MIN_OF_CHANNEL ? row : 1;
+        m->sums = calloc((size_t)m->channels + 1, sizeof *m->sums);
+        w->failed = w->failed || !m->sums;
+    }
+    for (int64_t i = 0; i < count && m->sums; i++) {
         const double x = number(t, i / row * t->row_stride + i % row), y = (double)w->kept[layer][i];
-        m->n += 1;
-        m->x += x;
-        m->y += y;
-        m->xx += x * x;
-        m->xy += x * y;
-        m->yy += y * y;
-        m->noise += (x - y) * (x - y);
+        sums *to = &m->sums[i % row % m->channels];
+        to->n += 1;
+        to->x += x;
+        to->y += y;
+        to->xx += x * x;
+        to->xy += x * y;
+        to->yy += y * y;
+        to->noise += (x - y) * (x - y);
     }
 }
 
@@ -280,16 +293,18 @@ static void observe(void *context, int value, const terse_tensor *tensor)
 
 static double decibels(const moments *m)
 {
-    double signal = m->yy, noise = m->noise;
-    if (m->broken || m->n == 0)
-        return (double)NAN;
-    if (m->stored_integers) {
-        const double vx = m->xx - m->x * m->x / m->n, cov = m->xy - m->x * m->y / m->n;
-        signal = m->yy - m->y * m->y / m->n;
-        noise = signal - (vx > 0 ? cov * cov / vx : 0);
-        noise = noise > 0 ? noise : 0;
+    double signal = 0, noise = 0;
+    for (int64_t c = 0; m->sums && c < m->channels; c++) {
+        const sums *of = &m->sums[c];
+        if (of->n == 0)
+            continue;
+        /* stored integers: what the best line through the channel leaves */
+        const double vx = of->xx - of->x * of->x / of->n, cov = of->xy - of->x * of->y / of->n;
+        const double vy = of->yy - of->y * of->y / of->n, left = vy - (vx > 0 ? cov * cov / vx : 0);
+        signal += m->stored_integers ? vy : of->yy;
+        noise += !m->stored_integers ? of->noise : left > 0 ? left : 0;
     }
-    if (!isfinite(signal) || !isfinite(noise))
+    if (m->broken || !m->sums || !isfinite(signal) || !isfinite(noise))
         return (double)NAN;
     return noise == 0 ? (double)INFINITY : signal == 0 ? (double)NAN : 10.0 * log10(signal / noise);
 }
@@ -321,8 +336,10 @@ static int compare(const terse_samples *f, side *both, terse_layers *layers, ter
     }
     for (int i = 0; i < layers->n && status == TERSE_OK; i++)
         layers->layers[i].sqnr_db = decibels(&m[i]);
-    for (int i = 0; kept && i < layers->n; i++)
+    for (int i = 0; kept && m && i < layers->n; i++) {
         free(kept[i]);
+        free(m[i].sums);
+    }
     return status;
 }
 

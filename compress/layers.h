@@ -17,7 +17,8 @@ typedef struct terse_layer {
     int64_t bytes_before, bytes_after; /* of all its constants as stored */
     /* 10 log10(sum y^2 / sum (y - y~)^2) over the layer's output y, both networks fed with the same samples, so errors
      * of the layers before are in it. INFINITY: equal; NAN: the outputs cannot be compared. Stored integers are
-     * compared after the scale and offset that fit best (least squares), and then against the variance of y. */
+     * compared after the scale and offset that fit each channel best (least squares; equalization gives channels scales
+     * of their own), and then against the variance of y. */
     double sqnr_db;
     double us_before, us_after; /* median of a run of one sample */
     char compression[96];       /* the compressed node's own words, "" when nothing was done */
