@@ -15,6 +15,7 @@
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/weights.h"
 #include "compress/report.h"
+#include "compress/tune.h"
 
 /* Everything that one run makes. */
 typedef struct job {
@@ -84,6 +85,8 @@ static void write_command(job *j)
                        o->keep_float ? o->keep_float : "auto");
     if (o->validate)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --validate");
+    if (o->no_tune)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --no-tune");
     if (o->plain)
         snprintf(j->command + at, sizeof j->command - (size_t)at, " --plain");
 }
@@ -153,8 +156,17 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
                 terse_low_rank_run(graph, compressing ? j->options.low_rank : 0, layer_progress, j, ret_layers, error);
         if (status == TERSE_OK && compressing)
             status = quantize(j, graph, error);
+        const bool tune = compressing && !j->options.no_tune;
+        if (tune)
+            progress(j, "choosing algorithms");
+        if (status == TERSE_OK && tune)
+            status = terse_tune_algorithms(graph, error);
         if (status == TERSE_OK)
             status = terse_passes_run(graph, TERSE_PASSES_FINISH, error);
+        if (tune)
+            progress(j, "choosing tiles");
+        if (status == TERSE_OK && tune)
+            status = terse_tune_tiles(graph, error);
         if (status == TERSE_OK && compressing)
             status = quantize_weights(j, graph, error);
     }

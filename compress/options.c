@@ -125,6 +125,14 @@ static int set_name(terse_options *options, const char *argument, terse_error *e
     return TERSE_OK;
 }
 
+static int set_no_tune(terse_options *options, const char *argument, terse_error *error)
+{
+    (void)argument;
+    (void)error;
+    options->no_tune = true;
+    return TERSE_OK;
+}
+
 static int set_json(terse_options *options, const char *argument, terse_error *error)
 {
     (void)argument;
@@ -187,6 +195,9 @@ const terse_option terse_options_table[] = {
     {"--report", 0, "OUT.html",
      "write a page that stands alone: figures before and after and, with --validate, error and time of each layer",
      false, set_report},
+    {"--no-tune", 0, NULL,
+     "fixed algorithms and tiles instead of measured ones: the same input and options then give the same bytes", false,
+     set_no_tune},
     {"--name", 0, "NAME", "the model's name (default: the input's file name without its ending)", false, set_name},
     {"--json", 0, NULL, "print one JSON object as the last line", false, set_json},
     {"--quiet", 'q', NULL, "print no report and no warnings", false, set_quiet},

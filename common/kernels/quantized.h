@@ -40,6 +40,12 @@ typedef struct terse_requantize {
     terse_activation activation; /* F32 */
 } terse_requantize;
 
+/* How a product is cut; it changes no bit. 0: the kernel chooses. */
+typedef struct terse_tiling {
+    int32_t rows;       /* of a tile, at most; no more than the tier has */
+    int32_t part_bytes; /* of B that all rows pass over before the next part is taken */
+} terse_tiling;
+
 /* C[M,N] of uint8_t, float or int32_t = requantized A[M,K] * B; B is TERSE_LAYOUT_S8_N16K4. Rows of A and C are lda and
  * ldc elements apart. Nothing is read behind the K bytes of a row of A. */
 typedef struct terse_gemm_u8s8_args {
@@ -50,6 +56,7 @@ typedef struct terse_gemm_u8s8_args {
     void *c;
     int64_t ldc;
     terse_requantize requantize;
+    terse_tiling tiling;
 } terse_gemm_u8s8_args;
 
 /* Channels-last convolution as terse_conv_f32_args describes it. Padding holds x_zero_point. Weights are
@@ -64,6 +71,7 @@ typedef struct terse_conv_u8s8_args {
     void *output;
     int64_t out_stride;
     terse_requantize requantize;
+    terse_tiling tiling;
     void *scratch; /* conv_u8s8_scratch(args), dwconv_u8s8_scratch(args) bytes, 64-byte aligned */
 } terse_conv_u8s8_args;
 

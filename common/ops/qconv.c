@@ -93,6 +93,8 @@ static int plan_qconv(terse_op_plan *plan, terse_error *error)
     fill_args(&w, filters, groups, a);
     const int rank = terse_window_dims(&w, filters, dims);
     status = terse_quantized_plan(plan, filters, rank, dims, &a->requantize, error);
+    if (status == TERSE_OK)
+        status = terse_quantized_tiling(plan, &a->tiling, error);
     if (status != TERSE_OK)
         return status;
     if (!(params->depthwise ? plan->kernels->dwconv_u8s8 : plan->kernels->conv_u8s8))

@@ -85,6 +85,8 @@ static int plan_qgemm(terse_op_plan *plan, terse_error *error)
     p->args.n = w->dims[1];
     status = terse_quantized_plan(plan, p->args.n, x->rank, dims, &p->args.requantize, error);
     if (status == TERSE_OK)
+        status = terse_quantized_tiling(plan, &p->args.tiling, error);
+    if (status == TERSE_OK)
         status = plan_dynamic(plan, p, error);
     if (status == TERSE_OK && !plan->kernels->gemm_u8s8)
         status = terse_fail(error, TERSE_UNIMPLEMENTED, "this build has no kernel for it");

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/ops/support.h"
@@ -169,4 +170,22 @@ terse_requantize terse_quantized_bind(const terse_op_call *call, const terse_req
         to.residual_stride = residual->row_stride;
     }
     return to;
+}
+
+int terse_quantized_tiling(const terse_op_plan *plan, terse_tiling *ret_tiling, terse_error *error)
+{
+    enum { MOST_ROWS = 64, LEAST_BYTES = 1024 };
+    char name[48];
+    snprintf(name, sizeof name, "tuned_%s", plan->kernels->name);
+    const terse_attr *tuned = terse_node_attr(plan->node, name);
+    *ret_tiling = (terse_tiling){0};
+    if (!tuned)
+        return TERSE_OK;
+    if (tuned->kind != TERSE_ATTR_INTS || tuned->n != 2 || tuned->ints[0] < 0 || tuned->ints[0] > MOST_ROWS ||
+        (tuned->ints[1] != 0 && (tuned->ints[1] < LEAST_BYTES || tuned->ints[1] > INT32_MAX)))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "attribute %s is not two integers: rows 0 to %d, bytes 0 or at least %d", name, MOST_ROWS,
+                          LEAST_BYTES);
+    *ret_tiling = (terse_tiling){(int32_t)tuned->ints[0], (int32_t)tuned->ints[1]};
+    return TERSE_OK;
 }

@@ -28,5 +28,7 @@ int terse_quantized_byte(const terse_node *node, const char *name, int64_t fallb
 int terse_quantized_scale(const terse_node *node, const char *name, double *ret_value, terse_error *error);
 /* 0 <= low <= high <= 255. */
 int terse_quantized_range(const terse_node *node, int32_t *ret_low, int32_t *ret_high, terse_error *error);
+/* What the compressor measured for this tier (attribute "tuned_<isa>": rows, part_bytes), else zeros: the fixed choice. */
+int terse_quantized_tiling(const terse_op_plan *plan, terse_tiling *ret_tiling, terse_error *error);
 
 #endif

@@ -5,6 +5,7 @@
 #include "compress/passes/winograd.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "common/kernels/winograd.h"
 
@@ -47,6 +48,9 @@ bool terse_pass_winograd_wins(const terse_graph *graph, const terse_node *conv)
     if (w->dims[1] < LEAST_CHANNELS || w->dims[1] > MOST_CHANNELS || w->dims[0] < LEAST_FILTERS)
         return false;
     const int64_t bytes = terse_layout_bytes(TERSE_LAYOUT_F32_WINOGRAD4, TERSE_FP32, 4, w->dims, 1);
+    const char *measured = terse_node_text(conv, "algorithm", ""); /* compress/tune.h */
+    if (measured[0])
+        return strcmp(measured, "winograd") == 0 && bytes > 0 && is_moderate(w);
     double pixels = 1, computed = 1; /* computed: whole tiles */
     for (int axis = 1; axis <= 2; axis++) {
         const int64_t size = y->dims[axis] < 0 ? SYMBOL_PIXELS : y->dims[axis];

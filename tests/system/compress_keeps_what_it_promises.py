@@ -4,6 +4,7 @@
 same input, and one clear line for whatever is wrong."""
 import gzip, html.parser, json, os, subprocess, sys, tempfile
 
+import msgpack
 import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -47,9 +48,9 @@ def sample_is_exact_and_repeatable(folder):
           "the sizes reported are those of the files", said)
     check(before.get("macs", 0) > 0 and after.get("latency_us", 0) > 0 and said.get("arena_bytes", 0) > 0,
           "multiply-accumulates, latency and arena are reported", said)
-    report(SAMPLE, "-o", a)
-    report(SAMPLE, "-o", b)
-    check(open(a, "rb").read() == open(b, "rb").read(), "the same input and options give the same bytes")
+    report(SAMPLE, "-o", a, "--no-tune")
+    report(SAMPLE, "-o", b, "--no-tune")
+    check(open(a, "rb").read() == open(b, "rb").read(), "the same input and options give the same bytes without tuning")
 
 
 def low_rank_trades_work_for_error(folder):
@@ -106,6 +107,38 @@ def layers_tell_error_and_time(folder):
     check(seen.bars == 2 * 13 + 12 and not seen.fetched, "the page has a bar for each time and error and fetches nothing",
           (seen.bars, seen.fetched))
     check("a<script>b" in seen.text and "layer6" in seen.text, "names are text in the page, whatever they hold")
+
+
+def nodes_of(model):
+    data = open(model, "rb").read()
+    header = msgpack.unpackb(data[64:64 + int.from_bytes(data[12:16], "little")], strict_map_key=False)
+    return header["nodes"]
+
+
+def tuning_is_in_the_file_and_changes_no_byte_of_answers(folder):
+    tuned, fixed = f"{folder}/tuned.terse", f"{folder}/fixed.terse"
+    report(SAMPLE, "-o", tuned)
+    report(SAMPLE, "-o", fixed, "--no-tune")
+    chosen = [n["attrs"].get("algorithm") for n in nodes_of(tuned) if n["op"] == "Conv"]
+    check(set(chosen) <= {"direct", "winograd", None} and any(chosen), "3x3 convolutions have a measured algorithm", chosen)
+    check(not any("algorithm" in n["attrs"] for n in nodes_of(fixed)), "none with --no-tune")
+    words = ["--quantize", "int8", "--calibrate", TEST_SET]
+    report(SAMPLE, "-o", tuned, *words)
+    report(SAMPLE, "-o", fixed, *words, "--no-tune")
+    names = {k for n in nodes_of(tuned) for k, v in n["attrs"].items() if k.startswith("tuned_") and len(v) == 2}
+    check(len(names) <= 1, "tiles are those of one tier", names)
+    answers = []
+    for model in (tuned, fixed):
+        terse("run", model, test_inputs(folder), "-o", f"{folder}/tune.npz")
+        answers.append(next(iter(dict(np.load(f"{folder}/tune.npz")).values())))
+    apart = np.abs(answers[0] - answers[1]).max() / np.abs(answers[1]).max()
+    check(apart < 1e-4, "answers are those of fixed choices", apart)
+
+
+def test_inputs(folder):
+    path = f"{folder}/inputs.npz"
+    np.savez(path, image=np.load(TEST_SET)["image"])
+    return path
 
 
 def wrong_usage_and_bad_input_are_one_line(folder):
@@ -168,6 +201,7 @@ def main():
         sample_is_exact_and_repeatable(folder)
         low_rank_trades_work_for_error(folder)
         layers_tell_error_and_time(folder)
+        tuning_is_in_the_file_and_changes_no_byte_of_answers(folder)
         wrong_usage_and_bad_input_are_one_line(folder)
         real_networks_stay_what_they_are(folder)
     print(f"1..{count}")

@@ -245,7 +245,7 @@ static void conv_rows(const conv_steps *steps, const int64_t out[3], const uint8
 static void conv_part(const dot_product *p, const conv_steps *steps, const int64_t out[3], int64_t images,
                       const uint8_t *base, int64_t first)
 {
-    const dot_deal deal = dot_deal_rows(images * out[0] * out[1] * out[2], steps->out[2]);
+    const dot_deal deal = dot_deal_rows(p, images * out[0] * out[1] * out[2], steps->out[2]);
     const int64_t panels = (p->finish.columns + 15) / 16, part = dot_block_panels(p, panels);
     for (int64_t from = 0; from < panels; from += part)
         for (int64_t tile = 0; tile < deal.tiles; tile++) {
@@ -285,7 +285,7 @@ static void conv_as_gemm(const terse_conv_u8s8_args *args)
     const int64_t group_bytes = (filters + 15) / 16 * ((channels + 3) / 4) * 64;
     for (int64_t g = 0; g < args->groups; g++)
         gemm_u8s8_columns(args->n * args->in[0] * args->in[1] * args->in[2], channels, args->input + g * channels,
-                          args->in_stride, args->weights + g * group_bytes, &args->requantize, g * filters, filters,
+                          args->in_stride, args->weights + g * group_bytes, &args->requantize, args->tiling, g * filters, filters,
                           args->output, args->out_stride);
 }
 
@@ -308,7 +308,8 @@ void TIER_NAME(terse_conv_u8s8)(const terse_conv_u8s8_args *args)
                          .offsets = offsets,
                          .run = plan.run,
                          .b = args->weights + g * group_bytes,
-                         .run_steps = plan.run_steps};
+                         .run_steps = plan.run_steps,
+                         .tiling = args->tiling};
         dot_finish_init(&p.finish, &args->requantize, g * plan.filters, plan.filters, args->output, args->out_stride);
         conv_group(args, &plan, &p, &steps, args->input + g * plan.channels, copies);
     }

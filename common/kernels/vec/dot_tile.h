@@ -24,6 +24,7 @@ typedef struct dot_product {
     int64_t run;       /* bytes of a run that may be read; a multiple of four or cut off */
     const int8_t *b;   /* of the group */
     int64_t run_steps; /* fours of K in a run, the last one filled up */
+    terse_tiling tiling;
     dot_finish finish;
 } dot_product;
 
@@ -167,10 +168,12 @@ typedef struct dot_deal {
     int64_t tiles, base, extra;
 } dot_deal;
 
-INLINE dot_deal dot_deal_rows(int64_t m, int64_t row_bytes)
+INLINE dot_deal dot_deal_rows(const dot_product *p, int64_t m, int64_t row_bytes)
 {
     /* Rows a multiple of 4096 bytes apart fall into one set of the first-level cache, which has eight ways or more. */
     int most = row_bytes % 4096 == 0 && row_bytes && DOT_ROWS > 8 ? 8 : DOT_ROWS;
+    if (p->tiling.rows > 0)
+        most = p->tiling.rows < DOT_ROWS ? p->tiling.rows : DOT_ROWS;
     int64_t n = (m + most - 1) / most;
     return (dot_deal){n, n ? m / n : 0, n ? m % n : 0};
 }

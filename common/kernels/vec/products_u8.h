@@ -13,7 +13,8 @@ enum { DOT_BLOCK_BYTES = 512 * 1024 };
 static int64_t dot_block_panels(const dot_product *p, int64_t panels)
 {
     const int64_t panel_bytes = p->positions * p->run_steps * 64;
-    int64_t most = panel_bytes > 0 ? DOT_BLOCK_BYTES / panel_bytes / DOT_PANELS * DOT_PANELS : panels;
+    const int64_t bytes = p->tiling.part_bytes > 0 ? p->tiling.part_bytes : DOT_BLOCK_BYTES;
+    int64_t most = panel_bytes > 0 ? bytes / panel_bytes / DOT_PANELS * DOT_PANELS : panels;
     most = most < DOT_PANELS ? DOT_PANELS : most;
     int64_t parts = (panels + most - 1) / most;
     int64_t part = parts > 0 ? (panels + parts - 1) / parts : 1;
@@ -22,12 +23,13 @@ static int64_t dot_block_panels(const dot_product *p, int64_t panels)
 
 /* Columns first..first+columns-1 of the output; b holds only them. */
 static void gemm_u8s8_columns(int64_t m, int64_t k, const uint8_t *a, int64_t lda, const int8_t *b,
-                              const terse_requantize *to, int64_t first_column, int64_t columns, void *c, int64_t ldc)
+                              const terse_requantize *to, terse_tiling tiling, int64_t first_column, int64_t columns,
+                              void *c, int64_t ldc)
 {
     static const int64_t no_offset[1];
-    dot_product p = {.positions = 1, .offsets = no_offset, .run = k, .b = b, .run_steps = (k + 3) / 4};
+    dot_product p = {.positions = 1, .offsets = no_offset, .run = k, .b = b, .run_steps = (k + 3) / 4, .tiling = tiling};
     dot_finish_init(&p.finish, to, first_column, columns, c, ldc);
-    const dot_deal deal = dot_deal_rows(m, lda);
+    const dot_deal deal = dot_deal_rows(&p, m, lda);
     const int64_t panels = (columns + 15) / 16, part = dot_block_panels(&p, panels);
     for (int64_t from = 0; from < panels; from += part)
         for (int64_t tile = 0; tile < deal.tiles; tile++) {
@@ -42,7 +44,7 @@ static void gemm_u8s8_columns(int64_t m, int64_t k, const uint8_t *a, int64_t ld
 
 void TIER_NAME(terse_gemm_u8s8)(const terse_gemm_u8s8_args *args)
 {
-    gemm_u8s8_columns(args->m, args->k, args->a, args->lda, args->b, &args->requantize, 0, args->n, args->c, args->ldc);
+    gemm_u8s8_columns(args->m, args->k, args->a, args->lda, args->b, &args->requantize, args->tiling, 0, args->n, args->c, args->ldc);
 }
 
 #endif
