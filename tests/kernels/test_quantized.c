@@ -316,35 +316,6 @@ static double peak_of(const terse_kernels *kernels)
 
 static double peak;
 
-/* A requantization as a quantized network has it: no ties but by chance. */
-static terse_requantize plain_requantize(int64_t n, int64_t k, bool residual, int64_t rows)
-{
-    columns c = random_columns(ANY, n, k);
-    for (int64_t i = 0; i < n; i++)
-        random_multiplier(ANY, k, &c.multiplier[i], &c.multiplier_low[i]);
-    terse_requantize to = {.bias = c.bias,
-                           .multiplier = c.multiplier,
-                           .multiplier_low = c.multiplier_low,
-                           .zero_point = residual ? 117 : 0,
-                           .high = 255,
-                           .residual_zero_point = 112,
-                           .residual_scale = 0.83,
-                           .residual_stride = n};
-    if (residual) {
-        uint8_t *p = guarded_bytes(AREA_RESIDUAL, rows * n + 4096);
-        for (int64_t i = 0; i < rows * n; i++)
-            p[i] = random_u8(ANY);
-        to.residual = p;
-    }
-    return to;
-}
-
-/* For timing: at a multiple of 64 bytes, away from the forbidden page. */
-static void *timed_bytes(int area, int64_t n)
-{
-    return timed(area, (n + 3) / 4);
-}
-
 static void gemm_bench(const terse_kernels *kernels, int64_t m, int64_t n, int64_t k, bool residual)
 {
     uint8_t *a = timed_bytes(AREA_A, m * k);

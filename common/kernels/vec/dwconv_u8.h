@@ -1,133 +1,290 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dwconv_u8.h: depthwise convolution of bytes in plain C that compilers turn into the tier's vectors: any window.
+/* dwconv_u8.h: depthwise convolution of bytes, a strip of VB channels at a time.
  *
- * Sixteen channels at a time: a byte times a weight fits 16 bits (255 * -128 = -32640), products are added in 32. The
- * weights of a block are brought from [column][row/4][16][4] to [tap][16] once, then the block's channels of all pixels
- * are computed. */
+ * Four rows of a column of pixels are interleaved, so that every channel has its four bytes side by side, as its
+ * weights are (TERSE_LAYOUT_S8_DW): one dot product takes four taps. An interleaved column serves all windows of a
+ * block that have it. Sums come in quarters (vb.h), so weights, biases and multipliers are put in that order once per
+ * strip; packing the results back into bytes undoes it. In the padding taps point at a pixel of zero points. */
 #ifndef TERSE_KERNELS_VEC_DWCONV_U8_H
 #define TERSE_KERNELS_VEC_DWCONV_U8_H
 
-#include "common/kernels/vec/bytes_range.h"
-#include "common/kernels/vec/math.h"
+#include "common/kernels/ref/requantize_ref.h"
+#include "common/kernels/vec/fixed.h"
+#include "common/kernels/vec/tier.h"
 
-/* Where the kernel taps of output pixel `out` lie, as offsets in pixels, or -1 in the padding; three axes, rows first.
- */
-static void dw_taps(const terse_conv_u8s8_args *args, int64_t n, const int64_t out[3], int64_t *offsets)
+enum { DW_KERNEL = 5, DW_QUARTER = VB / 4 }; /* the largest that has its own code */
+
+/* Channels c..c+left-1, at most VB of them. */
+typedef struct dw_strip {
+    const terse_conv_u8s8_args *args;
+    terse_requantize exact; /* without the bias, which the sums have already */
+    fixed_range range;
+    float residual_scale;
+    int64_t c, left;
+    int64_t fours;     /* groups of four taps of the middle axis */
+    const vb *weights; /* [z][x][fours][4] */
+    int32_t bias[VB];
+    float multiplier[VB];
+    uint8_t padding[VB];
+} dw_strip;
+
+/* One row of outputs. */
+typedef struct dw_row {
+    const uint8_t *image; /* channel c of the image's first pixel */
+    int64_t at[2];        /* where its windows begin on the first two axes */
+    int64_t first_pixel;  /* of the output */
+} dw_row;
+
+/* The channel behind number `at` of quarters. */
+INLINE int64_t dw_channel(int64_t at)
 {
-    for (int64_t d = 0; d < args->kernel[0]; d++)
-        for (int64_t h = 0; h < args->kernel[1]; h++)
-            for (int64_t w = 0; w < args->kernel[2]; w++, offsets++) {
-                const int64_t at[3] = {d, h, w};
-                int64_t index = n;
-                bool inside = true;
-                for (int axis = 0; axis < 3; axis++) {
-                    const int64_t i =
-                        out[axis] * args->stride[axis] - args->pad[axis] + at[axis] * args->dilation[axis];
-                    inside = inside && i >= 0 && i < args->in[axis];
-                    index = index * args->in[axis] + i;
-                }
-                *offsets = inside ? index * args->in_stride : -1;
+    return at % DW_QUARTER / 4 * 16 + at / DW_QUARTER * 4 + at % 4;
+}
+
+static int64_t dw_positions(const terse_conv_u8s8_args *args)
+{
+    return args->kernel[0] * args->kernel[2] * ((args->kernel[1] + 3) / 4);
+}
+
+static size_t dw_scratch_any(const terse_conv_u8s8_args *args)
+{
+    return (size_t)dw_positions(args) * 4 * VB;
+}
+
+static void dw_weights(const terse_conv_u8s8_args *args, int64_t c)
+{
+    const int64_t positions = dw_positions(args), panels = (args->channels + 15) / 16;
+    uint8_t *to = args->scratch;
+    for (int64_t p = 0; p < positions; p++)
+        for (int64_t quarter = 0; quarter < 4; quarter++)
+            for (int64_t lane = 0; lane < VB / 16; lane++, to += 16) {
+                if (c / 16 + lane < panels)
+                    memcpy(to, args->weights + ((c / 16 + lane) * positions + p) * 64 + quarter * 16, 16);
+                else
+                    memset(to, 0, 16);
             }
 }
 
-/* Weights of sixteen channels by tap, in the order of dw_taps. */
-static void dw_weights(const terse_conv_u8s8_args *args, int64_t block, int16_t *to)
+static void dw_strip_init(dw_strip *s, int64_t c)
 {
-    const int64_t high = (args->kernel[1] + 3) / 4;
-    const int8_t *w = args->weights + block * args->kernel[0] * args->kernel[2] * high * 64;
-    for (int64_t d = 0; d < args->kernel[0]; d++)
-        for (int64_t h = 0; h < args->kernel[1]; h++)
-            for (int64_t v = 0; v < args->kernel[2]; v++, to += 16)
-                for (int i = 0; i < 16; i++)
-                    to[i] = w[((d * args->kernel[2] + v) * high + h / 4) * 64 + i * 4 + h % 4];
-}
-
-INLINE void dw_finish(const terse_requantize *to, const int32_t sums[16], int64_t pixel, int64_t first, int64_t wide,
-                      void *output, int64_t out_stride)
-{
-    const int64_t at = pixel * out_stride + first, from = pixel * to->residual_stride + first;
-    if (to->to == TERSE_SUMS_TO_S32) {
-        memcpy((int32_t *)output + at, sums, (size_t)wide * 4);
-        return;
+    const terse_conv_u8s8_args *args = s->args;
+    const terse_requantize *to = &args->requantize;
+    s->c = c;
+    s->left = args->channels - c < VB ? args->channels - c : VB;
+    dw_weights(args, c);
+    s->weights = args->scratch;
+    for (int64_t at = 0; at < VB; at++) {
+        const int64_t channel = c + dw_channel(at);
+        const bool is = channel < args->channels;
+        s->bias[at] = is && to->bias ? to->bias[channel] : 0;
+        s->multiplier[at] = is && to->to == TERSE_SUMS_TO_U8 ? to->multiplier[channel] : 0.0f;
     }
-    if (to->to == TERSE_SUMS_TO_F32) {
-        float in[16] = {0}, scale[16] = {0}, add[16] = {0};
-        for (int64_t i = 0; i < wide; i++) {
-            in[i] = (float)sums[i];
-            scale[i] = to->multiplier[first + i];
-            add[i] = to->bias_f32 ? to->bias_f32[first + i] : 0.0f;
+    if (VB_SIGNED) /* 128 of every tap was taken away */
+        for (int q = 0; q < 4; q++) {
+            vi bias = vi_load(s->bias + q * DW_QUARTER);
+            for (int64_t p = 0; p < dw_positions(args); p++)
+                bias = vi_dot(bias, vb_set1(127), s->weights[p * 4 + q]);
+            for (int64_t p = 0; p < dw_positions(args); p++)
+                bias = vi_dot(bias, vb_set1(1), s->weights[p * 4 + q]);
+            vi_store(s->bias + q * DW_QUARTER, bias);
         }
-        v16 x = v16_fma(v16_load(in), v16_load(scale), v16_load(add));
-        if (to->residual_f32)
-            x = v16_add(x, v16_load_up_to(to->residual_f32 + from, wide));
-        v16_store_up_to((float *)output + at, v16_activate_near(x, &to->activation), wide);
-        return;
-    }
-    uint8_t bytes[16];
-    for (int64_t i = 0; i < wide; i++) {
-        const double low = to->multiplier_low ? (double)to->multiplier_low[first + i] : 0.0;
-        double v = (double)sums[i] * ((double)to->multiplier[first + i] + low);
-        if (to->residual)
-            v += (double)(to->residual[from + i] - to->residual_zero_point) * to->residual_scale;
-        bytes[i] = bytes_exact(v, to->zero_point, to->low, to->high);
-    }
-    memcpy((uint8_t *)output + at, bytes, (size_t)wide);
 }
 
-INLINE void dw_pixel(const terse_conv_u8s8_args *args, const int64_t *offsets, const int16_t *weights, int64_t taps,
-                     const int32_t bias[16], int64_t first, int64_t wide, int32_t sums[16])
+/* Four taps of each channel; `left` of them. */
+INLINE void dw_quads(const uint8_t *const at[4], int64_t left, vb ret_quarters[4])
 {
-    for (int i = 0; i < 16; i++)
-        sums[i] = bias[i];
-    for (int64_t t = 0; t < taps; t++) {
-        uint8_t x[16];
-        if (offsets[t] < 0)
-            memset(x, args->x_zero_point, 16);
-        else if (wide == 16)
-            memcpy(x, args->input + offsets[t] + first, 16);
-        else
-            memcpy(x, args->input + offsets[t] + first, (size_t)wide);
-        const int16_t *w = weights + t * 16;
-        for (int i = 0; i < 16; i++)
-            sums[i] = (int32_t)((uint32_t)sums[i] + (uint32_t)(int32_t)(int16_t)((int16_t)x[i] * w[i]));
+    vb x[4];
+    UNROLL for (int i = 0; i < 4; i++) x[i] = vb_load_up_to(at[i], left);
+    if (VB_SIGNED)
+        UNROLL for (int i = 0; i < 4; i++) x[i] = vb_flip(x[i]);
+    vb_quads(x[0], x[1], x[2], x[3], ret_quarters);
+}
+
+static __attribute__((noinline)) void dw_put_exactly(const dw_strip *s, const int32_t sums[VB], int64_t pixel)
+{
+    for (int64_t at = 0; at < VB; at++)
+        if (dw_channel(at) < s->left) {
+            const int64_t c = s->c + dw_channel(at);
+            ref_put(&s->exact, sums[at], pixel, c, s->args->output, pixel * s->args->out_stride + c);
+        }
+}
+
+INLINE void dw_put(const dw_strip *s, const vi sums[4], int64_t pixel, int64_t left)
+{
+    const terse_requantize *to = &s->exact;
+    bool near = true;
+    if (to->to == TERSE_SUMS_TO_U8) {
+        vf t[4];
+        UNROLL for (int i = 0; i < 4; i++) t[i] = vf_set1(s->range.begin);
+        if (to->residual) {
+            const vb more = vb_load_up_to(to->residual + pixel * to->residual_stride + s->c, left);
+            UNROLL for (int i = 0; i < 4; i++) t[i] =
+                vf_fma(vf_from(vb_widen(more, i)), vf_set1(s->residual_scale), t[i]);
+        }
+        UNROLL for (int i = 0; i < 4; i++) t[i] =
+            vf_fma(vf_from(sums[i]), vf_load(s->multiplier + i * DW_QUARTER), t[i]);
+        const vb y = fixed_pack(&s->range, t, &near);
+        if (__builtin_expect(!near, 1))
+            vb_store_up_to((uint8_t *)s->args->output + pixel * s->args->out_stride + s->c, y, left);
+    }
+    if (__builtin_expect(near, 0)) {
+        int32_t all[VB];
+        UNROLL for (int i = 0; i < 4; i++) vi_store(all + i * DW_QUARTER, sums[i]);
+        dw_put_exactly(s, all, pixel);
     }
 }
 
-static int64_t dw_count_taps(const terse_conv_u8s8_args *args)
+INLINE void dw_begin(const dw_strip *s, vi sums[4])
 {
-    return args->kernel[0] * args->kernel[1] * args->kernel[2];
+    UNROLL for (int i = 0; i < 4; i++) sums[i] = vi_load(s->bias + i * DW_QUARTER);
 }
 
-/* Scratch: offsets [taps] int64, weights [taps][16] int16. */
-static size_t dw_scratch_any(const terse_conv_u8s8_args *args)
+/* The tap of a window that begins at ix of the last axis, or the padding. */
+INLINE const uint8_t *dw_tap(const dw_strip *s, const dw_row *row, int64_t ix, int64_t z, int64_t y, int64_t x)
 {
-    return (size_t)dw_count_taps(args) * (8 + 32) + 64;
+    const terse_conv_u8s8_args *args = s->args;
+    const int64_t iz = row->at[0] + z * args->dilation[0], iy = row->at[1] + y * args->dilation[1];
+    ix += x * args->dilation[2];
+    if (y >= args->kernel[1] || iz < 0 || iz >= args->in[0] || iy < 0 || iy >= args->in[1] || ix < 0 ||
+        ix >= args->in[2])
+        return s->padding;
+    return row->image + ((iz * args->in[1] + iy) * args->in[2] + ix) * args->in_stride;
+}
+
+/* One output of any window. */
+INLINE void dw_output(const dw_strip *s, const dw_row *row, int64_t ox, int64_t left)
+{
+    const terse_conv_u8s8_args *args = s->args;
+    const int64_t ix = ox * args->stride[2] - args->pad[2];
+    const vb *w = s->weights;
+    vi sums[4];
+    dw_begin(s, sums);
+    for (int64_t z = 0; z < args->kernel[0]; z++)
+        for (int64_t x = 0; x < args->kernel[2]; x++)
+            for (int64_t y = 0; y < s->fours * 4; y += 4, w += 4) {
+                const uint8_t *at[4];
+                vb quarters[4];
+                UNROLL for (int i = 0; i < 4; i++) at[i] = dw_tap(s, row, ix, z, y + i, x);
+                dw_quads(at, left, quarters);
+                UNROLL for (int i = 0; i < 4; i++) sums[i] = vi_dot(sums[i], quarters[i], w[i]);
+            }
+    dw_put(s, sums, row->first_pixel + ox, left);
+}
+
+/* Rows of a square kernel; those in the padding stay where they are. */
+typedef struct dw_lines {
+    const uint8_t *at[8]; /* under the first column of the input */
+    int64_t step[8];
+} dw_lines;
+
+/* `block` outputs from ox on, all of whose columns are inside. */
+INLINE void dw_block(const dw_strip *s, const dw_row *row, const dw_lines *lines, int block, int kernel, int stride,
+                     int64_t ox, int64_t left)
+{
+    const int fours = (kernel + 3) / 4;
+    const int64_t ix = ox * stride - s->args->pad[2];
+    vi sums[VB_BLOCK][4];
+    UNROLL for (int o = 0; o < block; o++) dw_begin(s, sums[o]);
+    UNROLL for (int j = 0; j < (block - 1) * stride + kernel; j++) UNROLL for (int y = 0; y < fours; y++)
+    {
+        const uint8_t *at[4];
+        vb quarters[4];
+        UNROLL for (int i = 0; i < 4; i++) at[i] = lines->at[y * 4 + i] + (ix + j) * lines->step[y * 4 + i];
+        dw_quads(at, left, quarters);
+        UNROLL for (int o = 0; o < block; o++) if (j >= o * stride && j < o * stride + kernel)
+            UNROLL for (int i = 0; i < 4; i++) sums[o][i] =
+                vi_dot(sums[o][i], quarters[i], s->weights[((j - o * stride) * fours + y) * 4 + i]);
+    }
+    UNROLL for (int o = 0; o < block; o++) dw_put(s, sums[o], row->first_pixel + ox + o, left);
+}
+
+INLINE void dw_span(const dw_strip *s, const dw_row *row, int kernel, int stride, int64_t left)
+{
+    const terse_conv_u8s8_args *args = s->args;
+    const int64_t pad = args->pad[2], room = args->in[2] - kernel + pad, out = args->out[2];
+    int64_t first = (pad + stride - 1) / stride, end = room < 0 ? 0 : room / stride + 1, ox = 0;
+    end = end < out ? end : out;
+    first = first < end ? first : end;
+    dw_lines lines;
+    for (int i = 0; i < 8; i++) {
+        const int64_t iy = row->at[1] + i;
+        const bool inside = i < kernel && row->at[0] >= 0 && row->at[0] < args->in[0] && iy >= 0 && iy < args->in[1];
+        lines.step[i] = inside ? args->in_stride : 0;
+        lines.at[i] =
+            inside ? row->image + (row->at[0] * args->in[1] + iy) * args->in[2] * args->in_stride : s->padding;
+    }
+    for (; ox < first; ox++)
+        dw_output(s, row, ox, left);
+    for (; ox + VB_BLOCK <= end; ox += VB_BLOCK)
+        dw_block(s, row, &lines, VB_BLOCK, kernel, stride, ox, left);
+    for (; ox < end; ox++)
+        dw_block(s, row, &lines, 1, kernel, stride, ox, left);
+    for (; ox < out; ox++)
+        dw_output(s, row, ox, left);
+}
+
+typedef void dw_function(const dw_strip *s, const dw_row *row);
+
+static void dw_general(const dw_strip *s, const dw_row *row)
+{
+    for (int64_t ox = 0; ox < s->args->out[2]; ox++)
+        dw_output(s, row, ox, s->left);
+}
+
+#define DW_DEFINE(kernel, stride)                                                                                      \
+    static void dw_##kernel##_##stride(const dw_strip *s, const dw_row *row)                                           \
+    {                                                                                                                  \
+        if (s->left == VB)                                                                                             \
+            dw_span(s, row, kernel, stride, VB);                                                                       \
+        else                                                                                                           \
+            dw_span(s, row, kernel, stride, s->left);                                                                  \
+    }
+DW_DEFINE(3, 1)
+DW_DEFINE(3, 2)
+DW_DEFINE(5, 1)
+DW_DEFINE(5, 2)
+
+static dw_function *dw_choose(const terse_conv_u8s8_args *args)
+{
+    const int64_t kernel = args->kernel[2], stride = args->stride[2];
+    if (args->kernel[0] != 1 || args->kernel[1] != kernel || args->dilation[1] != 1 || args->dilation[2] != 1 ||
+        (kernel != 3 && kernel != 5) || stride > 2)
+        return dw_general;
+    return kernel == 3 ? (stride == 1 ? dw_3_1 : dw_3_2) : (stride == 1 ? dw_5_1 : dw_5_2);
+}
+
+/* A sum and its multiplier as floats, half a unit each, and the last rounding; with a residual its scale, zero point
+ * and addition. */
+static void dw_range(dw_strip *s)
+{
+    const terse_requantize *to = &s->args->requantize;
+    const double scale = to->residual ? fabs(to->residual_scale) : 0.0;
+    const double move = to->residual ? -(double)to->residual_zero_point * to->residual_scale : 0.0;
+    s->range = fixed_for(to->zero_point, to->low, to->high, to->residual ? ceil(4.0 + 2.5 * scale) : 2.0, move, false);
+    s->residual_scale = (float)to->residual_scale;
 }
 
 static void dw_any(const terse_conv_u8s8_args *args)
 {
-    const int64_t taps = dw_count_taps(args);
-    int64_t *offsets = args->scratch;
-    int16_t *weights = (int16_t *)(void *)(offsets + taps);
-    for (int64_t first = 0; first < args->channels; first += 16) {
-        const int64_t wide = args->channels - first < 16 ? args->channels - first : 16;
-        int32_t bias[16] = {0};
-        for (int64_t i = 0; args->requantize.bias && i < wide; i++)
-            bias[i] = args->requantize.bias[first + i];
-        dw_weights(args, first / 16, weights);
-        int64_t pixel = 0, out[3];
+    const int64_t *in = args->in, *out = args->out;
+    dw_function *run = dw_choose(args);
+    dw_strip s = {.args = args, .exact = args->requantize, .fours = (args->kernel[1] + 3) / 4};
+    s.exact.bias = NULL;
+    if (s.exact.to != TERSE_SUMS_TO_U8)
+        s.exact.residual = NULL;
+    memset(s.padding, args->x_zero_point, sizeof s.padding);
+    dw_range(&s);
+    for (int64_t c = 0; c < args->channels; c += VB) {
+        dw_row row = {.first_pixel = 0};
+        dw_strip_init(&s, c);
         for (int64_t n = 0; n < args->n; n++)
-            for (out[0] = 0; out[0] < args->out[0]; out[0]++)
-                for (out[1] = 0; out[1] < args->out[1]; out[1]++)
-                    for (out[2] = 0; out[2] < args->out[2]; out[2]++, pixel++) {
-                        int32_t sums[16];
-                        dw_taps(args, n, out, offsets);
-                        if (wide == 16)
-                            dw_pixel(args, offsets, weights, taps, bias, first, 16, sums);
-                        else
-                            dw_pixel(args, offsets, weights, taps, bias, first, wide, sums);
-                        dw_finish(&args->requantize, sums, pixel, first, wide, args->output, args->out_stride);
-                    }
+            for (int64_t oz = 0; oz < out[0]; oz++)
+                for (int64_t oy = 0; oy < out[1]; oy++, row.first_pixel += out[2]) {
+                    row.image = args->input + n * in[0] * in[1] * in[2] * args->in_stride + c;
+                    row.at[0] = oz * args->stride[0] - args->pad[0];
+                    row.at[1] = oy * args->stride[1] - args->pad[1];
+                    run(&s, &row);
+                }
     }
 }
 

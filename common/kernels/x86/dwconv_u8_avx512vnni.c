@@ -7,7 +7,7 @@
  * (TERSE_LAYOUT_S8_DW), bias and multipliers are brought into the same order once per block of channels. A fourth row
  * that is none has weight 0.
  *
- * From sums to bytes as in vec/bytes_range.h: the byte is bits 15 to 22 of t; doubled, it is byte 2 of each element,
+ * From sums to bytes as in vec/fixed.h: the byte is bits 15 to 22 of t; doubled, it is byte 2 of each element,
  * and one shuffle within lanes puts the bytes of the four registers back into the order of the channels.
  *
  * A block of at most 32 (16) channels, the last one or all of a narrow tensor, does two (four) output rows at once, its
@@ -29,7 +29,7 @@ typedef struct block {
     quad weights[MAX_COLUMNS][MAX_FOURS];
     quad bias;
     __m512 multiplier[4];
-    bytes_range range;
+    fixed_range range;
     int64_t first;
     int64_t span;       /* bytes of one copy: 64, 32 or 16 */
     __mmask64 channels; /* of one copy */
@@ -64,7 +64,7 @@ static void prepare(const terse_conv_u8s8_args *args, int64_t first, int fours, 
     for (int64_t at = 0; at < CHANNELS; at += span)
         b->mask |= b->channels << at;
     b->padding = _mm512_set1_epi8((char)args->x_zero_point);
-    b->range = bytes_range_for(2.0, 0.0, to->zero_point, to->low, to->high);
+    b->range = fixed_for(to->zero_point, to->low, to->high, 2.0, 0.0, false);
     for (int64_t v = 0; v < columns; v++)
         for (int g = 0; g < fours; g++)
             for (int j = 0; j < 4; j++) {
@@ -150,7 +150,7 @@ static __attribute__((noinline)) __m512i exact(const terse_requantize *to, const
             const int64_t channel = b->first + (c & (b->span - 1));
             const double low = to->multiplier_low ? (double)to->multiplier_low[channel] : 0.0;
             out[c] =
-                bytes_exact((double)s[e] * ((double)to->multiplier[channel] + low), to->zero_point, to->low, to->high);
+                fixed_exact((double)s[e] * ((double)to->multiplier[channel] + low), to->zero_point, to->low, to->high);
         }
     }
     return _mm512_load_si512(out);
@@ -169,7 +169,7 @@ INLINE __m512i to_bytes(const terse_requantize *to, const block *b, const quad *
         x[j] = _mm512_add_epi32(x[j], x[j]);
     }
     const __m512i least = _mm512_min_epu16(_mm512_min_epu16(x[0], x[1]), _mm512_min_epu16(x[2], x[3]));
-    if (__builtin_expect(_mm512_cmple_epu16_mask(least, _mm512_set1_epi16((short)(2 * b->range.near))) != 0, 0))
+    if (__builtin_expect(_mm512_cmple_epu16_mask(least, _mm512_set1_epi16((short)b->range.near)) != 0, 0))
         return exact(to, b, sums);
     __m512i p = _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(x[0], 16), x[1]);
     const __m512i q = _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(x[2], 16), x[3]);

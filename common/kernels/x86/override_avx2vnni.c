@@ -5,10 +5,14 @@
 void terse_gemm_u8s8_avx2vnni(const terse_gemm_u8s8_args *args);
 void terse_conv_u8s8_avx2vnni(const terse_conv_u8s8_args *args);
 size_t terse_conv_u8s8_scratch_avx2vnni(const terse_conv_u8s8_args *args);
+void terse_dwconv_u8s8_avx2vnni(const terse_conv_u8s8_args *args);
+size_t terse_dwconv_u8s8_scratch_avx2vnni(const terse_conv_u8s8_args *args);
 
 void terse_kernels_override_avx2vnni(terse_kernels *table)
 {
     table->gemm_u8s8 = terse_gemm_u8s8_avx2vnni;
     table->conv_u8s8 = terse_conv_u8s8_avx2vnni;
     table->conv_u8s8_scratch = terse_conv_u8s8_scratch_avx2vnni;
+    table->dwconv_u8s8 = terse_dwconv_u8s8_avx2vnni;
+    table->dwconv_u8s8_scratch = terse_dwconv_u8s8_scratch_avx2vnni;
 }
