@@ -47,8 +47,42 @@ static void gemm_case(int64_t m, int64_t n, int64_t k, int kind)
     each_tier(gemm_run, &to, m, n);
 }
 
+/* Multipliers that bring one output of each column to a tie or next to one: what float cannot decide. */
+static void hair_case(int64_t m, int64_t n, int64_t k)
+{
+    uint8_t *a = guarded_bytes(AREA_A, m * k);
+    int8_t *b = (int8_t *)guarded_bytes(AREA_B, packed_bytes(n, k));
+    for (int64_t i = 0; i < m * k; i++)
+        a[i] = random_u8(ANY);
+    random_panels(ANY, b, n, k);
+    gemm = (terse_gemm_u8s8_args){.m = m, .n = n, .k = k, .a = a, .lda = k, .b = b};
+    terse_requantize to = random_requantize(TIES, n, k), sums = {.to = TERSE_SUMS_TO_S32, .bias = to.bias};
+    to.residual_scale = exp((double)random_float() * 3.0);
+    random_residual(&to, m, n);
+    int32_t *sum = (int32_t *)(void *)guarded(AREA_WANT, m * n);
+    gemm_run(terse_kernels_of(TERSE_ISA_SCALAR), &sums, sum, n);
+    float *high = guarded(AREA_SCRATCH, 2 * n), *low = high + n;
+    for (int64_t j = 0; j < n; j++) {
+        int64_t row = random_in(0, m - 1);
+        double v = (double)random_in(-to.zero_point - 2, 257 - to.zero_point) + 0.5;
+        v += random_in(0, 2) ? ldexp((double)random_float(), (int)random_in(-40, -8)) : 0.0;
+        if (to.residual)
+            v -= (double)(to.residual[row * to.residual_stride + j] - to.residual_zero_point) * to.residual_scale;
+        double exact = sum[row * n + j] ? v / sum[row * n + j] : 0.25;
+        high[j] = (float)exact;
+        low[j] = (float)(exact - (double)high[j]);
+    }
+    to.multiplier = high;
+    to.multiplier_low = low;
+    describe(&to, snprintf(case_text, sizeof case_text, "hair m %d n %d k %d", (int)m, (int)n, (int)k));
+    each_tier(gemm_run, &to, m, n);
+}
+
 static void gemm_tests(void)
 {
+    for (int i = 0; i < 400; i++)
+        hair_case(random_in(1, 30), random_in(1, 100), random_in(1, 300));
+    tap_case("gemm: values at ties and a hair beside them");
     for (int64_t m = 1; m <= 34; m++)
         for (int64_t n = 1; n <= 150; n += random_in(1, 7))
             gemm_case(m, n, random_in(1, 70), ANY);
