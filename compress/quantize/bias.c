@@ -68,9 +68,9 @@ static int bare_output(const terse_replay *replay, const terse_graph *graph, con
 {
     const terse_node *n = &graph->nodes[node];
     terse_tensor held[3], outputs[4];
-    const terse_tensor *inputs[3] = {terse_numbers_value(numbers, n->inputs[0]), &held[1], &held[2]};
+    const terse_tensor *inputs[3] = {&held[0], &held[1], &held[2]};
     terse_attr *attrs = terse_arena_alloc(arena, ((size_t)n->n_attrs + 1) * sizeof *attrs);
-    if (!attrs || !inputs[0] || n->n_outputs > 4)
+    if (!attrs || n->n_outputs > 4 || !terse_numbers_read(numbers, node, 0, arena, &held[0]))
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "node '%s': no numbers for an input", n->name);
     for (int i = 1; i < 3 && i < n->n_inputs; i++) {
         if (n->inputs[i] < 0) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The float graph of a scheme becomes one with QuantizeLinear and DequantizeLinear, as `lower` and ONNX have it:
  *
- *     v (FP32) -> QuantizeLinear -> UINT8 -> DequantizeLinear -> every node that reads v
+ *     v (FP32) -> QuantizeLinear -> UINT8 -> DequantizeLinear -> nodes that read its bytes
  *     INT8 weights -> DequantizeLinear (one scale per output channel) -> the product
  *
  * All tensors of a group read the very same constants for scale and zero point. */
@@ -99,17 +99,6 @@ static void quantize_weights(insertion *in, int node, const terse_int8_weights *
         in->edit.failed = true;
     terse_edit_set_input(&in->edit, node, 1, readable);
     graph->nodes[node].compression = "int8";
-}
-
-bool terse_scheme_reads_bytes(const terse_scheme *scheme, int node, int slot)
-{
-    const terse_node *n = &scheme->graph->nodes[node];
-    const int value = n->inputs[slot];
-    if (value < 0 || !scheme->demanded[value])
-        return false;
-    /* a constant that is an operand here may be weights or a bias there */
-    return !scheme->graph->values[value].data || scheme->kinds[node] == TERSE_SCHEME_MOVE ||
-           scheme->kinds[node] == TERSE_SCHEME_COMPUTE;
 }
 
 int terse_scheme_insert(terse_graph *graph, const terse_scheme *scheme, const terse_affine *affine,

@@ -495,8 +495,14 @@ static int quantize(job *j, terse_error *error)
         status = quantize_weights(j->graph, &scheme, j->ranges.affine, j->arena, j->int8, j->weights, error);
     if (status == TERSE_OK)
         status = correct_bias(j, &full, &share, error);
-    for (int n = 0; n < j->graph->n_nodes; n++)
+    bool any = false;
+    for (int n = 0; n < j->graph->n_nodes; n++) {
         kept_before += j->kept[n];
+        any = any || (status == TERSE_OK && scheme.kinds[n] == TERSE_SCHEME_PRODUCT);
+    }
+    if (status == TERSE_OK && !any)
+        warn(j->report,
+             "no layer becomes int8: none has constant FP32 weights in a form that bytes have, or all are kept");
     if (status == TERSE_OK)
         status = measure_layers(j, &scheme, &full, share, error);
     for (int n = 0; n < j->graph->n_nodes; n++)

@@ -199,9 +199,12 @@ void terse_numbers_freep(terse_numbers **numbers)
     terse_numbers_free(*numbers);
 }
 
+/* What a value goes through when it is made; one that is FP32 for others does when it is read. */
 static terse_affine affine_at(const terse_numbers *s, int value)
 {
-    return s->disguise.affine && s->disguise.scheme->demanded[value] ? s->disguise.affine[value] : (terse_affine){0, 0};
+    const terse_scheme *scheme = s->disguise.scheme;
+    return s->disguise.affine && scheme->demanded[value] && !scheme->given[value] ? s->disguise.affine[value]
+                                                                                  : (terse_affine){0, 0};
 }
 
 /* A tensor that is not to be changed goes through the bytes into memory of the set's own. */
@@ -356,9 +359,31 @@ static bool take_outputs(terse_numbers *s, const terse_node *n, const terse_tens
     return true;
 }
 
-/* `rounding`: NULL, or the disguise's scales, applied to what is read. */
-static int compute(const terse_numbers *s, const terse_disguise *disguise, const terse_affine *rounding, int node,
-                   terse_arena *arena, terse_tensor *outputs, terse_error *error)
+/* rounding: whatever is read as bytes goes through them, for a set without disguise. */
+static bool read_input(const terse_numbers *s, const terse_disguise *disguise, bool rounding, int node, int slot,
+                       terse_arena *arena, terse_tensor *ret_tensor)
+{
+    const int v = s->replay->graph->nodes[node].inputs[slot];
+    if (!gather_input(s, disguise, node, slot, ret_tensor))
+        return false;
+    if (!disguise->affine || disguise->affine[v].scale <= 0 ||
+        !terse_scheme_reads_bytes(disguise->scheme, node, slot) || !(rounding || disguise->scheme->given[v]))
+        return true;
+    const int64_t count = terse_tensor_count(ret_tensor);
+    float *rounded = terse_arena_alloc(arena, (size_t)count * sizeof *rounded + 1);
+    if (rounded)
+        terse_replay_round(disguise->affine[v], ret_tensor->data, rounded, count);
+    ret_tensor->data = rounded;
+    return rounded != NULL;
+}
+
+bool terse_numbers_read(const terse_numbers *s, int node, int slot, terse_arena *arena, terse_tensor *ret_tensor)
+{
+    return read_input(s, &s->disguise, false, node, slot, arena, ret_tensor);
+}
+
+static int compute(const terse_numbers *s, const terse_disguise *disguise, bool rounding, int node, terse_arena *arena,
+                   terse_tensor *outputs, terse_error *error)
 {
     const terse_node *n = &s->replay->graph->nodes[node];
     TERSE_AUTO(terse_freep) terse_tensor *held = malloc(((size_t)n->n_inputs + 1) * sizeof *held);
@@ -366,16 +391,7 @@ static int compute(const terse_numbers *s, const terse_disguise *disguise, const
     bool good = held && inputs;
     for (int i = 0; i < n->n_inputs && good; i++) {
         inputs[i] = n->inputs[i] < 0 ? NULL : &held[i];
-        good = n->inputs[i] < 0 || gather_input(s, disguise, node, i, &held[i]);
-        if (!good || !rounding || n->inputs[i] < 0 || rounding[n->inputs[i]].scale <= 0 ||
-            !terse_scheme_reads_bytes(disguise->scheme, node, i))
-            continue;
-        const int64_t count = terse_tensor_count(&held[i]);
-        float *rounded = terse_arena_alloc(arena, (size_t)count * sizeof *rounded + 1);
-        good = rounded != NULL;
-        if (good)
-            terse_replay_round(rounding[n->inputs[i]], held[i].data, rounded, count);
-        held[i].data = rounded;
+        good = n->inputs[i] < 0 || read_input(s, disguise, rounding, node, i, arena, &held[i]);
     }
     if (!good)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "node '%s': no numbers for an input", n->name);
@@ -385,7 +401,7 @@ static int compute(const terse_numbers *s, const terse_disguise *disguise, const
 int terse_numbers_try(const terse_numbers *s, int node, const terse_disguise *disguise, terse_arena *arena,
                       terse_tensor *ret_outputs, terse_error *error)
 {
-    return compute(s, disguise, disguise->affine, node, arena, ret_outputs, error);
+    return compute(s, disguise, true, node, arena, ret_outputs, error);
 }
 
 void terse_numbers_put(terse_numbers *s, int node, const terse_tensor *outputs, terse_arena *arena)
@@ -408,7 +424,7 @@ int terse_numbers_step(terse_numbers *s, int node, terse_error *error)
         TERSE_AUTO(terse_freep) terse_tensor *outputs = calloc((size_t)n->n_outputs + 1, sizeof *outputs);
         s->arenas[node] = terse_arena_new();
         status = outputs && s->arenas[node]
-                     ? compute(s, &s->disguise, NULL, node, s->arenas[node], outputs, error)
+                     ? compute(s, &s->disguise, false, node, s->arenas[node], outputs, error)
                      : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for node '%s'", n->name);
         if (status == TERSE_OK && !take_outputs(s, n, outputs))
             status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for an output");

@@ -49,7 +49,10 @@ int terse_numbers_try(const terse_numbers *numbers, int node, const terse_disgui
                       terse_tensor *ret_outputs, terse_error *error);
 /* In a trial: these are the outputs of `node`; the set owns the arena from now on. */
 void terse_numbers_put(terse_numbers *numbers, int node, const terse_tensor *outputs, terse_arena *arena);
-/* Numbers of a value as nodes read them, NULL when they are not there (any more). */
+/* Input `slot` of `node` as it is read there, in memory of the set, the graph or `arena`. False when it is not there.
+ */
+bool terse_numbers_read(const terse_numbers *numbers, int node, int slot, terse_arena *arena, terse_tensor *ret_tensor);
+/* Numbers of a value as it was made, NULL when they are not there (any more). */
 const terse_tensor *terse_numbers_value(const terse_numbers *numbers, int value);
 /* Those of a graph output, before they became bytes. NULL behind the last one. */
 const terse_tensor *terse_numbers_output(const terse_numbers *numbers, int index);

@@ -246,8 +246,37 @@ static void find_groups(const terse_graph *graph, terse_scheme *s)
         s->group[v] = root_of(s->group, v);
 }
 
+/* Demanded values that are there in FP32 anyway. */
+static void find_given(const terse_edit *edit, terse_scheme *s)
+{
+    for (int v = 0; v < s->graph->n_values; v++) {
+        const int maker = edit->producer[v];
+        const bool bytes =
+            maker >= 0 && (s->kinds[maker] == TERSE_SCHEME_PRODUCT ? gives_bytes(&s->graph->nodes[maker])
+                                                                   : s->kinds[maker] != TERSE_SCHEME_FLOAT);
+        s->given[v] = s->demanded[v] && !s->graph->values[v].data && !bytes;
+    }
+}
+
+bool terse_scheme_reads_bytes(const terse_scheme *scheme, int node, int slot)
+{
+    const terse_node *n = &scheme->graph->nodes[node];
+    const terse_scheme_kind kind = scheme->kinds[node];
+    const int value = n->inputs[slot];
+    if (value < 0 || !scheme->demanded[value])
+        return false;
+    if (kind == TERSE_SCHEME_MOVE || kind == TERSE_SCHEME_COMPUTE)
+        return slot < data_inputs(n) || !scheme->given[value];
+    if (scheme->graph->values[value].data) /* an operand elsewhere, weights or a bias here */
+        return false;
+    if (kind == TERSE_SCHEME_PRODUCT && (slot == 0 || (slot == 3 && gives_bytes(n) && scheme->demanded[n->outputs[0]])))
+        return true;
+    return !scheme->given[value];
+}
+
 void terse_scheme_done(terse_scheme *s)
 {
+    free(s->given);
     free(s->kinds);
     free(s->demanded);
     free(s->group);
@@ -262,10 +291,11 @@ int terse_scheme_build(const terse_graph *graph, const bool *kept, terse_scheme 
     s.kinds = calloc(nodes, sizeof *s.kinds);
     s.demanded = calloc(values, sizeof *s.demanded);
     s.source = calloc(values, sizeof *s.source);
+    s.given = calloc(values, sizeof *s.given);
     s.group = calloc(values, sizeof *s.group);
     TERSE_AUTO(terse_freep) bool *available = calloc(values, sizeof *available);
     terse_edit edit = {0};
-    int status = s.kinds && s.demanded && s.source && s.group && available
+    int status = s.kinds && s.demanded && s.source && s.given && s.group && available
                      ? terse_edit_open((terse_graph *)(uintptr_t)graph, &edit, error) /* only read */
                      : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d nodes", graph->n_nodes);
     if (status != TERSE_OK) {
@@ -276,6 +306,7 @@ int terse_scheme_build(const terse_graph *graph, const bool *kept, terse_scheme 
     find_demand(graph, &s);
     absorb_clips(&edit, &s);
     find_groups(graph, &s);
+    find_given(&edit, &s);
     free(edit.producer);
     free(edit.uses);
     *ret_scheme = s;

@@ -25,6 +25,7 @@ typedef struct terse_scheme {
     terse_scheme_kind *kinds; /* per node */
     bool *demanded;           /* per value: becomes bytes */
     int *group;               /* per value: the value that stands for all that share its scale (itself when alone) */
+    bool *given;              /* per value: demanded, but what makes it gives FP32 (or it is an input) */
     bool *source;             /* per value: demanded, and its numbers are in no other tensor of the group */
 } terse_scheme;
 

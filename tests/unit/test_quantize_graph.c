@@ -126,6 +126,45 @@ static void activations_without_a_form_on_bytes_become_tables(void **state)
     terse_graph_free(g);
 }
 
+/* Input and Gelu are there in FP32: Add and Softmax read that. The second product's sum is bytes only. */
+static void float_nodes_read_floats_where_there_are_any(void **state)
+{
+    (void)state;
+    terse_graph *g = terse_graph_new();
+    terse_graph_symbol(g, "N");
+    random_state = 6;
+    const int x = make_input(g, "x", DIMS(BATCH, 3, 12, 12));
+    const int a = make_node(g, TERSE_OP_GELU, INPUTS(make_conv(g, x, 3, 3, 3, 1, 1, 1)));
+    const int b = make_conv(g, a, 3, 3, 1, 1, 0, 1), c = make_conv(g, b, 3, 3, 1, 1, 0, 1);
+    make_output(g, make_node(g, TERSE_OP_SOFTMAX, INPUTS(x)));
+    make_output(g, make_node(g, TERSE_OP_SOFTMAX, INPUTS(a)));
+    make_output(g, make_node(g, TERSE_OP_SOFTMAX, INPUTS(b)));
+    make_output(g, c);
+    state_values(g);
+    g->batchable = true;
+    assert_int_equal(terse_passes_run(g, TERSE_PASSES_PREPARE, NULL), TERSE_OK);
+    answers before = answer(g, 2, 3);
+    terse_quantize_report report;
+    quantize(g, (terse_quantize_options){.keep_float = "none"}, &report);
+    answers after = answer(g, 2, 3);
+    int from_bytes = 0;
+    for (int n = 0; n < g->n_nodes; n++)
+        if (g->nodes[n].op == TERSE_OP_SOFTMAX)
+            from_bytes += g->nodes[terse_graph_producer(g, g->nodes[n].inputs[0]) < 0
+                                       ? n
+                                       : terse_graph_producer(g, g->nodes[n].inputs[0])]
+                              .op == TERSE_OP_DEQUANTIZE_LINEAR;
+    assert_int_equal(from_bytes, 1);
+    before.n = after.n = 1; /* the softmax of the input has not changed at all */
+    assert_true(apart(&before, &after) == 0.0);
+    before.n = after.n = 4;
+    assert_true(apart(&before, &after) < 0.1);
+    answers_done(&before);
+    answers_done(&after);
+    terse_quantize_report_done(&report);
+    terse_graph_free(g);
+}
+
 /* --- equalization ------------------------------------------------------------------------------------------------ */
 
 static terse_samples open_samples(const terse_graph *g, const terse_npz *data)
@@ -461,6 +500,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tensors_that_move_share_a_scale),
         cmocka_unit_test(activations_without_a_form_on_bytes_become_tables),
+        cmocka_unit_test(float_nodes_read_floats_where_there_are_any),
         cmocka_unit_test(equalization_keeps_the_function),
         cmocka_unit_test(equalization_makes_ranges_equal),
         cmocka_unit_test(equalization_stops_at_relu6),
