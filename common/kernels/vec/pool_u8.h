@@ -179,9 +179,103 @@ static void pool_bytes(const terse_pool_u8_args *args, bool average, window_func
                     pool_output(&w, args->input + n * in[0] * in[1] * in[2] * args->in_stride, out, run);
 }
 
+/* --- maxima of 3x3, a row of outputs at a time -------------------------------------------------------------------- */
+
+/* Three input rows of an output row; one in the padding is a copy of one that is not. */
+typedef struct max_rows {
+    const uint8_t *at[3]; /* under the first pixel */
+    int64_t first, end;   /* outputs whose columns are all inside */
+} max_rows;
+
+INLINE vb max_column(const max_rows *r, int64_t offset, int64_t left)
+{
+    return vb_max(vb_load_up_to(r->at[0] + offset, left),
+                  vb_max(vb_load_up_to(r->at[1] + offset, left), vb_load_up_to(r->at[2] + offset, left)));
+}
+
+/* Neighbouring windows share the maxima of 3 - stride columns. */
+INLINE void max_span(const terse_pool_u8_args *args, const max_rows *r, uint8_t *y, int stride, int64_t c, int64_t left)
+{
+    const int64_t step = args->in_stride;
+    int64_t offset = (r->first * stride - args->pad[2]) * step + c;
+    vb a = max_column(r, offset, left), b = max_column(r, offset + step, left);
+    y += r->first * args->out_stride + c;
+    for (int64_t ox = r->first; ox < r->end; ox++, y += args->out_stride) {
+        const vb last = max_column(r, offset + 2 * step, left);
+        vb_store_up_to(y, vb_max(vb_max(a, b), last), left);
+        offset += stride * step;
+        a = stride == 1 ? b : last;
+        if (stride == 1)
+            b = last;
+        else if (ox + 1 < r->end)
+            b = max_column(r, offset + step, left);
+    }
+}
+
+INLINE void max_spans(const terse_pool_u8_args *args, const max_rows *r, uint8_t *y, int stride)
+{
+    const int64_t channels = args->channels;
+    int64_t c = 0;
+    for (; c + VB <= channels; c += VB)
+        max_span(args, r, y, stride, c, VB);
+    if (c < channels && channels >= VB)
+        max_span(args, r, y, stride, channels - VB, VB);
+    else if (c < channels)
+        max_span(args, r, y, stride, c, channels - c);
+}
+
+static bool max_is_3x3(const terse_pool_u8_args *args)
+{
+    return args->kernel[0] == 1 && args->in[0] == 1 && args->out[0] == 1 && args->pad[0] == 0 && args->kernel[1] == 3 &&
+           args->kernel[2] == 3 && args->dilation[1] == 1 && args->dilation[2] == 1 && args->stride[2] <= 2;
+}
+
+/* The rows under output row oy; false where all are in the padding. */
+static bool max_rows_at(const terse_pool_u8_args *args, const uint8_t *image, int64_t oy, max_rows *ret_rows)
+{
+    const int64_t top = oy * args->stride[1] - args->pad[1], pad = args->pad[2], stride = args->stride[2];
+    const int64_t room = args->in[2] - 3 + pad, end = room < 0 ? 0 : room / stride + 1;
+    const pool_range range = pool_inside(top, args->in[1], 3, 1);
+    ret_rows->end = end < args->out[2] ? end : args->out[2];
+    ret_rows->first = (pad + stride - 1) / stride;
+    for (int64_t i = 0; i < 3; i++) {
+        const int64_t y = i < range.first ? range.first : i < range.end ? i : range.end - 1;
+        ret_rows->at[i] = image + (top + y) * args->in[2] * args->in_stride;
+    }
+    return range.end > range.first && ret_rows->first < ret_rows->end;
+}
+
+static void max_3x3(const terse_pool_u8_args *args)
+{
+    byte_window w = {.args = args, .step = {0, args->in[2] * args->in_stride, args->in_stride}};
+    uint8_t *y = args->output;
+    for (int64_t n = 0; n < args->n; n++) {
+        const uint8_t *image = args->input + n * args->in[1] * args->in[2] * args->in_stride;
+        for (int64_t oy = 0; oy < args->out[1]; oy++, y += args->out[2] * args->out_stride) {
+            max_rows r;
+            const bool inner = max_rows_at(args, image, oy, &r);
+            if (inner && args->stride[2] == 1)
+                max_spans(args, &r, y, 1);
+            else if (inner)
+                max_spans(args, &r, y, 2);
+            for (int64_t ox = 0; ox < args->out[2]; ox++) {
+                if (inner && ox == r.first)
+                    ox = r.end;
+                if (ox >= args->out[2])
+                    break;
+                w.output = y + ox * args->out_stride;
+                pool_output(&w, image, (const int64_t[]){0, oy, ox}, max_channels);
+            }
+        }
+    }
+}
+
 void TIER_NAME(terse_max_pool_u8)(const terse_pool_u8_args *args)
 {
-    pool_bytes(args, false, max_channels);
+    if (max_is_3x3(args))
+        max_3x3(args);
+    else
+        pool_bytes(args, false, max_channels);
 }
 
 void TIER_NAME(terse_average_pool_u8)(const terse_pool_u8_args *args)
