@@ -44,6 +44,7 @@ INLINE void weights_finish(const weights_end *end, v16 x, int64_t c_at, int64_t 
     v16_store_up_to(end->c + c_at, v16_activate_near(x, end->activation), left);
 }
 
+#ifndef WEIGHTS_S4_ONLY
 INLINE void s8_tile(int n_rows, int n_panels, const terse_gemm_f32s8_args *args, int64_t row, int64_t panel)
 {
     const float *a[TILE_ROWS];
@@ -112,5 +113,7 @@ void TIER_NAME(terse_gemm_f32s8)(const terse_gemm_f32s8_args *args)
         }
     }
 }
+
+#endif
 
 #endif
