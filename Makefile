@@ -186,7 +186,10 @@ quickstart: all
 $(B)/echo: $(B)/obj/tests/bench/echo.o $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_MSGPACK)
-bench: all $(B)/echo
+$(B)/peak: $(B)/obj/tests/bench/peak.o
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL)
+bench: all $(B)/echo $(B)/peak $(B)/tests/test_quantized
 	@python3 tests/bench/bench.py $(BENCH)
 
 # --- install: everything under $(DESTDIR)$(PREFIX); `uninstall` removes exactly that -----------------------

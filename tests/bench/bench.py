@@ -6,6 +6,10 @@ engine    whole networks on one thread, terse run beside onnxruntime, in turn; n
 serving   a tiny request through tersed beside a bare ZeroMQ echo: same client, same header, in turn
 batching  784-512-512-10 with 64 outstanding, max_batch 32 beside max_batch 1
 memory    private bytes of 8 workers that serve a 100 MB model
+gemm int8 floats start workers accuracy
+          every figure that terse is to reach, beside what it reached (table.py), with onnxruntime, openvino and ncnn
+
+All of it runs on one core, the last of those that this process may use, except serving, batching, memory and workers.
 
 Ratios are medians of several alternating runs; machines are shared and noisy, so only ratios are compared. Peers (onnx,
 onnxruntime, numpy) come by pip into build/peers when they are not there.
@@ -19,11 +23,13 @@ import sys
 import tempfile
 import time
 
+import peers
+import table
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, os.environ.get("TERSE_BUILD", "build/release"))
 SHARED = os.environ.get("TERSE_SHARED", os.path.join(ROOT, "..", "shared"))
-PEERS = os.path.join(ROOT, "build", "peers")
-sys.path.insert(0, PEERS)
+PEERS = peers.FOLDER
 
 
 def program(name):
@@ -31,20 +37,7 @@ def program(name):
 
 
 def have_peers():
-    try:
-        import onnx
-        import onnxruntime
-        return True
-    except ImportError:
-        print("bench: installing onnx and onnxruntime into build/peers", flush=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", PEERS, "onnx", "onnxruntime", "numpy"])
-    try:
-        import onnx
-        import onnxruntime
-        return True
-    except ImportError as error:
-        print(f"bench: no peers: {error}")
-        return False
+    return all(peers.have(module) for module in ("numpy", "onnx", "onnxruntime"))
 
 
 def run_json(*command):
@@ -214,14 +207,29 @@ def memory(folder):
           f"shared (the model, counted once): {max(shared) / 1024:.1f} MiB each")
 
 
+MANY_CORES = {"serving", "batching", "memory", "workers"}
+
+
+def pin(name):
+    """Programs that we start inherit it."""
+    os.sched_setaffinity(0, ALL_CORES if name in MANY_CORES else {max(ALL_CORES)})
+
+
 def main():
     parts = {"engine": engine, "serving": serving, "batching": batching, "memory": memory}
-    wanted = sys.argv[1:] or list(parts)
-    if not set(wanted) <= set(parts):
+    wanted = sys.argv[1:] or [*parts, *table.PARTS]
+    if not set(wanted) <= {*parts, *table.PARTS}:
         sys.exit(__doc__)
     for name in wanted:
+        if name in parts:
+            pin(name)
+            with tempfile.TemporaryDirectory() as folder:
+                parts[name](folder)
+    rows = [name for name in table.PARTS if name in wanted]
+    if rows:
         with tempfile.TemporaryDirectory() as folder:
-            parts[name](folder)
+            table.run_parts(sys.modules[__name__], rows, folder)
 
 
+ALL_CORES = os.sched_getaffinity(0)
 main()

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What terse is to reach, row by row, each as a ratio measured in this run on one core, in turn with the peer."""
+import functools
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+import peers
+
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+SECONDS = 0.4  # of one measurement
+
+
+class Table:
+    """Rows of (work, reached, asked): printed as they come and all together at the end."""
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, work, reached, asked, note="", below=False, unit="x"):
+        good = reached is not None and asked is not None and (reached <= asked if below else reached >= asked)
+        mark = "" if asked is None else "yes" if good else "NO" if reached is not None else "-"
+        number = "-" if reached is None else f"{reached:.2f} {unit}"
+        want = "" if asked is None else f"{'<=' if below else '>='} {asked:g} {unit}"
+        self.rows.append((work, number, want, mark, note))
+        print(self.line(self.rows[-1]), flush=True)
+
+    @staticmethod
+    def line(row):
+        return f"{row[0]:<46} {row[1]:>14} {row[2]:>14} {row[3]:>4}  {row[4]}"
+
+    def title(self, text):
+        print(f"\n{text}\n" + self.line(("work", "reached", "asked", "", "")), flush=True)
+
+
+class Runs:
+    """terse beside the peers. `tools` has program() and run_json() of bench.py."""
+
+    def __init__(self, tools, folder):
+        self.tools, self.folder, self.table = tools, folder, Table()
+        generator = os.path.join(tools.SHARED, "tools", "perf_models.py")
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join([peers.FOLDER, os.environ.get("PYTHONPATH", "")]))
+        done = subprocess.run([sys.executable, generator, folder], capture_output=True, text=True, env=environment)
+        if done.returncode:
+            sys.exit(f"bench: {generator}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
+
+    def onnx(self, name):
+        return os.path.join(self.folder, name + ".onnx")
+
+    @functools.cache
+    def compress(self, name, *options):
+        """The .terse file, or None where this build cannot make it (said once)."""
+        source = name if name.endswith(".onnx") else self.onnx(name)
+        target = os.path.join(self.folder, re.sub(r"[^\w-]+", "_", "_".join((os.path.basename(name), *options))) + ".terse")
+        done = subprocess.run([self.tools.program("terse"), "compress", source, "-o", target, *options],
+                              capture_output=True, text=True)
+        if done.returncode:
+            print(f"bench: {name} {' '.join(options)}: {(done.stderr.strip() or '?').splitlines()[-1]}", flush=True)
+            return None
+        return target
+
+    @functools.cache
+    def calibration(self, name):
+        """Random samples for a timing network, whose weights are random too."""
+        import numpy
+        path = os.path.join(self.folder, f"{name}_samples.npz")
+        session = peers.have("onnxruntime") and __import__("onnxruntime").InferenceSession(
+            self.onnx(name), providers=["CPUExecutionProvider"])
+        rng = numpy.random.default_rng(2)
+        arrays = {i.name: rng.uniform(-1, 1, [d if isinstance(d, int) else 8 for d in i.shape]).astype("f4")
+                  for i in session.get_inputs()}
+        numpy.savez(path, **arrays)
+        return path
+
+    def terse_us(self, packed, batch=1):
+        json_of = lambda n: self.tools.run_json(self.tools.program("terse"), "run", packed, "--random", "--batch", str(batch),
+                                                "--repeat", str(n), "--json")["median_us"]
+        return json_of(max(5, int(SECONDS * 1e6 / json_of(3))))
+
+    @staticmethod
+    def peer_us(call):
+        times, end = [], time.perf_counter() + SECONDS
+        call()
+        while time.perf_counter() < end or len(times) < 5:
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times) * 1e6
+
+    def beside(self, work, packed, calls, asked, batch=1):
+        """`calls`: {peer: call or None}. The ratio is that to the fastest peer in each round."""
+        calls = {name: call for name, call in calls.items() if call}
+        if not packed or not calls:
+            self.table.add(work, None, asked, "no file" if not packed else "no peer")
+            return
+        rounds = [(self.terse_us(packed, batch), {n: self.peer_us(c) for n, c in calls.items()}) for _ in range(ROUNDS)]
+        ratio = statistics.median(min(theirs.values()) / ours for ours, theirs in rounds)
+        note = f"terse {statistics.median(o for o, _ in rounds):.1f} us" + "".join(
+            f", {n} {statistics.median(t[n] for _, t in rounds):.1f}" for n in calls)
+        self.table.add(work, ratio, asked, note)
+
+
+# --- parts ----------------------------------------------------------------------------------------------------
+
+
+def peaks(run):
+    program = run.tools.program("peak")
+    limits = json.loads(subprocess.run([program], capture_output=True, text=True, check=True).stdout or "{}")
+    if limits:
+        print(f"\none core: FMA {limits['fma_flops'] / 1e9:.0f} GFLOP/s, VNNI {limits['vnni_ops'] / 1e9:.0f} GOP/s, BF16 "
+              f"{limits['bf16_flops'] / 1e9:.0f} GFLOP/s; reads L2 {limits['l2_rate'] / 1e9:.0f}, L3 {limits['l3_rate'] / 1e9:.0f}, "
+              f"memory {limits['memory_rate'] / 1e9:.0f} GB/s")
+    return limits
+
+
+def gemm(run):
+    """The products of bytes with their epilogue, by the kernels' own bench."""
+    limits = peaks(run)
+    run.table.title("u8s8 GEMM with its epilogue")
+    test = run.tools.program(os.path.join("tests", "test_quantized"))
+    if not limits.get("vnni_ops") or not os.path.exists(test):
+        run.table.add("u8s8 GEMM", None, 94, "no AVX512-VNNI or no tests/test_quantized", unit="%")
+        return
+    text = subprocess.run([test, "--bench"], capture_output=True, text=True, check=True).stdout
+    pattern = r"^avx512vnni\s+gemm\s+(\d+) x\s+(\d+) x\s+(\d+)( \+ residual)?\s+([\d.]+) us"
+    many, single = {}, {}
+    for m, n, k, residual, us in re.findall(pattern, text, re.M):
+        m, n, k, seconds = int(m), int(n), int(k), float(us) * 1e-6
+        if m >= 12 and k >= 256 and n >= 64:
+            share = 2e2 * m * n * k / seconds / limits["vnni_ops"]
+            many[m, n, k, residual] = share
+        elif m == 1 and n >= 64:
+            level = "l2" if n * k <= limits["l2_bytes"] * 3 // 4 else "l3" if n * k <= 12 << 20 else "memory"
+            single[n, k] = (100 * n * k / seconds / limits[level + "_rate"], level)
+    for (m, n, k, residual), share in sorted(many.items()):
+        run.table.add(f"u8s8 {m} x {n} x {k}{residual}, of the VNNI peak", share, 94, unit="%")
+    for (n, k), (share, level) in sorted(single.items()):
+        run.table.add(f"u8s8 1 x {n} x {k}, of the reads from {level.upper()}", share, 80, unit="%")
+
+
+def quantized(run):
+    run.table.title("int8 networks")
+    for name, asked in (("squeezenet11", 1.35), ("resnet50", 1.18), ("mobilenetv2", 1.4)):
+        theirs = {"onnxruntime": peers.onnxruntime_call(run.onnx(name + "_int8"))}
+        run.beside(f"{name} int8 (QDQ file)", run.compress(name + "_int8"), theirs, asked)
+        run.beside(f"{name} int8 (--quantize int8)", run.compress(name, "--quantize", "int8", "--calibrate",
+                                                                  run.calibration(name), "--keep-float", "none"), theirs, asked)
+        run.beside(f"{name} int8, beside openvino", run.compress(name + "_int8"),
+                   {"openvino": peers.openvino_call(run.onnx(name + "_int8"))}, None)
+    for batch, asked in ((1, 1.6), (8, 1.3), (64, 1.12)):
+        run.beside(f"mlp int8, batch {batch}", run.compress("mlp_int8"),
+                   {"onnxruntime": peers.onnxruntime_call(run.onnx("mlp_int8"), batch)}, asked, batch)
+    encoder = {n: peers.onnxruntime_call(run.onnx(n)) for n in ("minilm_dyn", "minilm_qdq")}
+    for name in encoder:
+        run.beside(f"encoder int8, 128 tokens ({name})", run.compress(name), encoder, 1.5)
+
+
+def floats(run):
+    run.table.title("floats")
+    shapes = {"squeezenet11": [1, 3, 224, 224], "mobilenetv2": [1, 3, 224, 224], "resnet50": [1, 3, 224, 224]}
+    for name, shape in shapes.items():
+        run.beside(f"{name} fp32", run.compress(name),
+                   {"onnxruntime": peers.onnxruntime_call(run.onnx(name)), "ncnn": peers.ncnn_call(run.onnx(name), run.folder, shape)}, 1.0)
+        run.beside(f"{name} fp32, beside openvino", run.compress(name), {"openvino": peers.openvino_call(run.onnx(name))}, None)
+        run.beside(f"{name} bf16", run.compress(name, "--float", "bf16"),
+                   {"ncnn": peers.ncnn_call(run.onnx(name), run.folder, shape, bf16=True)}, 1.1)
+    for batch in (1, 8, 64):
+        run.beside(f"mlp fp32, batch {batch}", run.compress("mlp"), {"onnxruntime": peers.onnxruntime_call(run.onnx("mlp"), batch)}, 1.0, batch)
+    run.beside("mlp int8 weights, batch 1", run.compress("mlp", "--quantize", "int8-weights"),
+               {"onnxruntime": peers.onnxruntime_call(run.onnx("mlp"))}, 2.0)
+
+
+def start(run):
+    """exec to the end of a process that has written its first result, minus the median of a run."""
+    import numpy
+    run.table.title("start of ResNet-50")
+    for kind, packed, asked in (("int8", run.compress("resnet50_int8"), 5), ("fp32", run.compress("resnet50"), None)):
+        if not packed:
+            run.table.add(f"start, {kind}", None, asked, "no file", unit="ms")
+            continue
+        x, y = os.path.join(run.folder, "x.npy"), os.path.join(run.folder, "y.npy")
+        numpy.save(x, numpy.random.default_rng(1).uniform(-1, 1, (1, 3, 224, 224)).astype("f4"))
+        terse = run.tools.program("terse")
+        rounds = []
+        for _ in range(20):
+            begin = time.perf_counter()
+            pid = os.posix_spawn(terse, [terse, "run", packed, x, "-o", y], os.environ)
+            os.waitpid(pid, 0)
+            rounds.append((time.perf_counter() - begin) * 1e3)
+        compute = min(run.terse_us(packed) for _ in range(ROUNDS)) / 1e3
+        run.table.add(f"start, {kind}", min(rounds) - compute, asked,
+                      f"least exec to exit {min(rounds):.1f} ms, least compute {compute:.1f}", below=True, unit="ms")
+    path = run.onnx("resnet50_int8")
+    begin = time.perf_counter()
+    call = peers.onnxruntime_call(path)
+    if call:
+        call()
+        whole = (time.perf_counter() - begin) * 1e3
+        run.table.add("  onnxruntime, int8: session and first run", whole - run.peer_us(call) / 1e3, None,
+                      "without Python's start", unit="ms")
+
+
+def workers(run):
+    """What one more worker costs: private memory after some requests."""
+    run.table.title("private memory of a worker, ResNet-50")
+    for kind, packed, asked in (("int8", run.compress("resnet50_int8"), 6), ("fp32", run.compress("resnet50"), 12)):
+        if not packed:
+            run.table.add(f"extra worker, {kind}", None, asked, "no file", unit="MiB")
+            continue
+        with run.tools.Tersed(run.folder, {"net": packed}, "--workers", "3", "--max-batch", "1") as tersed:
+            tersed.bench("net", "-c", "6", "-d", "2")
+            private = []
+            for worker in tersed.status()["workers"]:
+                with open(f"/proc/{worker['pid']}/smaps_rollup") as file:
+                    private.append(sum(int(kib) for kib in re.findall(r"^Private_\w+:\s+(\d+) kB", file.read(), re.M)) / 1024)
+        run.table.add(f"extra worker, {kind}", max(private), asked, "activations included", below=True, unit="MiB")
+
+
+# (model, rows of calibration, points of top-1 that may be lost, least agreement)
+ACCURACY = [("squeezenet1_0", 100, 1.0, 93), ("mobilenet_v1_025_128", 100, 2.5, None), ("resnet20_cifar10", 300, 0.5, None),
+            ("tiny_ic_resnet8", 300, 0.5, None), ("mnist_cnn", None, 0.1, None)]
+
+
+def model_of(run, name):
+    """The ONNX file of a shared model, unpacked where need be."""
+    import gzip
+    source = os.path.join(run.tools.SHARED, "models", name, "model.onnx")
+    if os.path.exists(source):
+        return source
+    target = os.path.join(run.folder, name + ".onnx")
+    with gzip.open(source + ".gz") as packed, open(target, "wb") as plain:
+        plain.write(packed.read())
+    return target
+
+
+def validated(run, name, rows, *options):
+    """The report of terse compress on the labelled data: calibrated on some rows, figures from others."""
+    import numpy
+    data = {}
+    for part in ("calibration", "figures"):
+        data[part] = os.path.join(run.folder, f"{name}_{part}.npz")
+        if not os.path.exists(data[part]):
+            subprocess.run([sys.executable, os.path.join(run.tools.SHARED, "tools", "labelled_data.py"), name, part, data[part]],
+                           check=True, capture_output=True)
+    few = os.path.join(run.folder, f"{name}_few.npz")
+    with numpy.load(data["calibration"]) as all_rows:
+        numpy.savez(few, **{key: all_rows[key][:rows] for key in all_rows.files})
+    calibrate = ["--calibrate", few] if "int8" in options else []
+    done = subprocess.run([run.tools.program("terse"), "compress", model_of(run, name), "-o", os.path.join(run.folder, "a.terse"),
+                           *options, *calibrate, "--validate", data["figures"], "--json"], capture_output=True, text=True)
+    if done.returncode:
+        print(f"bench: {name}: {(done.stderr.strip() or '?').splitlines()[-1]}", flush=True)
+        return None
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def accuracy(run):
+    run.table.title("accuracy after compression (points of top-1 lost; agreement)")
+    for name, rows, lost, agreement in ACCURACY:
+        report = validated(run, name, rows, "--quantize", "int8")
+        if not report:
+            run.table.add(f"{name} int8", None, lost, "no report", unit="")
+            continue
+        before, after = report["before"]["top1"] * 100, report["after"]["top1"] * 100
+        run.table.add(f"{name} int8: points lost", before - after, lost, f"top-1 {before:.2f} -> {after:.2f} %", below=True, unit="")
+        if agreement:
+            run.table.add(f"{name} int8: agreement", report["after"]["agreement"] * 100, agreement, unit="%")
+    report = validated(run, "squeezenet1_0", 100, "--float", "bf16")
+    if report:
+        run.table.add("squeezenet1_0 bf16: points lost", (report["before"]["top1"] - report["after"]["top1"]) * 100, 0.3,
+                      below=True, unit="")
+    stories(run)
+
+
+def loss_of(run, packed, windows):
+    """Mean negative logarithm of the probability of the next token."""
+    import numpy
+    x, y = os.path.join(run.folder, "tokens.npy"), os.path.join(run.folder, "logits.npy")
+    numpy.save(x, windows[:, :-1])
+    subprocess.run([run.tools.program("terse"), "run", packed, x, "-o", y], check=True, capture_output=True)
+    logits = numpy.load(y).astype("f8")
+    logits -= logits.max(-1, keepdims=True)
+    chosen = numpy.take_along_axis(logits, windows[:, 1:, None], -1)[..., 0]
+    return float((numpy.log(numpy.exp(logits).sum(-1)) - chosen).mean())
+
+
+def stories(run):
+    import numpy
+    folder = os.path.join(run.tools.SHARED, "data", "tinystories_text")
+    tokens = numpy.load(os.path.join(folder, "tokens_i16.npy")).astype("i8")
+    count = min(len(tokens) // 129, 96)
+    windows = tokens[:count * 129].reshape(count, 129)
+    samples = os.path.join(run.folder, "stories_samples.npz")
+    model = model_of(run, "stories260k")
+    import onnx
+    name = onnx.load(model, load_external_data=False).graph.input[0].name
+    numpy.savez(samples, **{name: windows[1::2, :-1]})
+    exact = run.compress(model)
+    small = run.compress(model, "--quantize", "int8", "--calibrate", samples)
+    if not exact or not small:
+        run.table.add("stories260k int8: loss", None, 1, "no file", unit="%")
+        return
+    before, after = loss_of(run, exact, windows[0::2]), loss_of(run, small, windows[0::2])
+    run.table.add("stories260k int8: loss grows by", (after / before - 1) * 100, 1, f"NLL {before:.4f} -> {after:.4f}", below=True,
+                  unit="%")
+
+
+PARTS = {"gemm": gemm, "int8": quantized, "floats": floats, "start": start, "workers": workers, "accuracy": accuracy}
+
+
+def run_parts(tools, names, folder):
+    if not os.path.exists(os.path.join(tools.SHARED, "tools", "perf_models.py")) or not tools.have_peers():
+        print(f"bench: {', '.join(names)} left out: needs ../shared/tools/perf_models.py, onnx and onnxruntime")
+        return
+    run = Runs(tools, folder)
+    for name in names:
+        tools.pin(name)
+        PARTS[name](run)
+    missed = [row for row in run.table.rows if row[3] in ("NO", "-")]
+    print(f"\n{sum(row[3] == 'yes' for row in run.table.rows)} of {sum(row[3] != '' for row in run.table.rows)} rows reached"
+          + "".join("\n" + Table.line(row) for row in missed))
