@@ -153,8 +153,8 @@ static void conv_copy_pixels(const terse_conv_u8s8_args *args, const uint8_t *ro
     end = !row || end < 0 ? 0 : end < count ? end : count;
     skip = skip < end ? skip : end;
     memset(to, args->x_zero_point, (size_t)(skip * channels));
-    const uint8_t *from = row + (row ? (at + skip * step) * args->in_stride : 0);
-    if (step == 1 && args->in_stride == channels)
+    const uint8_t *from = row ? row + (at + skip * step) * args->in_stride : NULL;
+    if (step == 1 && args->in_stride == channels && end > skip)
         memcpy(to + skip * channels, from, (size_t)((end - skip) * channels));
     else
         for (int64_t i = skip; i < end; i++, from += step * args->in_stride)
@@ -285,8 +285,8 @@ static void conv_as_gemm(const terse_conv_u8s8_args *args)
     const int64_t group_bytes = (filters + 15) / 16 * ((channels + 3) / 4) * 64;
     for (int64_t g = 0; g < args->groups; g++)
         gemm_u8s8_columns(args->n * args->in[0] * args->in[1] * args->in[2], channels, args->input + g * channels,
-                          args->in_stride, args->weights + g * group_bytes, &args->requantize, args->tiling, g * filters, filters,
-                          args->output, args->out_stride);
+                          args->in_stride, args->weights + g * group_bytes, &args->requantize, args->tiling,
+                          g * filters, filters, args->output, args->out_stride);
 }
 
 void TIER_NAME(terse_conv_u8s8)(const terse_conv_u8s8_args *args)

@@ -27,7 +27,8 @@ static void gemm_u8s8_columns(int64_t m, int64_t k, const uint8_t *a, int64_t ld
                               void *c, int64_t ldc)
 {
     static const int64_t no_offset[1];
-    dot_product p = {.positions = 1, .offsets = no_offset, .run = k, .b = b, .run_steps = (k + 3) / 4, .tiling = tiling};
+    dot_product p = {
+        .positions = 1, .offsets = no_offset, .run = k, .b = b, .run_steps = (k + 3) / 4, .tiling = tiling};
     dot_finish_init(&p.finish, to, first_column, columns, c, ldc);
     const dot_deal deal = dot_deal_rows(&p, m, lda);
     const int64_t panels = (columns + 15) / 16, part = dot_block_panels(&p, panels);
@@ -44,7 +45,8 @@ static void gemm_u8s8_columns(int64_t m, int64_t k, const uint8_t *a, int64_t ld
 
 void TIER_NAME(terse_gemm_u8s8)(const terse_gemm_u8s8_args *args)
 {
-    gemm_u8s8_columns(args->m, args->k, args->a, args->lda, args->b, &args->requantize, args->tiling, 0, args->n, args->c, args->ldc);
+    gemm_u8s8_columns(args->m, args->k, args->a, args->lda, args->b, &args->requantize, args->tiling, 0, args->n,
+                      args->c, args->ldc);
 }
 
 #endif
