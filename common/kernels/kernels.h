@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "common/kernels/quantized.h"
+#include "common/kernels/reduced.h"
 #include "common/kernels/weights.h"
 #include "common/status.h"
 
@@ -123,6 +124,16 @@ typedef struct terse_kernels {
      * clamp(round_half_even(x[i] / scale) + zero_point, 0, 255), the quotient rounded to float, NaN gives zero_point. */
     void (*range_f32)(const float *x, int64_t n, float *ret_low, float *ret_high);
     void (*quantize_float_u8)(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n);
+
+    /* BF16 (reduced.h). Pools take their arguments with BF16 behind the pointers. */
+    void (*gemm_bf16)(const terse_gemm_bf16_args *args);
+    void (*conv_bf16)(const terse_conv_bf16_args *args);
+    size_t (*conv_bf16_scratch)(const terse_conv_bf16_args *args);
+    void (*dwconv_bf16)(const terse_conv_bf16_args *args);
+    void (*max_pool_bf16)(const terse_pool_f32_args *args);
+    void (*average_pool_bf16)(const terse_pool_f32_args *args);
+    void (*f32_to_bf16)(const float *x, uint16_t *y, int64_t n);
+    void (*bf16_to_f32)(const uint16_t *x, float *y, int64_t n);
 
     /* Bytes (quantized.h). */
     void (*gemm_u8s8)(const terse_gemm_u8s8_args *args);

@@ -23,7 +23,12 @@ typedef struct conv_plan {
     int64_t copy_floats;           /* copies of one block */
 } conv_plan;
 
-enum { CONV_FEW_CHANNELS = 96, CONV_SHORT_RUN = 8, CONV_POINTER_BYTES = 32 * 1024 };
+#ifndef TILE_BF16
+enum { CONV_SHORT_RUN = 8 };
+#else
+enum { CONV_SHORT_RUN = 6 }; /* three pixels of four channels */
+#endif
+enum { CONV_FEW_CHANNELS = 96, CONV_POINTER_BYTES = 32 * 1024 };
 
 static bool conv_is_gemm(const terse_conv_f32_args *args)
 {
@@ -74,7 +79,7 @@ static size_t conv_plan_bytes(const conv_plan *plan)
 }
 
 /* The largest of the ways that the channels allow: the pixels' stride may not be known yet. */
-size_t TIER_NAME(terse_conv_f32_scratch)(const terse_conv_f32_args *args)
+static size_t conv_scratch(const terse_conv_f32_args *args)
 {
     if (conv_is_gemm(args))
         return 0;
@@ -234,7 +239,7 @@ static void conv_group(const terse_conv_f32_args *args, const conv_plan *plan, c
     }
 }
 
-static void conv_as_gemm(const terse_conv_f32_args *args)
+static void conv_as_gemm(const terse_conv_f32_args *args, bool wide)
 {
     int64_t channels = args->channels / args->groups, filters = args->filters / args->groups;
     for (int64_t g = 0; g < args->groups; g++) {
@@ -250,14 +255,15 @@ static void conv_as_gemm(const terse_conv_f32_args *args)
                                     .residual = args->residual ? args->residual + g * filters : NULL,
                                     .ldr = args->residual_stride,
                                     .activation = args->activation};
-        TIER_NAME(terse_gemm_f32)(&gemm);
+        gemm_run(&gemm, wide);
     }
 }
 
-void TIER_NAME(terse_conv_f32)(const terse_conv_f32_args *args)
+/* `wide`: see tile_product; without it there is one group. */
+static void conv_run(const terse_conv_f32_args *args, bool wide)
 {
     if (conv_is_gemm(args)) {
-        conv_as_gemm(args);
+        conv_as_gemm(args, wide);
         return;
     }
     const conv_plan plan = conv_plan_for(args);
@@ -281,9 +287,22 @@ void TIER_NAME(terse_conv_f32)(const terse_conv_f32_args *args)
                           .bias = args->bias ? args->bias + g * plan.filters : NULL,
                           .residual = args->residual ? args->residual + g * plan.filters : NULL,
                           .ldr = args->residual_stride,
-                          .activation = &args->activation};
+                          .activation = &args->activation,
+                          .wide = wide};
         conv_group(args, &plan, &p, &site);
     }
 }
+
+#ifndef TILE_BF16
+size_t TIER_NAME(terse_conv_f32_scratch)(const terse_conv_f32_args *args)
+{
+    return conv_scratch(args);
+}
+
+void TIER_NAME(terse_conv_f32)(const terse_conv_f32_args *args)
+{
+    conv_run(args, true);
+}
+#endif
 
 #endif

@@ -9,7 +9,8 @@
 /* Tiles per block: what of A is read again and again should stay in the second-level cache. */
 enum { BLOCK_TILES = 16, BLOCK_BYTES = 256 * 1024 };
 
-void TIER_NAME(terse_gemm_f32)(const terse_gemm_f32_args *args)
+/* `wide`: see tile_product. */
+static void gemm_run(const terse_gemm_f32_args *args, bool wide)
 {
     tile_product p = {.positions = 1,
                       .run = args->k,
@@ -20,7 +21,8 @@ void TIER_NAME(terse_gemm_f32)(const terse_gemm_f32_args *args)
                       .bias = args->bias,
                       .residual = args->residual,
                       .ldr = args->ldr,
-                      .activation = &args->activation};
+                      .activation = &args->activation,
+                      .wide = wide};
     const tile_deal deal = tile_deal_rows(args->m, args->lda);
     int64_t block = BLOCK_BYTES / (int64_t)sizeof(float) / TILE_ROWS / (args->k > 0 ? args->k : 1);
     block = block < 1 ? 1 : block > BLOCK_TILES ? BLOCK_TILES : block;
@@ -33,5 +35,12 @@ void TIER_NAME(terse_gemm_f32)(const terse_gemm_f32_args *args)
         tile_block(&p, &deal, tile, count, rows);
     }
 }
+
+#ifndef TILE_BF16
+void TIER_NAME(terse_gemm_f32)(const terse_gemm_f32_args *args)
+{
+    gemm_run(args, true);
+}
+#endif
 
 #endif

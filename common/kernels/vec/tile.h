@@ -30,8 +30,45 @@ typedef struct tile_product {
     const float *residual; /* as c, or NULL */
     int64_t ldr;
     const terse_activation *activation;
+    bool wide;         /* TILE_BF16: C and residual are FP32, else BF16 */
     const float *next; /* the weights that are read after all of these panels, or NULL */
 } tile_product;
+
+#ifndef TILE_BF16
+INLINE v16 tile_step(v16 a, v16 b, v16 acc)
+{
+    return v16_fma(a, b, acc);
+}
+
+INLINE v16 tile_residual(const tile_product *p, int64_t at, int64_t left)
+{
+    return v16_load_up_to(p->residual + at, left);
+}
+
+INLINE void tile_store(const tile_product *p, int64_t at, v16 x, int64_t left)
+{
+    v16_store_up_to(p->c + at, x, left);
+}
+#else /* pairs of BF16 in the place of floats: A, B and K are in pairs */
+INLINE v16 tile_step(v16 a, v16 b, v16 acc)
+{
+    return v16_dot_bf16(a, b, acc);
+}
+
+INLINE v16 tile_residual(const tile_product *p, int64_t at, int64_t left)
+{
+    return p->wide ? v16_load_up_to(p->residual + at, left)
+                   : v16_load_bf16((const uint16_t *)(const void *)p->residual + at, left);
+}
+
+INLINE void tile_store(const tile_product *p, int64_t at, v16 x, int64_t left)
+{
+    if (p->wide)
+        v16_store_up_to(p->c + at, x, left);
+    else
+        v16_store_bf16((uint16_t *)(void *)p->c + at, x, left);
+}
+#endif
 
 /* What a tile brings closer while it computes: per k the lines at `from` and at `from + second`, moving on by `step`
  * floats. */
@@ -55,9 +92,9 @@ static __attribute__((noinline)) void tile_finish(const tile_product *p, const f
             if (p->bias)
                 x = v16_add(x, v16_load_up_to(p->bias + column + j, left));
             if (p->residual)
-                x = v16_add(x, v16_load_up_to(p->residual + (first_row + r) * p->ldr + column + j, left));
+                x = v16_add(x, tile_residual(p, (first_row + r) * p->ldr + column + j, left));
             x = v16_activate(x, p->activation);
-            v16_store_up_to(p->c + (first_row + r) * p->ldc + column + j, x, left);
+            tile_store(p, (first_row + r) * p->ldc + column + j, x, left);
         }
 }
 
@@ -80,7 +117,7 @@ INLINE void tile_multiply(int n_rows, int n_panels, const tile_product *p, const
             UNROLL for (int r = 0; r < n_rows; r++)
             {
                 v16 y = v16_set1(a[r][k]);
-                UNROLL for (int v = 0; v < n_panels; v++) acc[r][v] = v16_fma(y, x[v], acc[r][v]);
+                UNROLL for (int v = 0; v < n_panels; v++) acc[r][v] = tile_step(y, x[v], acc[r][v]);
             }
         }
     }
@@ -108,18 +145,16 @@ INLINE void tile_run(int n_rows, int n_panels, const tile_product *p, const floa
         }
     }
     if (p->residual) {
-        const float *residual = p->residual + first_row * p->ldr + column;
         UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++) acc[r][v] =
-            v16_add(acc[r][v], v16_load(residual + r * p->ldr + v * 16));
+            v16_add(acc[r][v], tile_residual(p, (first_row + r) * p->ldr + column + v * 16, 16));
     }
     if (clip) {
         v16 alpha = v16_set1(p->activation->alpha), beta = v16_set1(p->activation->beta);
         UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++) acc[r][v] =
             v16_clip(acc[r][v], alpha, beta);
     }
-    float *c = p->c + first_row * p->ldc + column;
     UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++)
-        v16_store(c + r * p->ldc + v * 16, acc[r][v]);
+        tile_store(p, (first_row + r) * p->ldc + column + v * 16, acc[r][v], 16);
 }
 
 #define TILE_DEFINE(r, v)                                                                                              \

@@ -17,7 +17,10 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+#include "common/kernels/x86/v16_avx512.h"
+#define TIER avx512bf16
+#elif defined(__AVX512F__)
 #include "common/kernels/x86/v16_avx512.h"
 #define TIER avx512vnni
 #define TIER_TEXT "avx512vnni"

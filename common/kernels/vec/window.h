@@ -11,6 +11,39 @@
 #include "common/kernels/vec/math.h"
 #include "common/kernels/vec/tier.h"
 
+/* What a pixel is made of: floats or, where WINDOW_BF16 is defined, BF16, computed with as floats. */
+#ifndef WINDOW_BF16
+typedef float pixel;
+
+INLINE v16 dw_load(const pixel *p, int64_t left)
+{
+    return left < 16 ? v16_load_n(p, (int)left) : v16_load(p);
+}
+
+INLINE void dw_store(pixel *p, v16 x, int64_t left)
+{
+    v16_store_up_to(p, x, left);
+}
+#else
+typedef uint16_t pixel;
+
+INLINE v16 dw_load(const pixel *p, int64_t left)
+{
+    return v16_load_bf16(p, left);
+}
+
+INLINE void dw_store(pixel *p, v16 x, int64_t left)
+{
+    v16_store_bf16(p, x, left);
+}
+#endif
+
+/* Pointers of the arguments, whatever lies behind them. */
+INLINE const pixel *pixels_of(const float *p)
+{
+    return (const pixel *)(const void *)p;
+}
+
 enum { DW_KERNEL = 5 }; /* the largest that has its own code */
 
 /* Taps first..end-1 of a window lie inside an axis. */
@@ -31,7 +64,7 @@ INLINE tap_range taps_inside(int64_t at, int64_t size, int64_t kernel, int64_t d
 /* One output row of a depthwise convolution. */
 typedef struct dw_row {
     const terse_conv_f32_args *args;
-    const float *image;
+    const pixel *image;
     int64_t at[2];       /* of the window, first two axes */
     tap_range range[2];  /* of the first two axes */
     int64_t first_pixel; /* output index of the row */
@@ -39,22 +72,18 @@ typedef struct dw_row {
     tap_range interior;  /* outputs of the row all of whose taps are inside */
 } dw_row;
 
-INLINE v16 dw_load(const float *p, int64_t left)
-{
-    return left < 16 ? v16_load_n(p, (int)left) : v16_load(p);
-}
-
 INLINE void dw_finish(const dw_row *row, int block, const v16 *acc, int64_t ox, int64_t c, int64_t left)
 {
     const terse_conv_f32_args *args = row->args;
-    v16 bias = args->bias ? dw_load(args->bias + c, left) : v16_zero();
+    v16 bias = args->bias ? v16_load_up_to(args->bias + c, left) : v16_zero();
     UNROLL for (int o = 0; o < block; o++)
     {
-        int64_t pixel = row->first_pixel + ox + o;
+        int64_t at = row->first_pixel + ox + o;
         v16 x = args->bias ? v16_add(acc[o], bias) : acc[o];
         if (args->residual)
-            x = v16_add(x, dw_load(args->residual + pixel * args->residual_stride + c, left));
-        v16_store_up_to(args->output + pixel * args->out_stride + c, v16_activate_near(x, &args->activation), left);
+            x = v16_add(x, dw_load(pixels_of(args->residual) + at * args->residual_stride + c, left));
+        dw_store((pixel *)(void *)args->output + at * args->out_stride + c, v16_activate_near(x, &args->activation),
+                 left);
     }
 }
 
@@ -68,7 +97,7 @@ static void dw_any(const dw_row *row, int64_t ox, int64_t c, int64_t left)
     for (int64_t z = row->range[0].first; z < row->range[0].end; z++)
         for (int64_t y = row->range[1].first; y < row->range[1].end; y++) {
             int64_t iz = row->at[0] + z * args->dilation[0], iy = row->at[1] + y * args->dilation[1];
-            const float *in = row->image + ((iz * args->in[1] + iy) * args->in[2] + ix) * step + c;
+            const pixel *in = row->image + ((iz * args->in[1] + iy) * args->in[2] + ix) * step + c;
             const float *w = args->weights + (z * args->kernel[1] + y) * args->kernel[2] * row->padded + c;
             for (int64_t x = range.first; x < range.end; x++)
                 acc = v16_fma(dw_load(in + x * args->dilation[2] * step, left), v16_load(w + x * row->padded), acc);
@@ -78,7 +107,7 @@ static void dw_any(const dw_row *row, int64_t ox, int64_t c, int64_t left)
 
 /* What all outputs of a row share, sixteen channels at a time: input rows that exist and their weights. */
 typedef struct dw_strip {
-    const float *in[DW_KERNEL]; /* channel c of the pixel under the window's first tap when ox is 0 */
+    const pixel *in[DW_KERNEL]; /* channel c of the pixel under the window's first tap when ox is 0 */
     const float *weights;       /* channel c of the first tap of the first of these rows */
     int64_t rows, c, left;
 } dw_strip;
@@ -92,7 +121,7 @@ INLINE void dw_block(const dw_row *row, const dw_strip *s, int block, int64_t ro
     UNROLL for (int o = 0; o < block; o++) acc[o] = v16_zero();
     UNROLL for (int64_t y = 0; y < rows; y++)
     {
-        const float *p = s->in[y] + ox * stride * step;
+        const pixel *p = s->in[y] + ox * stride * step;
         UNROLL for (int64_t x = 0; x < kw; x++)
         {
             v16 weight = hoisted ? hoisted[y][x] : v16_load(s->weights + (y * kw + x) * row->padded);
@@ -149,8 +178,8 @@ INLINE dw_strip dw_strip_at(const dw_row *row, int64_t kernel, int64_t c)
     dw_strip s = {.rows = empty ? 0 : row->range[1].end - first, .c = c, .left = args->channels - c};
     s.weights = args->weights + first * kernel * row->padded + c;
     for (int64_t y = 0; y < s.rows; y++) {
-        int64_t pixel = (slice + row->at[1] + first + y) * args->in[2] - args->pad[2];
-        s.in[y] = row->image + pixel * args->in_stride + c;
+        int64_t at = (slice + row->at[1] + first + y) * args->in[2] - args->pad[2];
+        s.in[y] = row->image + at * args->in_stride + c;
     }
     return s;
 }
@@ -200,7 +229,7 @@ static tap_range dw_interior(const terse_conv_f32_args *args)
     return (tap_range){first, end > first ? end : first};
 }
 
-void TIER_NAME(terse_dwconv_f32)(const terse_conv_f32_args *args)
+static void dw_run(const terse_conv_f32_args *args)
 {
     const int64_t *in = args->in, *out = args->out;
     dw_function *run = dw_choose(args);
@@ -208,7 +237,7 @@ void TIER_NAME(terse_dwconv_f32)(const terse_conv_f32_args *args)
     for (int64_t n = 0; n < args->n; n++)
         for (int64_t oz = 0; oz < out[0]; oz++)
             for (int64_t oy = 0; oy < out[1]; oy++, row.first_pixel += out[2]) {
-                row.image = args->input + n * in[0] * in[1] * in[2] * args->in_stride;
+                row.image = pixels_of(args->input) + n * in[0] * in[1] * in[2] * args->in_stride;
                 row.at[0] = oz * args->stride[0] - args->pad[0];
                 row.at[1] = oy * args->stride[1] - args->pad[1];
                 row.range[0] = taps_inside(row.at[0], in[0], args->kernel[0], args->dilation[0]);
@@ -221,14 +250,14 @@ void TIER_NAME(terse_dwconv_f32)(const terse_conv_f32_args *args)
 /* The window of one output pixel of a pool. */
 typedef struct pool_window {
     const terse_pool_f32_args *args;
-    const float *image;
+    const pixel *image;
     int64_t at[3];
     tap_range range[3];
     float divisor;
-    float *output;
+    pixel *output;
 } pool_window;
 
-INLINE const float *pool_row(const pool_window *w, int64_t z, int64_t y)
+INLINE const pixel *pool_row(const pool_window *w, int64_t z, int64_t y)
 {
     const terse_pool_f32_args *args = w->args;
     int64_t iz = w->at[0] + z * args->dilation[0], iy = w->at[1] + y * args->dilation[1];
@@ -244,13 +273,13 @@ INLINE void pool_block(const pool_window *w, bool average, int vectors, int64_t 
     UNROLL for (int v = 0; v < vectors; v++) acc[v] = average ? v16_zero() : v16_set1(-INFINITY);
     for (int64_t z = w->range[0].first; z < w->range[0].end; z++)
         for (int64_t y = w->range[1].first; y < w->range[1].end; y++) {
-            const float *p = pool_row(w, z, y) + c;
+            const pixel *p = pool_row(w, z, y) + c;
             v16 sum[4];
             UNROLL for (int v = 0; v < vectors; v++) sum[v] = average ? v16_zero() : acc[v];
             for (int64_t x = 0; x < taps; x++, p += step)
                 UNROLL for (int v = 0; v < vectors; v++)
                 {
-                    v16 value = left < 16 ? v16_load_n(p + v * 16, (int)left) : v16_load(p + v * 16);
+                    v16 value = dw_load(p + v * 16, left);
                     sum[v] = average ? v16_add(sum[v], value) : v16_max_nan(sum[v], value);
                 }
             UNROLL for (int v = 0; v < vectors; v++) acc[v] = average ? v16_add(acc[v], sum[v]) : sum[v];
@@ -258,7 +287,7 @@ INLINE void pool_block(const pool_window *w, bool average, int vectors, int64_t 
     UNROLL for (int v = 0; v < vectors; v++)
     {
         v16 x = average ? v16_div(acc[v], v16_set1(w->divisor)) : acc[v];
-        v16_store_up_to(w->output + c + v * 16, x, left);
+        dw_store(w->output + c + v * 16, x, left);
     }
 }
 
@@ -288,10 +317,10 @@ static int64_t pool_count(const pool_window *w, int axis)
 INLINE void pool_all(const terse_pool_f32_args *args, bool average)
 {
     const int64_t *in = args->in, *out = args->out;
-    pool_window w = {.args = args, .output = args->output};
+    pool_window w = {.args = args, .output = (pixel *)(void *)args->output};
     int64_t o[3];
     for (int64_t n = 0; n < args->n; n++) {
-        w.image = args->input + n * in[0] * in[1] * in[2] * args->in_stride;
+        w.image = pixels_of(args->input) + n * in[0] * in[1] * in[2] * args->in_stride;
         for (o[0] = 0; o[0] < out[0]; o[0]++)
             for (o[1] = 0; o[1] < out[1]; o[1]++)
                 for (o[2] = 0; o[2] < out[2]; o[2]++, w.output += args->out_stride) {
@@ -307,6 +336,12 @@ INLINE void pool_all(const terse_pool_f32_args *args, bool average)
     }
 }
 
+#ifndef WINDOW_BF16
+void TIER_NAME(terse_dwconv_f32)(const terse_conv_f32_args *args)
+{
+    dw_run(args);
+}
+
 void TIER_NAME(terse_max_pool_f32)(const terse_pool_f32_args *args)
 {
     pool_all(args, false);
@@ -316,5 +351,7 @@ void TIER_NAME(terse_average_pool_f32)(const terse_pool_f32_args *args)
 {
     pool_all(args, true);
 }
+
+#endif
 
 #endif
