@@ -105,6 +105,8 @@ static bool has_weights(const terse_graph *graph, const terse_node *node)
     case TERSE_OP_GEMM:
     case TERSE_OP_MATMUL:
     case TERSE_OP_WGEMM:
+    case TERSE_OP_BCONV:
+    case TERSE_OP_BGEMM:
     case TERSE_OP_RNN:
     case TERSE_OP_GRU:
     case TERSE_OP_LSTM:

@@ -83,6 +83,8 @@ static void write_command(job *j)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at,
                        " --calibrate --calibration %s --keep-float %.100s", terse_calibration_name(o->calibration),
                        o->keep_float ? o->keep_float : "auto");
+    if (o->bf16)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --float bf16");
     if (o->validate)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --validate");
     if (o->no_tune)
@@ -159,8 +161,10 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
         const bool tune = compressing && !j->options.no_tune;
         if (tune)
             progress(j, "choosing algorithms");
-        if (status == TERSE_OK && tune)
+        if (status == TERSE_OK && tune && !j->options.bf16)
             status = terse_tune_algorithms(graph, error);
+        if (status == TERSE_OK && compressing && j->options.bf16)
+            status = terse_pass_bf16_mark(graph, error);
         if (status == TERSE_OK)
             status = terse_passes_run(graph, TERSE_PASSES_FINISH, error);
         if (tune)

@@ -95,6 +95,14 @@ static int set_keep_float(terse_options *options, const char *argument, terse_er
     return TERSE_OK;
 }
 
+static int set_float(terse_options *options, const char *argument, terse_error *error)
+{
+    options->bf16 = strcmp(argument, "bf16") == 0;
+    if (!options->bf16 && strcmp(argument, "fp32") != 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--float is '%.100s', allowed are fp32 and bf16", argument);
+    return TERSE_OK;
+}
+
 static int set_validate(terse_options *options, const char *argument, terse_error *error)
 {
     if (!*argument)
@@ -189,6 +197,11 @@ const terse_option terse_options_table[] = {
      "none, or "
      "names of nodes with commas between",
      false, set_keep_float},
+    {"--float", 0, "TYPE",
+     "bf16: weights of products and what flows between them in 16 bits, accumulated in 32: twice the speed where the "
+     "CPU "
+     "has AVX512-BF16, half the bytes everywhere (default: fp32)",
+     false, set_float},
     {"--validate", 0, "DATA.npz",
      "compare before and after on these samples: the inputs by name, axis 0 = samples, and optionally labels", false,
      set_validate},
@@ -277,9 +290,9 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
     if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibration || options.keep_float))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --quantize int8 only",
                           options.calibration ? "--calibration" : "--keep-float");
-    if (options.plain && (options.low_rank > 0 || options.quantize || options.validate))
+    if (options.plain && (options.low_rank > 0 || options.quantize || options.validate || options.bf16))
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "--plain goes with none of --low-rank, --quantize and --validate");
+                          "--plain goes with none of --low-rank, --quantize, --float bf16 and --validate");
     *ret_options = options;
     return TERSE_OK;
 }

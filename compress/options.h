@@ -26,6 +26,7 @@ typedef struct terse_options {
     const char *validate; /* NULL: not asked for */
     const char *report;   /* NULL: no page */
     double low_rank;      /* 0: not asked for */
+    bool bf16;            /* --float bf16 */
     terse_quantize_mode quantize;
     const char *calibrate;         /* NULL: not given */
     terse_calibration calibration; /* how ranges are chosen */

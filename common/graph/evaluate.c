@@ -14,6 +14,8 @@ static bool takes_packed(terse_op op, int input)
     case TERSE_OP_GEMM:
     case TERSE_OP_MATMUL:
     case TERSE_OP_WGEMM:
+    case TERSE_OP_BCONV:
+    case TERSE_OP_BGEMM:
     case TERSE_OP_QCONV:
     case TERSE_OP_QGEMM:
         return input == 1;

@@ -23,6 +23,7 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
     switch (node->op) {
     case TERSE_OP_CONV:
     case TERSE_OP_QCONV:
+    case TERSE_OP_BCONV:
     case TERSE_OP_CONV_INTEGER:
         return w->rank < 2 ? 0 : times(terse_tensor_count(output), filter_size(w));
     case TERSE_OP_CONV_TRANSPOSE:
@@ -31,6 +32,7 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
         return x->rank != 2 ? 0 : times(terse_tensor_count(output), x->dims[terse_node_int(node, "transA", 0) ? 0 : 1]);
     case TERSE_OP_MATMUL:
     case TERSE_OP_WGEMM:
+    case TERSE_OP_BGEMM:
     case TERSE_OP_MATMUL_INTEGER:
     case TERSE_OP_QLINEAR_MATMUL:
     case TERSE_OP_QGEMM:

@@ -57,7 +57,7 @@
     X(MATMUL_INTEGER, matmul_integer, "MatMulInteger") X(CONV_INTEGER, conv_integer, "ConvInteger") \
     X(QLINEAR_MATMUL, qlinear_matmul, "QLinearMatMul") X(QLINEAR_CONV, qlinear_conv, "QLinearConv") \
     /* only passes make these: see common/ops/README.md */ \
-    X(WGEMM, wgemm, "WGemm") X(HEAD_ATTENTION, head_attention, "HeadAttention") \
+    X(WGEMM, wgemm, "WGemm") X(BCONV, bconv, "BConv") X(BGEMM, bgemm, "BGemm") X(HEAD_ATTENTION, head_attention, "HeadAttention") \
     X(QCONV, qconv, "QConv") X(QGEMM, qgemm, "QGemm") X(QADD, qadd, "QAdd") X(QMUL, qmul, "QMul") \
     X(QTABLE, qtable, "QTable") X(QAVERAGE_POOL, qaverage_pool, "QAveragePool") \
     X(QGLOBAL_AVERAGE_POOL, qglobal_average_pool, "QGlobalAveragePool")

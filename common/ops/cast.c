@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "common/kernels/bf16.h"
 #include "common/ops/op.h"
 
 typedef void cast_row(const void *x, void *y, int64_t n);
@@ -45,6 +46,8 @@ CAST(u8_f32, uint8_t, float, v)
 CAST(u8_i32, uint8_t, int32_t, v)
 CAST(u8_i64, uint8_t, int64_t, v)
 CAST(u8_bool, uint8_t, uint8_t, v != 0)
+CAST(f32_bf16, float, uint16_t, bf16_from(v))
+CAST(bf16_f32, uint16_t, float, bf16_to(v))
 CAST(copy_1, uint8_t, uint8_t, v)
 CAST(copy_4, uint32_t, uint32_t, v)
 CAST(copy_8, uint64_t, uint64_t, v)
@@ -70,25 +73,36 @@ static int cast_index(terse_dtype dtype)
     return -1;
 }
 
+/* NULL where there is none: BF16 goes to FP32 and back only. */
+static cast_row *find_cast(terse_dtype from, terse_dtype to)
+{
+    if (from == TERSE_BF16)
+        return to == TERSE_FP32 ? cast_bf16_f32 : NULL;
+    if (to == TERSE_BF16)
+        return from == TERSE_FP32 ? cast_f32_bf16 : NULL;
+    return cast_index(from) < 0 || cast_index(to) < 0 ? NULL : casts[cast_index(from)][cast_index(to)];
+}
+
 typedef struct cast {
     cast_row *row;
 } cast;
 
 static int plan_cast(terse_op_plan *plan, terse_error *error)
 {
-    int status = terse_op_expect(plan, 0, "input", TERSE_TYPES_ALL, error);
+    int status = terse_op_expect(plan, 0, "input", TERSE_TYPES_ALL | 1u << TERSE_BF16, error);
     if (status)
         return status;
     const terse_tensor *x = plan->inputs[0];
     const int64_t to = terse_node_int(plan->node, "to", TERSE_DTYPE_NONE);
-    const int index = to < 0 || to > TERSE_BOOL ? -1 : cast_index((terse_dtype)to);
-    if (index < 0)
-        return terse_fail(error, TERSE_UNIMPLEMENTED, "to is %s, allowed are FP32, INT8, INT32, INT64, UINT8 and BOOL",
+    cast_row *row = to < 0 || to > TERSE_BOOL ? NULL : find_cast(x->dtype, (terse_dtype)to);
+    if (!row)
+        return terse_fail(error, TERSE_UNIMPLEMENTED,
+                          "to is %s, allowed are FP32, INT8, INT32, INT64, UINT8 and BOOL (BF16 from and to FP32)",
                           to < 0 || to > TERSE_BOOL ? "no dtype" : terse_dtype_name((terse_dtype)to));
     cast *params = terse_op_params(plan, sizeof *params, error);
     if (!params)
         return TERSE_RESOURCE_EXHAUSTED;
-    params->row = casts[cast_index(x->dtype)][index];
+    params->row = row;
     return terse_op_output(plan, 0, (terse_dtype)to, x->rank, x->dims, error);
 }
 

@@ -31,7 +31,7 @@ static int plan_channels_last(terse_op_plan *plan, global_params *params, int64_
 
 static int plan_global(terse_op_plan *plan, terse_error *error)
 {
-    int status = terse_op_expect(plan, 0, "X", 1u << TERSE_FP32, error);
+    int status = terse_op_expect(plan, 0, "X", 1u << TERSE_FP32 | 1u << TERSE_BF16, error);
     if (status != TERSE_OK)
         return status;
     const terse_tensor *x = plan->inputs[0];
@@ -41,6 +41,8 @@ static int plan_global(terse_op_plan *plan, terse_error *error)
     if (!params)
         return TERSE_RESOURCE_EXHAUSTED;
     params->channels_last = terse_node_int(plan->node, "channels_last", 0) != 0;
+    if (x->dtype == TERSE_BF16 && !params->channels_last)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "X is BF16, which is for channels-last");
     int64_t dims[TERSE_MAX_RANK] = {x->dims[0], x->dims[1]};
     if (params->channels_last) {
         params->pixels = terse_dims_count(x->dims + 1, x->rank - 2);
@@ -53,7 +55,7 @@ static int plan_global(terse_op_plan *plan, terse_error *error)
     if (status == TERSE_OK && params->pixels < 1)
         status = terse_fail(error, TERSE_INVALID_ARGUMENT, "the image has no pixels");
     if (status == TERSE_OK)
-        status = terse_op_output(plan, 0, TERSE_FP32, x->rank, dims, error);
+        status = terse_op_output(plan, 0, x->dtype, x->rank, dims, error);
     size_t total = 0;
     if (status == TERSE_OK && !params->channels_last)
         status = TERSE_RESERVE(&total, &params->plane, error, params->pixels);
@@ -87,7 +89,10 @@ static int run_global(const terse_op_call *call, bool average)
         args.in_stride = x->row_stride;
         args.output = y->data;
         args.out_stride = y->row_stride;
-        (average ? call->kernels->average_pool_f32 : call->kernels->max_pool_f32)(&args);
+        if (x->dtype == TERSE_BF16)
+            (average ? call->kernels->average_pool_bf16 : call->kernels->max_pool_bf16)(&args);
+        else
+            (average ? call->kernels->average_pool_f32 : call->kernels->max_pool_f32)(&args);
         return TERSE_OK;
     }
     for (int64_t i = 0; i < count; i++) {

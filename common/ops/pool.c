@@ -9,8 +9,8 @@
 #include "common/ops/window.h"
 
 typedef struct pool_params {
-    terse_pool_f32_args args; /* all but the pointers and strides */
-    bool channels_last, column_major, by_hand, bytes;
+    terse_pool_f32_args args;                               /* all but the pointers and strides */
+    bool channels_last, column_major, by_hand, bytes, half; /* half: BF16 */
     int64_t images;
     size_t input, output; /* offsets in scratch */
 } pool_params;
@@ -57,12 +57,22 @@ static int plan_window(terse_op_plan *plan, terse_window *w, pool_params **ret_p
     return TERSE_OK;
 }
 
+/* BF16 has the channels-last kernels only. */
+static int check_half(const terse_op_plan *plan, pool_params *params, terse_error *error)
+{
+    params->half = plan->inputs[0]->dtype == TERSE_BF16;
+    if (params->half && (!params->channels_last || plan->n_outputs > 1))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "X is BF16, which is for channels-last without Indices");
+    return TERSE_OK;
+}
+
 static int plan_max(terse_op_plan *plan, terse_error *error)
 {
     terse_window w;
     pool_params *params;
     int64_t order, dims[TERSE_MAX_RANK];
-    int status = terse_op_expect(plan, 0, "X", 1u << TERSE_FP32 | 1u << TERSE_INT8 | 1u << TERSE_UINT8, error);
+    int status = terse_op_expect(plan, 0, "X",
+                                 1u << TERSE_FP32 | 1u << TERSE_INT8 | 1u << TERSE_UINT8 | 1u << TERSE_BF16, error);
     if (status == TERSE_OK)
         status = plan_window(plan, &w, &params, error);
     if (status == TERSE_OK)
@@ -70,9 +80,11 @@ static int plan_max(terse_op_plan *plan, terse_error *error)
     if (status != TERSE_OK)
         return status;
     params->column_major = order == 1;
+    if ((status = check_half(plan, params, error)) != TERSE_OK)
+        return status;
     params->bytes = plan->inputs[0]->dtype == TERSE_UINT8 && w.channels_last && plan->n_outputs == 1 &&
                     plan->kernels->max_pool_u8 != NULL;
-    params->by_hand = !params->bytes && (plan->inputs[0]->dtype != TERSE_FP32 || plan->n_outputs > 1);
+    params->by_hand = !params->bytes && !params->half && (plan->inputs[0]->dtype != TERSE_FP32 || plan->n_outputs > 1);
     const int rank = terse_window_dims(&w, w.channels, dims);
     status = terse_op_output(plan, 0, plan->inputs[0]->dtype, rank, dims, error);
     if (status == TERSE_OK)
@@ -85,16 +97,18 @@ static int plan_average(terse_op_plan *plan, terse_error *error)
     terse_window w;
     pool_params *params;
     int64_t count, dims[TERSE_MAX_RANK];
-    int status = terse_op_expect(plan, 0, "X", 1u << TERSE_FP32, error);
+    int status = terse_op_expect(plan, 0, "X", 1u << TERSE_FP32 | 1u << TERSE_BF16, error);
     if (status == TERSE_OK)
         status = plan_window(plan, &w, &params, error);
+    if (status == TERSE_OK)
+        status = check_half(plan, params, error);
     if (status == TERSE_OK)
         status = terse_support_int(plan->node, "count_include_pad", 0, 0, 1, &count, error);
     if (status != TERSE_OK)
         return status;
     params->args.count_include_pad = count == 1;
     const int rank = terse_window_dims(&w, w.channels, dims);
-    status = terse_op_output(plan, 0, TERSE_FP32, rank, dims, error);
+    status = terse_op_output(plan, 0, plan->inputs[0]->dtype, rank, dims, error);
     return status == TERSE_OK ? plan_scratch(plan, params, &w, error) : status;
 }
 
@@ -256,7 +270,7 @@ static int run_max(const terse_op_call *call, terse_error *error)
         return TERSE_OK;
     }
     if (!params->by_hand) {
-        run_kernel(call, call->kernels->max_pool_f32);
+        run_kernel(call, params->half ? call->kernels->max_pool_bf16 : call->kernels->max_pool_f32);
         return TERSE_OK;
     }
     for (int64_t image = 0; image < params->images; image++)
@@ -268,7 +282,8 @@ static int run_max(const terse_op_call *call, terse_error *error)
 static int run_average(const terse_op_call *call, terse_error *error)
 {
     (void)error;
-    run_kernel(call, call->kernels->average_pool_f32);
+    const pool_params *params = call->params;
+    run_kernel(call, params->half ? call->kernels->average_pool_bf16 : call->kernels->average_pool_f32);
     return TERSE_OK;
 }
 

@@ -53,6 +53,10 @@ int terse_pass_lower_dynamic(terse_graph *graph, terse_error *error);
 int terse_pass_lower(terse_graph *graph, terse_error *error);
 /* Constants behind DequantizeLinear become FP32, and the products that read them get their normal form. */
 int terse_pass_dequantize(terse_graph *graph, terse_error *error);
+/* Products that terse_pass_bf16_mark has marked become BConv and BGemm; what flows between them becomes BF16. */
+int terse_pass_bf16(terse_graph *graph, terse_error *error);
+/* Marks all products (`--float bf16`); call it before the passes FINISH. */
+int terse_pass_bf16_mark(terse_graph *graph, terse_error *error);
 /* Constant weights of products and channels-last convolutions get the layout that the kernels read. */
 int terse_pass_pack(terse_graph *graph, terse_error *error);
 
