@@ -16,7 +16,7 @@ sys.path.insert(0, FOLDER)
 # What pip is to install for a module, its own needs included where they are few.
 PACKAGES = {"onnx": ("onnx", "protobuf", "typing_extensions", "ml_dtypes"), "ncnn": ("ncnn", "portalocker"),
             "onnxruntime": ("onnxruntime", "flatbuffers", "protobuf", "packaging"),
-            "openvino": ("openvino", "openvino-telemetry")}
+            "openvino": ("openvino", "openvino-telemetry"), "PIL": ("pillow",)}
 
 
 @functools.cache
@@ -27,7 +27,7 @@ def have(module):
         try:
             importlib.invalidate_caches()
             importlib.import_module(module)
-            print(f"bench: peer {module} {importlib.metadata.version(module)}", flush=True)
+            print(f"bench: peer {module} {importlib.metadata.version(packages[0])}", flush=True)
             return True
         except ImportError as error:
             if attempt:

@@ -43,8 +43,8 @@ class Runs:
     def __init__(self, tools, folder):
         self.tools, self.folder, self.table = tools, folder, Table()
         generator = os.path.join(tools.SHARED, "tools", "perf_models.py")
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join([peers.FOLDER, os.environ.get("PYTHONPATH", "")]))
-        done = subprocess.run([sys.executable, generator, folder], capture_output=True, text=True, env=environment)
+        self.environment = dict(os.environ, PYTHONPATH=os.pathsep.join([peers.FOLDER, os.environ.get("PYTHONPATH", "")]))
+        done = subprocess.run([sys.executable, generator, folder], capture_output=True, text=True, env=self.environment)
         if done.returncode:
             sys.exit(f"bench: {generator}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
 
@@ -244,8 +244,11 @@ def validated(run, name, rows, *options):
     for part in ("calibration", "figures"):
         data[part] = os.path.join(run.folder, f"{name}_{part}.npz")
         if not os.path.exists(data[part]):
-            subprocess.run([sys.executable, os.path.join(run.tools.SHARED, "tools", "labelled_data.py"), name, part, data[part]],
-                           check=True, capture_output=True)
+            done = subprocess.run([sys.executable, os.path.join(run.tools.SHARED, "tools", "labelled_data.py"), name, part, data[part]],
+                                  capture_output=True, text=True, env=run.environment)
+            if done.returncode:
+                print(f"bench: {name}: {(done.stderr.strip() or '?').splitlines()[-1]}", flush=True)
+                return None
     few = os.path.join(run.folder, f"{name}_few.npz")
     with numpy.load(data["calibration"]) as all_rows:
         numpy.savez(few, **{key: all_rows[key][:rows] for key in all_rows.files})
@@ -259,6 +262,7 @@ def validated(run, name, rows, *options):
 
 
 def accuracy(run):
+    peers.have("PIL")  # labelled_data.py reads pictures with it
     run.table.title("accuracy after compression (points of top-1 lost; agreement)")
     for name, rows, lost, agreement in ACCURACY:
         report = validated(run, name, rows, "--quantize", "int8")
@@ -270,9 +274,8 @@ def accuracy(run):
         if agreement:
             run.table.add(f"{name} int8: agreement", report["after"]["agreement"] * 100, agreement, unit="%")
     report = validated(run, "squeezenet1_0", 100, "--float", "bf16")
-    if report:
-        run.table.add("squeezenet1_0 bf16: points lost", (report["before"]["top1"] - report["after"]["top1"]) * 100, 0.3,
-                      below=True, unit="")
+    lost = (report["before"]["top1"] - report["after"]["top1"]) * 100 if report else None
+    run.table.add("squeezenet1_0 bf16: points lost", lost, 0.3, "" if report else "no report", below=True, unit="")
     stories(run)
 
 
