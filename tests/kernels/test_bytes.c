@@ -446,8 +446,8 @@ static void element_bench(const terse_kernels *kernels)
         b[i] = random_u8(ANY);
         x[i] = random_float() * 3.0f;
     }
-    const terse_binary_u8_args add = {n, a, b, 1, 1, 117, 112, 0.83, 0.61, y, 3, 3, 255};
-    const terse_binary_u8_args mul = {n, a, b, 1, 1, 117, 112, 0.0083, 0.0, y, 3, 3, 255};
+    const terse_binary_u8_args add = {n, a, b, 1, 1, 117, 112, 0.8312357, 0.6127181, y, 3, 3, 255};
+    const terse_binary_u8_args mul = {n, a, b, 1, 1, 117, 112, 0.008312357, 0.0, y, 3, 3, 255};
     double t[7];
     BEST_OF(0.02, t[0], kernels->add_u8(&add));
     BEST_OF(0.02, t[1], kernels->mul_u8(&mul));

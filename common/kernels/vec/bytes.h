@@ -14,16 +14,19 @@ typedef struct binary {
     float a_scale, b_scale;
 } binary;
 
-static void exact_binary(const terse_binary_u8_args *args, bool product, const uint8_t *a, const uint8_t *b,
-                         uint8_t ret_y[VB])
+static __attribute__((noinline)) void exact_binary(const terse_binary_u8_args *args, bool product, const uint8_t *a,
+                                                   const uint8_t *b, uint8_t ret_y[VB])
 {
+    const int32_t a_zero = args->a_zero_point, b_zero = args->b_zero_point;
+    const double a_scale = args->a_scale, b_scale = args->b_scale;
     double v[VB];
-    for (int i = 0; i < VB; i++) {
-        const int32_t x = a[i] - args->a_zero_point, z = b[i] - args->b_zero_point;
-        v[i] = product ? (double)(x * z) * args->a_scale : (double)x * args->a_scale + (double)z * args->b_scale;
-    }
-    for (int i = 0; i < VB; i++)
-        ret_y[i] = fixed_exact(v[i], args->zero_point, args->low, args->high);
+    if (product)
+        for (int i = 0; i < VB; i++)
+            v[i] = (double)((a[i] - a_zero) * (b[i] - b_zero)) * a_scale;
+    else
+        for (int i = 0; i < VB; i++)
+            v[i] = (double)(a[i] - a_zero) * a_scale + (double)(b[i] - b_zero) * b_scale;
+    fixed_exact_all(v, args->zero_point, args->low, args->high, ret_y);
 }
 
 INLINE vb binary_vector(const binary *f, bool product, vb a, vb b)
@@ -147,8 +150,7 @@ INLINE void quantize_vector(const fixed_range *f, const float *x, float scale, f
     double v[VB];
     for (int i = 0; i < VB; i++)
         v[i] = x[i] == x[i] ? (double)x[i] / (double)scale : 0.0;
-    for (int i = 0; i < VB; i++)
-        y[i] = fixed_exact(v[i], zero_point, 0, 255);
+    fixed_exact_all(v, zero_point, 0, 255, y);
 }
 
 void TIER_NAME(terse_quantize_u8)(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n)

@@ -42,4 +42,14 @@ INLINE uint8_t fixed_exact(double v, int32_t zero_point, int32_t low, int32_t hi
     return (uint8_t)(int32_t)q;
 }
 
+/* VB of them; numbers by value, so that compilers see that no byte written is one of them. */
+INLINE void fixed_exact_all(const double v[VB], int32_t zero_point, int32_t low, int32_t high, uint8_t *ret_y)
+{
+    int32_t y[VB];
+    for (int i = 0; i < VB; i++)
+        y[i] = fixed_exact(v[i], zero_point, low, high);
+    for (int i = 0; i < VB; i++)
+        ret_y[i] = (uint8_t)y[i];
+}
+
 #endif

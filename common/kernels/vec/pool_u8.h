@@ -69,8 +69,7 @@ static void exact_average(const byte_window *w, const int32_t sums[VB], uint8_t 
     double v[VB];
     for (int i = 0; i < VB; i++)
         v[i] = w->count ? (double)sums[i] * args->scale / (double)w->count : 0.0;
-    for (int i = 0; i < VB; i++)
-        ret_y[i] = fixed_exact(v[i], args->y_zero_point, 0, 255);
+    fixed_exact_all(v, args->y_zero_point, 0, 255, ret_y);
 }
 
 /* From sums in quarters, less the zero points, to the outputs. */
