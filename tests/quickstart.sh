@@ -23,8 +23,18 @@ run() {
 # A number out of a line of JSON.
 field() { "${PYTHON:-python3}" -c 'import json, sys; print("%.0f" % json.loads(sys.stdin.read().splitlines()[-1])[sys.argv[1]])' "$1"; }
 
+# Digits that the network was not trained on: every other one to calibrate with, the rest to measure with.
+"${PYTHON:-python3}" - "$sample/digits_test.npz" "$work" <<'PYTHON'
+import sys
+import numpy
+digits = numpy.load(sys.argv[1])
+numpy.savez(sys.argv[2] + "/digits_even.npz", image=digits["image"][::2])
+numpy.savez(sys.argv[2] + "/digits_odd.npz", image=digits["image"][1::2], labels=digits["labels"][1::2])
+PYTHON
+
 title "Compress: an ONNX file becomes a .terse file, and what that costs is measured on digits it never saw"
-run terse compress $sample/digits.onnx -o "$work/digits.terse" --low-rank 0.95 --validate $sample/digits_test.npz
+run terse compress $sample/digits.onnx -o "$work/digits.terse" --low-rank 0.95 --quantize int8 \
+    --calibrate "$work/digits_even.npz" --validate "$work/digits_odd.npz"
 PATH="$build:$PATH" terse compress $sample/digits.onnx -o "$work/digits_before.terse" >/dev/null
 
 title "Serve: one daemon, the model once in memory, a worker on each core"
