@@ -200,7 +200,7 @@ INLINE vb vb_lookup(const vb_table *t, vb x)
     UNROLL for (int bit = 3; bit >= 0; bit--)
     {
         const __m256i upper = _mm256_slli_epi16(x, bit); /* bit 7 - bit of each byte comes to its top */
-        UNROLL for (int i = 0; i < 1 << bit; i++) y[i] = _mm256_blendv_epi8(y[2 * i], y[2 * i + 1], upper);
+        UNROLL for (int i = 0; i < 8; i++) if (i < 1 << bit) y[i] = _mm256_blendv_epi8(y[2 * i], y[2 * i + 1], upper);
     }
     return y[0];
 }
