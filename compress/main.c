@@ -159,9 +159,13 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
         if (status == TERSE_OK && compressing)
             status = quantize(j, graph, error);
         const bool tune = compressing && !j->options.no_tune;
+        const bool small = compressing && (j->options.quantize == TERSE_QUANTIZE_INT8_WEIGHTS ||
+                                           j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS);
         if (tune)
             progress(j, "choosing algorithms");
-        if (status == TERSE_OK && tune && !j->options.bf16)
+        if (status == TERSE_OK && small)
+            status = terse_tune_direct(graph, error);
+        else if (status == TERSE_OK && tune && !j->options.bf16)
             status = terse_tune_algorithms(graph, error);
         if (status == TERSE_OK && compressing && j->options.bf16)
             status = terse_pass_bf16_mark(graph, error);

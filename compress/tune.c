@@ -194,6 +194,11 @@ int terse_tune_algorithms(terse_graph *graph, terse_error *error)
     return status;
 }
 
+int terse_tune_direct(terse_graph *graph, terse_error *error)
+{
+    return set_algorithm(graph, "direct", error);
+}
+
 /* --- tiles ---------------------------------------------------------------------------------------------------- */
 
 static const int64_t tilings[][2] = {{0, 0},         {12, 0},        {8, 0},          {6, 0},

@@ -18,6 +18,8 @@
 
 /* Before the passes FINISH. A network that cannot be run with its free dimensions at 1 keeps the fixed choices. */
 int terse_tune_algorithms(terse_graph *graph, terse_error *error);
+/* Instead of it, where small files are asked for: Winograd's weights take four times the bytes. */
+int terse_tune_direct(terse_graph *graph, terse_error *error);
 /* Behind them. */
 int terse_tune_tiles(terse_graph *graph, terse_error *error);
 
