@@ -105,12 +105,12 @@ $(B)/$(SONAME): $(call obj,$(LIBTERSE)) client/libterse.map
 $(B)/libterse.so: $(B)/$(SONAME)
 	@ln -sf $(SONAME) $@
 
-# Without libzmq and libzip, which client/cli/lazy.c loads under the names they give themselves.
+# Without libzmq, which client/cli/lazy.c loads under the name it gives itself.
 soname = $(shell objdump -p $$($(CC) -print-file-name=$(1).so) | awk '/SONAME/ {print $$2}')
-$(B)/obj/client/cli/lazy.o: CFLAGS_ALL += -DTERSE_ZMQ_SONAME='"$(call soname,libzmq)"' -DTERSE_ZIP_SONAME='"$(call soname,libzip)"'
+$(B)/obj/client/cli/lazy.o: CFLAGS_ALL += -DTERSE_ZMQ_SONAME='"$(call soname,libzmq)"'
 $(B)/terse: $(call obj,$(CLI)) $(B)/libterse.a $(B)/libcommon.a
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(filter-out -lzip,$(LIBS_COMMON)) -ldl
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON) -ldl
 $(B)/terse-compress: $(B)/obj/compress/main.o $(B)/libcompress.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMPRESS)

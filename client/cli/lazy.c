@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libzmq and libzip bring twenty other libraries along (Kerberos, OpenSSL, C++): loading them takes several times as
- * long as all else that `terse run` does before it computes, and it needs neither, but for .npz files. So this program
- * is not linked with them: what client/ and common/ call is found here, and here goes to look for it at the first call.
- */
+/* libzmq brings a dozen other libraries along (Kerberos, C++): loading them takes several times as long as all else that
+ * `terse run` does before it computes, and it needs none. So this program is not linked with it: what client/ calls is found
+ * here, and here goes to look for it at the first call. libzip stays linked: whoever collects a program's libraries with ldd
+ * finds it nowhere else, while tersed's front end shows libzmq. */
 #include "client/cli/cli.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <zip.h>
 #include <zmq.h>
 
 /* The Makefile asks for the names that these libraries give themselves where this is built. */
@@ -33,7 +32,6 @@ static void *find(const char *library, const char *function)
         return function arguments;                                                                                     \
     }
 #define ZMQ(...) FORWARD(TERSE_ZMQ_SONAME, __VA_ARGS__)
-#define ZIP(...) FORWARD(TERSE_ZIP_SONAME, __VA_ARGS__)
 
 ZMQ(void *, zmq_ctx_new, (void), ())
 ZMQ(int, zmq_ctx_term, (void *context), (context))
@@ -56,35 +54,3 @@ ZMQ(int, zmq_msg_recv, (zmq_msg_t * message, void *socket, int flags), (message,
 ZMQ(int, zmq_msg_more, (const zmq_msg_t *message), (message))
 ZMQ(void *, zmq_msg_data, (zmq_msg_t * message), (message))
 ZMQ(size_t, zmq_msg_size, (const zmq_msg_t *message), (message))
-
-ZIP(zip_t *, zip_open, (const char *path, int flags, int *ret_error), (path, flags, ret_error))
-ZIP(zip_t *, zip_open_from_source, (zip_source_t * source, int flags, zip_error_t *error), (source, flags, error))
-ZIP(int, zip_close, (zip_t * archive), (archive))
-ZIP(void, zip_discard, (zip_t * archive), (archive))
-ZIP(const char *, zip_strerror, (zip_t * archive), (archive))
-ZIP(void, zip_error_init, (zip_error_t * error), (error))
-ZIP(void, zip_error_init_with_code, (zip_error_t * error, int code), (error, code))
-ZIP(const char *, zip_error_strerror, (zip_error_t * error), (error))
-ZIP(void, zip_error_fini, (zip_error_t * error), (error))
-ZIP(zip_int64_t, zip_get_num_entries, (zip_t * archive, zip_flags_t flags), (archive, flags))
-ZIP(const char *, zip_get_name, (zip_t * archive, zip_uint64_t index, zip_flags_t flags), (archive, index, flags))
-ZIP(zip_file_t *, zip_fopen_index, (zip_t * archive, zip_uint64_t index, zip_flags_t flags), (archive, index, flags))
-ZIP(zip_int64_t, zip_fread, (zip_file_t * file, void *buffer, zip_uint64_t size), (file, buffer, size))
-ZIP(const char *, zip_file_strerror, (zip_file_t * file), (file))
-ZIP(int, zip_fclose, (zip_file_t * file), (file))
-ZIP(zip_int64_t, zip_file_add, (zip_t * archive, const char *name, zip_source_t *source, zip_flags_t flags),
-    (archive, name, source, flags))
-ZIP(int, zip_set_file_compression, (zip_t * archive, zip_uint64_t index, zip_int32_t method, zip_uint32_t level),
-    (archive, index, method, level))
-ZIP(int, zip_file_set_dostime,
-    (zip_t * archive, zip_uint64_t index, zip_uint16_t time, zip_uint16_t date, zip_flags_t flags),
-    (archive, index, time, date, flags))
-ZIP(zip_source_t *, zip_source_buffer, (zip_t * archive, const void *data, zip_uint64_t size, int owned),
-    (archive, data, size, owned))
-ZIP(zip_source_t *, zip_source_buffer_create, (const void *data, zip_uint64_t size, int owned, zip_error_t *error),
-    (data, size, owned, error))
-ZIP(void, zip_source_keep, (zip_source_t * source), (source))
-ZIP(void, zip_source_free, (zip_source_t * source), (source))
-ZIP(int, zip_source_open, (zip_source_t * source), (source))
-ZIP(zip_int64_t, zip_source_read, (zip_source_t * source, void *buffer, zip_uint64_t size), (source, buffer, size))
-ZIP(int, zip_source_stat, (zip_source_t * source, zip_stat_t *stat), (source, stat))
