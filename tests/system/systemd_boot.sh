@@ -19,16 +19,16 @@ if [ -z "${TERSE_BOOT_WORK:-}" ]; then
     unshare --mount --pid --fork true 2>/dev/null || skip "no namespaces here"
     # shellcheck source=/dev/null
     suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    rootfs=$here/build/rootfs-$suite
+    # The packages of the libraries that our programs are linked with here; other ones want another root.
+    libraries=$(ldd "$build"/{terse,tersed,terse-frontend,terse-worker,terse-loader} | sed -n 's/.*=> \([^ ]*\) .*/\1/p' | sort -u)
+    packages=$(for l in $libraries; do dpkg-query -S "*/$(basename "$(readlink -f "$l")")"; done 2>/dev/null |
+        cut -d: -f1 | sort -u | paste -sd,)
+    rootfs=$here/build/rootfs-$suite-$(echo "$packages" | cksum | cut -d' ' -f1)
     export TERSE_BOOT_WORK TERSE_BOOT_ROOTFS=$rootfs TERSE_BOOT_NAME=terse-boot-$$
     TERSE_BOOT_WORK=$(mktemp -d)
     trap 'rm -rf "$TERSE_BOOT_WORK"' EXIT
     trap 'exit 1' INT TERM
     if [ ! -x "$rootfs/usr/lib/systemd/systemd" ]; then
-        # The packages of the libraries that our programs are linked with here.
-        libraries=$(ldd "$build"/{terse,tersed,terse-frontend,terse-worker,terse-loader} | sed -n 's/.*=> \([^ ]*\) .*/\1/p' | sort -u)
-        packages=$(for l in $libraries; do dpkg-query -S "*/$(basename "$(readlink -f "$l")")"; done 2>/dev/null |
-            cut -d: -f1 | sort -u | paste -sd,)
         mkdir -p build
         timeout 300 mmdebstrap --quiet --variant=minbase --include="systemd,systemd-sysv,procps,$packages" "$suite" \
             "$rootfs.$$" >"$TERSE_BOOT_WORK/mmdebstrap" 2>&1 ||
