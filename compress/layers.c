@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/graph/engine.h"
 #include "common/graph/plan.h"
+#include "compress/runner.h"
 
 enum { MAX_CHANNELS = 65536, MIN_OF_CHANNEL = 8 }; /* numbers of a channel for a scale of its own */
 enum { MAX_SAMPLES = 16, WARM_RUNS = 2, MIN_RUNS = 5, MAX_RUNS = 31 };
@@ -27,9 +27,7 @@ typedef struct moments {
 
 typedef struct side {
     const terse_graph *graph;
-    terse_engine *engine;
-    terse_plan *plan;
-    void **outputs;
+    terse_runner runner;
     int *layer_of; /* per node: layer or -1 */
     int *value_of; /* per layer: the value that is its output, or -1 */
 } side;
@@ -162,22 +160,17 @@ static int list_layers(const terse_graph *exact, terse_layers *layers, terse_err
 
 static void side_done(side *s)
 {
-    for (int i = 0; s->outputs && i < s->graph->n_outputs; i++)
-        free(s->outputs[i]);
-    free(s->outputs);
+    terse_runner_done(&s->runner);
     free(s->layer_of);
     free(s->value_of);
-    terse_engine_free(s->engine);
 }
 
-static int side_init(const terse_graph *graph, const terse_kernels *kernels, const terse_layers *layers, side *s,
-                     terse_error *error)
+static int side_init(const terse_graph *graph, const terse_layers *layers, side *s, terse_error *error)
 {
     s->graph = graph;
     s->layer_of = malloc(((size_t)graph->n_nodes + 1) * sizeof *s->layer_of);
     s->value_of = malloc(((size_t)layers->n + 1) * sizeof *s->value_of);
-    s->outputs = calloc((size_t)graph->n_outputs + 1, sizeof *s->outputs);
-    if (!s->layer_of || !s->value_of || !s->outputs)
+    if (!s->layer_of || !s->value_of)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the layers");
     for (int i = 0; i < layers->n; i++)
         s->value_of[i] = -1;
@@ -186,20 +179,7 @@ static int side_init(const terse_graph *graph, const terse_kernels *kernels, con
         if (s->layer_of[i] >= 0)
             s->value_of[s->layer_of[i]] = graph->nodes[i].outputs[0];
     }
-    return terse_engine_new(graph, kernels, 2, 0, &s->engine, error);
-}
-
-static int side_plan(side *s, const terse_tensor *views, terse_error *error)
-{
-    const int status = terse_engine_plan(s->engine, views, &s->plan, error);
-    bool good = true;
-    for (int i = 0; status == TERSE_OK && good && i < s->graph->n_outputs; i++) {
-        free(s->outputs[i]);
-        const int64_t bytes = terse_tensor_bytes(terse_plan_output(s->plan, i));
-        s->outputs[i] = aligned_alloc(64, terse_align((size_t)bytes + 1, 64));
-        good = s->outputs[i] != NULL;
-    }
-    return good ? status : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the outputs");
+    return terse_runner_init(graph, &s->runner, error);
 }
 
 static void count_side(const side *s, terse_layers *layers, bool after)
@@ -212,8 +192,8 @@ static void count_side(const side *s, terse_layers *layers, bool after)
         terse_layer *layer = &layers->layers[s->layer_of[i]];
         const terse_tensor *inputs[TERSE_MAX_NODE_IO];
         for (int k = 0; k < node->n_inputs; k++)
-            inputs[k] = node->inputs[k] < 0 ? NULL : terse_plan_value(s->plan, node->inputs[k]);
-        const terse_tensor *output = node->outputs[0] < 0 ? NULL : terse_plan_value(s->plan, node->outputs[0]);
+            inputs[k] = node->inputs[k] < 0 ? NULL : terse_plan_value(s->runner.plan, node->inputs[k]);
+        const terse_tensor *output = node->outputs[0] < 0 ? NULL : terse_plan_value(s->runner.plan, node->outputs[0]);
         *(after ? &layer->macs_after : &layer->macs_before) +=
             output ? terse_macs_count(node, inputs, node->n_inputs, output) : 0;
         *(after ? &layer->bytes_after : &layer->bytes_before) += constant_bytes(graph, node);
@@ -226,28 +206,6 @@ static void count_side(const side *s, terse_layers *layers, bool after)
 
 /* --- error -------------------------------------------------------------------------------------------------- */
 
-static double number(const terse_tensor *t, int64_t i)
-{
-    switch (t->dtype) {
-    case TERSE_FP32:
-        return (double)((const float *)t->data)[i];
-    case TERSE_BF16: {
-        const uint32_t bits = (uint32_t)((const uint16_t *)t->data)[i] << 16;
-        float f;
-        memcpy(&f, &bits, sizeof f);
-        return (double)f;
-    }
-    case TERSE_UINT8:
-        return (double)((const uint8_t *)t->data)[i];
-    case TERSE_INT8:
-        return (double)((const int8_t *)t->data)[i];
-    case TERSE_INT32:
-        return (double)((const int32_t *)t->data)[i];
-    default:
-        return (double)NAN;
-    }
-}
-
 /* Copies or compares, row by row, for tensors may lie in wider rows. */
 static void observe_layer(watch *w, int layer, const terse_tensor *t)
 {
@@ -258,7 +216,7 @@ static void observe_layer(watch *w, int layer, const terse_tensor *t)
         w->n_kept[layer] = count;
         w->failed = w->failed || !w->kept[layer];
         for (int64_t i = 0; i < count && w->kept[layer]; i++)
-            w->kept[layer][i] = (float)number(t, i / row * t->row_stride + i % row);
+            w->kept[layer][i] = (float)terse_runner_number(t, t->data, i / row * t->row_stride + i % row);
         return;
     }
     moments *m = &w->moments[layer];
@@ -273,7 +231,8 @@ static void observe_layer(watch *w, int layer, const terse_tensor *t)
         w->failed = w->failed || !m->sums;
     }
     for (int64_t i = 0; i < count && m->sums; i++) {
-        const double x = number(t, i / row * t->row_stride + i % row), y = (double)w->kept[layer][i];
+        const double x = terse_runner_number(t, t->data, i / row * t->row_stride + i % row),
+                     y = (double)w->kept[layer][i];
         sums *to = &m->sums[i % row % m->channels];
         to->n += 1;
         to->x += x;
@@ -326,12 +285,12 @@ static int compare(const terse_samples *f, side *both, terse_layers *layers, ter
     for (int64_t i = 0; i < layers->samples && status == TERSE_OK; i++) {
         terse_samples_views(f, i * (f->samples / layers->samples), 1, views, pointers);
         for (int k = 0; k < 2 && status == TERSE_OK; k++) {
-            status = side_plan(&both[k], views, error);
+            status = terse_runner_plan(&both[k].runner, views, error);
             if (status != TERSE_OK)
                 break;
-            terse_plan_observe(both[k].plan, observe, &w[k]);
-            status = terse_plan_run(both[k].plan, pointers, both[k].outputs, error);
-            terse_plan_observe(both[k].plan, NULL, NULL);
+            terse_plan_observe(both[k].runner.plan, observe, &w[k]);
+            status = terse_plan_run(both[k].runner.plan, pointers, both[k].runner.outputs, error);
+            terse_plan_observe(both[k].runner.plan, NULL, NULL);
             if (w[k].failed)
                 status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the outputs of the layers");
         }
@@ -347,27 +306,20 @@ static int compare(const terse_samples *f, side *both, terse_layers *layers, ter
 
 /* --- time --------------------------------------------------------------------------------------------------- */
 
-static int by_size(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The median over runs of one column; times are [runs][columns], a column a layer, the last one all other nodes. */
 static double middle(const double *times, int runs, int columns, int column)
 {
     double list[MAX_RUNS];
     for (int r = 0; r < runs; r++)
         list[r] = times[r * columns + column];
-    qsort(list, (size_t)runs, sizeof *list, by_size);
-    return list[runs / 2];
+    return terse_runner_median(list, runs);
 }
 
 static int time_run(side *s, uint64_t *node_times, double *row, int n_layers, const void *const *pointers,
                     terse_error *error)
 {
     memset(node_times, 0, (size_t)s->graph->n_nodes * sizeof *node_times);
-    const int status = terse_plan_run(s->plan, pointers, s->outputs, error);
+    const int status = terse_plan_run(s->runner.plan, pointers, s->runner.outputs, error);
     for (int i = 0; row && i < s->graph->n_nodes; i++)
         row[s->layer_of[i] < 0 ? n_layers : s->layer_of[i]] += (double)node_times[i] / 1000.0;
     return status;
@@ -387,10 +339,10 @@ static int measure_times(side *both, terse_layers *layers, const void *const *po
     const uint64_t start = terse_now_ns();
     for (; n < MAX_RUNS && (n < MIN_RUNS || terse_now_ns() - start < max_timing_ns) && status == TERSE_OK; n++)
         for (int k = 0; k < 2 && status == TERSE_OK; k++) {
-            terse_plan_profile(both[k].plan, node_times[k]);
+            terse_plan_profile(both[k].runner.plan, node_times[k]);
             status =
                 time_run(&both[k], node_times[k], n < 0 ? NULL : rows[k] + n * columns, layers->n, pointers, error);
-            terse_plan_profile(both[k].plan, NULL);
+            terse_plan_profile(both[k].runner.plan, NULL);
         }
     if (status != TERSE_OK)
         return status;
@@ -406,7 +358,6 @@ static int measure_times(side *both, terse_layers *layers, const void *const *po
 int terse_layers_measure(const terse_graph *exact, const terse_graph *compressed, const terse_npz *data,
                          terse_layers *ret_layers, terse_error *error)
 {
-    const terse_kernels *kernels;
     terse_layers layers = {0};
     terse_samples f = {0};
     side both[2] = {{.graph = exact}, {.graph = compressed}};
@@ -414,13 +365,11 @@ int terse_layers_measure(const terse_graph *exact, const terse_graph *compressed
     TERSE_AUTO(terse_freep) const void **pointers = calloc((size_t)exact->n_inputs + 1, sizeof *pointers);
     int status = views && pointers ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
     if (status == TERSE_OK)
-        status = terse_kernels_get(&kernels, error);
-    if (status == TERSE_OK)
         status = terse_samples_open(exact, data, &f, error);
     if (status == TERSE_OK)
         status = list_layers(exact, &layers, error);
     for (int k = 0; k < 2 && status == TERSE_OK; k++)
-        status = side_init(both[k].graph, kernels, &layers, &both[k], error);
+        status = side_init(both[k].graph, &layers, &both[k], error);
     if (status == TERSE_OK)
         status = compare(&f, both, &layers, views, pointers, error);
     for (int k = 0; k < 2 && status == TERSE_OK; k++)

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/graph/engine.h"
 #include "compress/passes/edit.h"
 #include "compress/passes/passes.h"
+#include "compress/runner.h"
 
 enum { ROUNDS = 9 };
 static const uint64_t max_ns = 4000000000u; /* for all rounds together; three rounds are run in any case */
@@ -16,27 +16,18 @@ static const double worth = 0.97;           /* a candidate must need less than t
 /* One way to run the network. */
 typedef struct candidate {
     terse_graph *graph; /* owned */
-    terse_engine *engine;
-    terse_plan *plan;
-    void **inputs, **outputs;
+    terse_runner runner;
+    void **inputs;
     uint64_t *times; /* per node, of the last run */
     uint64_t *least; /* per node, of all runs */
 } candidate;
 
-static void free_list(void **list, int n)
-{
-    for (int i = 0; list && i < n; i++)
-        free(list[i]);
-    free(list);
-}
-
 static void candidate_done(candidate *c)
 {
-    terse_engine_free(c->engine);
-    if (c->graph) {
-        free_list(c->inputs, c->graph->n_inputs);
-        free_list(c->outputs, c->graph->n_outputs);
-    }
+    terse_runner_done(&c->runner);
+    for (int i = 0; c->inputs && i < c->graph->n_inputs; i++)
+        free(c->inputs[i]);
+    free(c->inputs);
     free(c->times);
     free(c->least);
     terse_graph_free(c->graph);
@@ -64,18 +55,14 @@ static void fill(const terse_tensor *tensor, void *data)
 static int prepare(candidate *c, terse_error *error)
 {
     const terse_graph *graph = c->graph;
-    const terse_kernels *kernels;
-    int status = terse_kernels_get(&kernels, error);
-    if (status == TERSE_OK)
-        status = terse_engine_new(graph, kernels, 1, 0, &c->engine, error);
+    const int status = terse_runner_init(graph, &c->runner, error);
     if (status != TERSE_OK)
         return status;
     TERSE_AUTO(terse_freep) terse_tensor *views = calloc((size_t)graph->n_inputs + 1, sizeof *views);
     c->inputs = calloc((size_t)graph->n_inputs + 1, sizeof(void *));
-    c->outputs = calloc((size_t)graph->n_outputs + 1, sizeof(void *));
     c->times = calloc((size_t)graph->n_nodes + 1, sizeof *c->times);
     c->least = malloc(((size_t)graph->n_nodes + 1) * sizeof *c->least);
-    bool good = views && c->inputs && c->outputs && c->times && c->least;
+    bool good = views && c->inputs && c->times && c->least;
     for (int i = 0; good && i < graph->n_inputs; i++) {
         const terse_value *value = &graph->values[graph->inputs[i]];
         int64_t dims[TERSE_MAX_RANK];
@@ -89,21 +76,17 @@ static int prepare(candidate *c, terse_error *error)
     }
     if (!good)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for tuning");
-    status = terse_engine_plan(c->engine, views, &c->plan, error);
-    for (int i = 0; status == TERSE_OK && i < graph->n_outputs; i++)
-        if (!(c->outputs[i] = room(terse_tensor_bytes(terse_plan_output(c->plan, i)))))
-            status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for tuning");
     for (int i = 0; i < graph->n_nodes; i++)
         c->least[i] = UINT64_MAX;
-    return status;
+    return terse_runner_plan(&c->runner, views, error);
 }
 
 static int run_once(candidate *c, terse_error *error)
 {
     memset(c->times, 0, (size_t)c->graph->n_nodes * sizeof *c->times);
-    terse_plan_profile(c->plan, c->times);
-    const int status = terse_plan_run(c->plan, (const void *const *)c->inputs, c->outputs, error);
-    terse_plan_profile(c->plan, NULL);
+    terse_plan_profile(c->runner.plan, c->times);
+    const int status = terse_plan_run(c->runner.plan, (const void *const *)c->inputs, c->runner.outputs, error);
+    terse_plan_profile(c->runner.plan, NULL);
     for (int i = 0; i < c->graph->n_nodes; i++)
         if (c->times[i] < c->least[i])
             c->least[i] = c->times[i];

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/graph/engine.h"
+#include "compress/runner.h"
 #include "compress/samples.h"
 
 enum {
@@ -16,77 +16,7 @@ enum {
 };
 static const uint64_t max_timing_ns = 3000000000u;
 
-typedef struct runner {
-    terse_engine *engine;
-    terse_plan *plan;
-    void **outputs; /* per graph output */
-    int n_outputs;
-} runner;
-
-/* --- runs ---------------------------------------------------------------------------------------------------- */
-
-static void free_outputs(runner *r)
-{
-    for (int i = 0; r->outputs && i < r->n_outputs; i++)
-        free(r->outputs[i]);
-    free(r->outputs);
-    r->outputs = NULL;
-}
-
-static void runner_done(runner *r)
-{
-    free_outputs(r);
-    terse_engine_free(r->engine);
-}
-
-static int runner_init(const terse_graph *graph, const terse_kernels *kernels, runner *r, terse_error *error)
-{
-    *r = (runner){.n_outputs = graph->n_outputs};
-    return terse_engine_new(graph, kernels, 4, 0, &r->engine, error);
-}
-
-/* The plan for these inputs, with room for its outputs. */
-static int runner_plan(runner *r, const terse_tensor *views, terse_error *error)
-{
-    const int status = terse_engine_plan(r->engine, views, &r->plan, error);
-    if (status != TERSE_OK)
-        return status;
-    free_outputs(r);
-    r->outputs = calloc((size_t)r->n_outputs + 1, sizeof(void *));
-    bool good = r->outputs != NULL;
-    for (int i = 0; good && i < r->n_outputs; i++) {
-        const int64_t bytes = terse_tensor_bytes(terse_plan_output(r->plan, i));
-        r->outputs[i] = aligned_alloc(64, terse_align((size_t)bytes + 1, 64));
-        good = r->outputs[i] != NULL;
-    }
-    return good ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the outputs");
-}
-
 /* --- comparison ---------------------------------------------------------------------------------------------- */
-
-static double element(const terse_tensor *tensor, const void *data, int64_t i)
-{
-    switch (tensor->dtype) {
-    case TERSE_FP32:
-        return (double)((const float *)data)[i];
-    case TERSE_INT64:
-        return (double)((const int64_t *)data)[i];
-    case TERSE_INT32:
-        return (double)((const int32_t *)data)[i];
-    case TERSE_INT8:
-        return (double)((const int8_t *)data)[i];
-    case TERSE_INT16:
-        return (double)((const int16_t *)data)[i];
-    case TERSE_UINT16:
-        return (double)((const uint16_t *)data)[i];
-    case TERSE_UINT32:
-        return (double)((const uint32_t *)data)[i];
-    case TERSE_UINT64:
-        return (double)((const uint64_t *)data)[i];
-    default:
-        return (double)((const uint8_t *)data)[i];
-    }
-}
 
 static int64_t largest(const float *row, int64_t n)
 {
@@ -102,7 +32,8 @@ typedef struct tally {
     double max_error, sum_error;
 } tally;
 
-static int compare_output(const runner *before, const runner *after, int index, tally *t, terse_error *error)
+static int compare_output(const terse_runner *before, const terse_runner *after, int index, tally *t,
+                          terse_error *error)
 {
     const terse_tensor *a = terse_plan_output(before->plan, index), *b = terse_plan_output(after->plan, index);
     if (a->dtype != b->dtype || a->rank != b->rank ||
@@ -114,7 +45,8 @@ static int compare_output(const runner *before, const runner *after, int index, 
     }
     const int64_t count = terse_tensor_count(a);
     for (int64_t i = 0; i < count; i++) {
-        const double x = element(a, before->outputs[index], i), y = element(b, after->outputs[index], i);
+        const double x = terse_runner_number(a, before->outputs[index], i),
+                     y = terse_runner_number(b, after->outputs[index], i);
         const double apart = x == y || (isnan(x) && isnan(y)) ? 0.0 : isnan(x - y) ? (double)INFINITY : fabs(x - y);
         t->max_error = apart > t->max_error ? apart : t->max_error;
         t->sum_error += apart;
@@ -129,8 +61,8 @@ static bool is_classifier(const terse_tensor *output, int64_t samples)
     return output->dtype == TERSE_FP32 && output->rank == 2 && output->dims[0] == samples && output->dims[1] > 1;
 }
 
-static int compare_classes(const terse_samples *f, int64_t first, int64_t n, const runner *before, const runner *after,
-                           tally *t, terse_error *error)
+static int compare_classes(const terse_samples *f, int64_t first, int64_t n, const terse_runner *before,
+                           const terse_runner *after, tally *t, terse_error *error)
 {
     const int64_t classes = terse_plan_output(before->plan, 0)->dims[1];
     for (int64_t i = 0; i < n; i++) {
@@ -139,7 +71,7 @@ static int compare_classes(const terse_samples *f, int64_t first, int64_t n, con
         t->same += x == y;
         if (!f->labels)
             continue;
-        const double label = element(f->labels, f->labels->data, first + i);
+        const double label = terse_runner_number(f->labels, f->labels->data, first + i);
         if (label < 0 || label >= (double)classes)
             return terse_fail(error, TERSE_INVALID_ARGUMENT,
                               "'labels' has %.0f for sample %" PRId64 ", allowed are 0 to %" PRId64, label, first + i,
@@ -150,8 +82,8 @@ static int compare_classes(const terse_samples *f, int64_t first, int64_t n, con
     return TERSE_OK;
 }
 
-static int compare_all(const terse_samples *f, terse_tensor *views, const void **pointers, runner *before,
-                       runner *after, terse_validation *v, terse_error *error)
+static int compare_all(const terse_samples *f, terse_tensor *views, const void **pointers, terse_runner *before,
+                       terse_runner *after, terse_validation *v, terse_error *error)
 {
     tally t = {0};
     int64_t planned = 0;
@@ -161,9 +93,9 @@ static int compare_all(const terse_samples *f, terse_tensor *views, const void *
         terse_samples_views(f, first, n, views, pointers);
         int status = TERSE_OK;
         if (n != planned || terse_engine_value_inputs(before->engine) || terse_engine_value_inputs(after->engine)) {
-            status = runner_plan(before, views, error);
+            status = terse_runner_plan(before, views, error);
             if (status == TERSE_OK)
-                status = runner_plan(after, views, error);
+                status = terse_runner_plan(after, views, error);
             planned = n;
         }
         if (status == TERSE_OK)
@@ -195,27 +127,15 @@ static int compare_all(const terse_samples *f, terse_tensor *views, const void *
 
 /* --- times --------------------------------------------------------------------------------------------------- */
 
-static int by_size(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, by_size);
-    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
 /* Run by run in turn, so that whatever else the machine does falls on both. */
 static int time_both(const terse_samples *f, int64_t samples, terse_tensor *views, const void **pointers,
-                     runner *both[2], double *ret_us, terse_error *error)
+                     terse_runner *both[2], double *ret_us, terse_error *error)
 {
     double times[2][MAX_RUNS];
     terse_samples_views(f, 0, samples, views, pointers);
-    int status = runner_plan(both[0], views, error);
+    int status = terse_runner_plan(both[0], views, error);
     if (status == TERSE_OK)
-        status = runner_plan(both[1], views, error);
+        status = terse_runner_plan(both[1], views, error);
     const uint64_t start = terse_now_ns();
     int n = -WARM_RUNS;
     for (; n < MAX_RUNS && (n < MIN_RUNS || terse_now_ns() - start < max_timing_ns) && status == TERSE_OK; n++)
@@ -227,16 +147,16 @@ static int time_both(const terse_samples *f, int64_t samples, terse_tensor *view
         }
     if (status != TERSE_OK)
         return status;
-    ret_us[0] = median(times[0], n);
-    ret_us[1] = median(times[1], n);
+    ret_us[0] = terse_runner_median(times[0], n);
+    ret_us[1] = terse_runner_median(times[1], n);
     return TERSE_OK;
 }
 
 /* One sample, and a batch where the network takes batches. */
-static int time_all(const terse_samples *f, terse_tensor *views, const void **pointers, runner *before, runner *after,
-                    terse_validation *v, terse_error *error)
+static int time_all(const terse_samples *f, terse_tensor *views, const void **pointers, terse_runner *before,
+                    terse_runner *after, terse_validation *v, terse_error *error)
 {
-    runner *both[2] = {before, after};
+    terse_runner *both[2] = {before, after};
     double us[2];
     int status = time_both(f, 1, views, pointers, both, us, error);
     if (status != TERSE_OK)
@@ -255,20 +175,17 @@ static int time_all(const terse_samples *f, terse_tensor *views, const void **po
 int terse_validate_run(const terse_graph *imported, const terse_graph *exact, const terse_graph *compressed,
                        const terse_npz *data, terse_validation *ret_validation, terse_error *error)
 {
-    const terse_kernels *kernels;
     terse_samples f = {0};
-    runner r[3] = {0};
+    terse_runner r[3] = {0};
     terse_validation v = {0};
     TERSE_AUTO(terse_freep) terse_tensor *views = calloc((size_t)imported->n_inputs + 1, sizeof *views);
     TERSE_AUTO(terse_freep) const void **pointers = calloc((size_t)imported->n_inputs + 1, sizeof *pointers);
     const terse_graph *graphs[3] = {imported, exact, compressed};
     int status = views && pointers ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
     if (status == TERSE_OK)
-        status = terse_kernels_get(&kernels, error);
-    if (status == TERSE_OK)
         status = terse_samples_open(imported, data, &f, error);
     for (int i = 0; i < 3 && status == TERSE_OK; i++)
-        status = runner_init(graphs[i], kernels, &r[i], error);
+        status = terse_runner_init(graphs[i], &r[i], error);
     if (status == TERSE_OK)
         status = compare_all(&f, views, pointers, &r[0], &r[2], &v, error);
     if (status == TERSE_OK)
@@ -276,22 +193,19 @@ int terse_validate_run(const terse_graph *imported, const terse_graph *exact, co
     if (status == TERSE_OK)
         *ret_validation = v;
     for (int i = 0; i < 3; i++)
-        runner_done(&r[i]);
+        terse_runner_done(&r[i]);
     terse_samples_done(&f);
     return status;
 }
 
 int terse_validate_cost(const terse_graph *graph, int64_t *ret_macs, size_t *ret_arena_bytes, terse_error *error)
 {
-    const terse_kernels *kernels;
     terse_plan *plan;
-    runner r = {0};
+    terse_runner r = {0};
     TERSE_AUTO(terse_freep) terse_tensor *views = calloc((size_t)graph->n_inputs + 1, sizeof *views);
     int status = views ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
     if (status == TERSE_OK)
-        status = terse_kernels_get(&kernels, error);
-    if (status == TERSE_OK)
-        status = runner_init(graph, kernels, &r, error);
+        status = terse_runner_init(graph, &r, error);
     const uint64_t needed = status == TERSE_OK ? terse_engine_value_inputs(r.engine) : 0;
     for (int i = 0; i < graph->n_inputs && status == TERSE_OK; i++) {
         const terse_value *value = &graph->values[graph->inputs[i]];
@@ -309,6 +223,6 @@ int terse_validate_cost(const terse_graph *graph, int64_t *ret_macs, size_t *ret
         *ret_macs = terse_plan_macs(plan);
         *ret_arena_bytes = terse_plan_arena_bytes(plan);
     }
-    runner_done(&r);
+    terse_runner_done(&r);
     return status;
 }

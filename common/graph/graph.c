@@ -25,6 +25,47 @@ terse_op terse_op_from_name(const char *name, size_t length)
     return TERSE_OP_COUNT;
 }
 
+bool terse_op_is_arithmetic(terse_op op)
+{
+    switch (op) {
+    case TERSE_OP_RELU:
+    case TERSE_OP_LEAKY_RELU:
+    case TERSE_OP_CLIP:
+    case TERSE_OP_SIGMOID:
+    case TERSE_OP_HARD_SIGMOID:
+    case TERSE_OP_HARD_SWISH:
+    case TERSE_OP_TANH:
+    case TERSE_OP_ERF:
+    case TERSE_OP_GELU:
+    case TERSE_OP_EXP:
+    case TERSE_OP_LOG:
+    case TERSE_OP_SQRT:
+    case TERSE_OP_NEG:
+    case TERSE_OP_ABS:
+    case TERSE_OP_RECIPROCAL:
+    case TERSE_OP_SIN:
+    case TERSE_OP_COS:
+    case TERSE_OP_FLOOR:
+    case TERSE_OP_CEIL:
+    case TERSE_OP_SIGN:
+    case TERSE_OP_ELU:
+    case TERSE_OP_SELU:
+    case TERSE_OP_SOFTPLUS:
+    case TERSE_OP_SOFTSIGN:
+    case TERSE_OP_ADD:
+    case TERSE_OP_SUB:
+    case TERSE_OP_MUL:
+    case TERSE_OP_DIV:
+    case TERSE_OP_POW:
+    case TERSE_OP_MIN:
+    case TERSE_OP_MAX:
+    case TERSE_OP_PRELU:
+        return true;
+    default:
+        return false;
+    }
+}
+
 terse_graph *terse_graph_new(void)
 {
     terse_graph *graph = calloc(1, sizeof *graph);
@@ -297,9 +338,8 @@ static int check_value(const terse_graph *graph, int index, terse_error *error)
                               value->name, i, -1 - value->dims[i], graph->n_symbols);
     if (!value->data)
         return TERSE_OK;
-    const int64_t bytes = value->rank < 0 ? -1
-                                          : terse_layout_bytes(value->layout, value->dtype, value->rank, value->dims,
-                                                               value->groups);
+    const int64_t bytes =
+        value->rank < 0 ? -1 : terse_layout_bytes(value->layout, value->dtype, value->rank, value->dims, value->groups);
     if (bytes < 0 || (uint64_t)bytes != value->bytes) {
         char dims[128] = "?";
         if (value->rank >= 0)
@@ -337,8 +377,9 @@ static int check_node(const terse_graph *graph, int index, char *known, terse_er
             return terse_fail(error, TERSE_INVALID_ARGUMENT, "node %d '%s' (%s) output %d is tensor %d of %d", index,
                               node->name, terse_op_name(node->op), i, v, graph->n_values);
         if (known[v])
-            return terse_fail(error, TERSE_INVALID_ARGUMENT, "tensor '%s' is made twice, the second time by node %d '%s'",
-                              graph->values[v].name, index, node->name);
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "tensor '%s' is made twice, the second time by node %d '%s'", graph->values[v].name,
+                              index, node->name);
         known[v] = 1;
     }
     return TERSE_OK;
@@ -358,8 +399,8 @@ int terse_graph_check(const terse_graph *graph, terse_error *error)
     for (int i = 0; i < graph->n_inputs; i++) {
         const int v = graph->inputs[i];
         if (v < 0 || v >= graph->n_values || known[v])
-            return terse_fail(error, TERSE_INVALID_ARGUMENT, "graph input %d is tensor %d: out of range, constant or named twice",
-                              i, v);
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "graph input %d is tensor %d: out of range, constant or named twice", i, v);
         if (graph->values[v].rank < 0 || terse_dtype_size(graph->values[v].dtype) == 0)
             return terse_fail(error, TERSE_INVALID_ARGUMENT, "graph input '%s' has no shape or element type",
                               graph->values[v].name);
@@ -542,8 +583,9 @@ char *terse_value_text(const terse_graph *graph, const terse_value *value, char 
     for (int i = 0; i < value->rank && at < size; i++) {
         const int64_t dim = value->dims[i];
         const char *comma = i ? "," : "";
-        at += dim >= 0 ? (size_t)snprintf(text + at, size - at, "%s%" PRId64, comma, dim)
-                       : (size_t)snprintf(text + at, size - at, "%s%s", comma, graph->symbols[TERSE_SYMBOL_OF_DIM(dim)]);
+        at += dim >= 0
+                  ? (size_t)snprintf(text + at, size - at, "%s%" PRId64, comma, dim)
+                  : (size_t)snprintf(text + at, size - at, "%s%s", comma, graph->symbols[TERSE_SYMBOL_OF_DIM(dim)]);
     }
     if (at < size)
         snprintf(text + at, size - at, "]");

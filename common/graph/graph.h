@@ -21,8 +21,12 @@ typedef enum terse_op {
         TERSE_OP_COUNT
 } terse_op;
 
-const char *terse_op_name(terse_op op);                              /* "Conv" */
-terse_op terse_op_from_name(const char *name, size_t length);        /* TERSE_OP_COUNT when not known */
+const char *terse_op_name(terse_op op);                       /* "Conv" */
+terse_op terse_op_from_name(const char *name, size_t length); /* TERSE_OP_COUNT when not known */
+
+/* Makes an element of the output out of one element of each (broadcast) input, of the same dtype: Relu, Exp, Add, Max
+ * ... */
+bool terse_op_is_arithmetic(terse_op op);
 
 enum { TERSE_NO_VALUE = -1, TERSE_MAX_NODE_IO = 1024 };
 
@@ -96,7 +100,7 @@ void terse_graph_freep(terse_graph **graph);
 
 /* All builders return -1 or NULL when memory or a limit is out; texts are copied. Pointers to nodes and
  * values are good until the next builder call on the same graph. */
-int terse_graph_symbol(terse_graph *graph, const char *name);   /* index; the same for the same name */
+int terse_graph_symbol(terse_graph *graph, const char *name);    /* index; the same for the same name */
 int terse_graph_add_value(terse_graph *graph, const char *name); /* dtype NONE, rank -1 */
 /* A constant whose bytes the caller has already put into the arena (or outlive the graph). */
 int terse_graph_add_constant(terse_graph *graph, const char *name, terse_dtype dtype, int rank, const int64_t *dims,
@@ -114,7 +118,8 @@ void terse_graph_compact(terse_graph *graph);
 int terse_graph_sort(terse_graph *graph, terse_error *error);
 /* Drops nodes and values that no output needs and renumbers the values. Graph inputs stay. */
 int terse_graph_prune(terse_graph *graph, terse_error *error);
-/* Checks every number in the graph: references, single producer, order before use, dims of constants, symbols, ranks. */
+/* Checks every number in the graph: references, single producer, order before use, dims of constants, symbols, ranks.
+ */
 int terse_graph_check(const terse_graph *graph, terse_error *error);
 
 /* Index of the node that makes `value`, or -1; how many nodes and graph outputs read it. O(nodes). */

@@ -39,23 +39,9 @@ static int check_weights(const terse_op_plan *plan, const terse_window *w, bconv
 /* Bias [N]; a residual like the output. */
 static int check_extras(const terse_op_plan *plan, terse_error *error)
 {
-    const terse_tensor *bias = terse_op_input(plan, 2), *residual = terse_op_input(plan, 3), *y = &plan->outputs[0];
-    const int64_t filters = y->dims[y->rank - 1];
-    char text[128], wanted[128];
-    int status = bias ? terse_op_expect(plan, 2, "bias", 1u << TERSE_FP32, error) : TERSE_OK;
-    if (status == TERSE_OK && residual)
-        status = terse_op_expect(plan, 3, "residual", 1u << y->dtype, error);
-    if (status != TERSE_OK)
-        return status;
-    if (bias && (bias->rank != 1 || bias->dims[0] != filters))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 2 (bias) has shape %s, needed is [%" PRId64 "]",
-                          terse_dims_text(bias->dims, bias->rank, text, sizeof text), filters);
-    if (residual &&
-        (residual->rank != y->rank || memcmp(residual->dims, y->dims, (size_t)y->rank * sizeof *y->dims) != 0))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 3 (residual) has shape %s, the output has %s",
-                          terse_dims_text(residual->dims, residual->rank, text, sizeof text),
-                          terse_dims_text(y->dims, y->rank, wanted, sizeof wanted));
-    return TERSE_OK;
+    const terse_tensor *y = &plan->outputs[0];
+    const int status = terse_support_bias(plan, 2, "bias", y->dims[y->rank - 1], error);
+    return status == TERSE_OK ? terse_support_residual(plan, 3, y->dtype, y->rank, y->dims, error) : status;
 }
 
 static int read_output(const terse_op_plan *plan, terse_dtype *ret_dtype, terse_error *error)

@@ -19,39 +19,6 @@ typedef struct conv_params {
     size_t weights, dense_weights, input, output, residual, kernel; /* offsets in scratch */
 } conv_params;
 
-static int check_bias(const terse_op_plan *plan, int64_t filters, terse_error *error)
-{
-    const terse_tensor *bias = terse_op_input(plan, 2);
-    if (!bias)
-        return TERSE_OK;
-    const int status = terse_op_expect(plan, 2, "B", 1u << TERSE_FP32, error);
-    if (status != TERSE_OK)
-        return status;
-    if (bias->rank != 1 || bias->dims[0] != filters) {
-        char text[128];
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 2 (B) has shape %s, needed is [%" PRId64 "]",
-                          terse_dims_text(bias->dims, bias->rank, text, sizeof text), filters);
-    }
-    return TERSE_OK;
-}
-
-static int check_residual(const terse_op_plan *plan, const int64_t *dims, int rank, terse_error *error)
-{
-    const terse_tensor *residual = terse_op_input(plan, 3);
-    if (!residual)
-        return TERSE_OK;
-    const int status = terse_op_expect(plan, 3, "residual", 1u << TERSE_FP32, error);
-    if (status != TERSE_OK)
-        return status;
-    if (residual->rank != rank || memcmp(residual->dims, dims, (size_t)rank * sizeof *dims) != 0) {
-        char text[128], wanted[128];
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 3 (residual) has shape %s, the output has %s",
-                          terse_dims_text(residual->dims, residual->rank, text, sizeof text),
-                          terse_dims_text(dims, rank, wanted, sizeof wanted));
-    }
-    return TERSE_OK;
-}
-
 static int check_weights(const terse_op_plan *plan, const terse_window *w, int64_t groups, conv_params *params,
                          terse_error *error)
 {
@@ -166,9 +133,9 @@ static int plan_conv(terse_op_plan *plan, terse_error *error)
     const int rank = terse_window_dims(&w, filters, dims);
     status = terse_op_output(plan, 0, TERSE_FP32, rank, dims, error);
     if (status == TERSE_OK)
-        status = check_bias(plan, filters, error);
+        status = terse_support_bias(plan, 2, "B", filters, error);
     if (status == TERSE_OK)
-        status = check_residual(plan, dims, rank, error);
+        status = terse_support_residual(plan, 3, TERSE_FP32, rank, dims, error);
     if (status == TERSE_OK)
         status = terse_support_activation(plan->node, &a->activation, error);
     size_t total = 0;

@@ -36,21 +36,6 @@ static int check_c(const terse_op_plan *plan, gemm_params *g, terse_error *error
     return TERSE_OK;
 }
 
-static int check_residual(const terse_op_plan *plan, const gemm_params *g, terse_error *error)
-{
-    const terse_tensor *residual = terse_op_input(plan, 3);
-    if (!residual)
-        return TERSE_OK;
-    const int status = terse_op_expect(plan, 3, "residual", 1u << TERSE_FP32, error);
-    if (status == TERSE_OK && (residual->rank != 2 || residual->dims[0] != g->m || residual->dims[1] != g->n)) {
-        char text[128];
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "input 3 (residual) has shape %s, the output has [%" PRId64 ",%" PRId64 "]",
-                          terse_dims_text(residual->dims, residual->rank, text, sizeof text), g->m, g->n);
-    }
-    return status;
-}
-
 static int read_shapes(const terse_op_plan *plan, gemm_params *g, terse_error *error)
 {
     int status = terse_op_expect(plan, 0, "A", 1u << TERSE_FP32, error);
@@ -92,7 +77,7 @@ static int plan_gemm(terse_op_plan *plan, terse_error *error)
     if (status == TERSE_OK)
         status = check_c(plan, g, error);
     if (status == TERSE_OK)
-        status = check_residual(plan, g, error);
+        status = terse_support_residual(plan, 3, TERSE_FP32, 2, (int64_t[]){g->m, g->n}, error);
     if (status == TERSE_OK)
         status = terse_support_activation(plan->node, &g->activation, error);
     if (status == TERSE_OK)

@@ -80,24 +80,13 @@ static void merge_rows(matmul_params *p)
 
 static int check_extras(const terse_op_plan *plan, matmul_params *p, const int64_t *dims, int rank, terse_error *error)
 {
-    char text[128], wanted[128];
-    const terse_tensor *bias = terse_op_input(plan, 2), *residual = terse_op_input(plan, 3);
-    int status = TERSE_OK;
-    if (bias)
-        status = terse_op_expect(plan, 2, "bias", 1u << TERSE_FP32, error);
-    if (status == TERSE_OK && residual)
-        status = terse_op_expect(plan, 3, "residual", 1u << TERSE_FP32, error);
-    if (status != TERSE_OK)
-        return status;
-    if (bias && (bias->rank != 1 || bias->dims[0] != p->n))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 2 (bias) has shape %s, needed is [%" PRId64 "]",
-                          terse_dims_text(bias->dims, bias->rank, text, sizeof text), p->n);
-    if (residual && (residual->rank != rank || memcmp(residual->dims, dims, (size_t)rank * sizeof *dims) != 0))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 3 (residual) has shape %s, the output has %s",
-                          terse_dims_text(residual->dims, residual->rank, text, sizeof text),
-                          terse_dims_text(dims, rank, wanted, sizeof wanted));
-    status = terse_support_activation(plan->node, &p->activation, error);
-    if (status == TERSE_OK && p->dtype != TERSE_FP32 && (bias || residual || p->activation.kind != TERSE_ACT_NONE))
+    const bool extras = terse_op_input(plan, 2) || terse_op_input(plan, 3);
+    int status = terse_support_bias(plan, 2, "bias", p->n, error);
+    if (status == TERSE_OK)
+        status = terse_support_residual(plan, 3, TERSE_FP32, rank, dims, error);
+    if (status == TERSE_OK)
+        status = terse_support_activation(plan->node, &p->activation, error);
+    if (status == TERSE_OK && p->dtype != TERSE_FP32 && (extras || p->activation.kind != TERSE_ACT_NONE))
         return terse_fail(error, TERSE_UNIMPLEMENTED, "bias, residual and activation need FP32, A is %s",
                           terse_dtype_name(p->dtype));
     return status;

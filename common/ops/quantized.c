@@ -69,22 +69,15 @@ static int check_columns(const terse_op_plan *plan, int index, const char *what,
 
 static int check_residual(terse_op_plan *plan, int rank, const int64_t *dims, terse_requantize *to, terse_error *error)
 {
-    const terse_tensor *residual = terse_op_input(plan, TERSE_QUANTIZED_RESIDUAL);
-    if (!residual)
+    if (!terse_op_input(plan, TERSE_QUANTIZED_RESIDUAL))
         return TERSE_OK;
     if (to->to == TERSE_SUMS_TO_S32)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (residual) does not go with sums as output",
                           TERSE_QUANTIZED_RESIDUAL);
-    int status = terse_op_expect(plan, TERSE_QUANTIZED_RESIDUAL, "residual",
-                                 1u << (to->to == TERSE_SUMS_TO_U8 ? TERSE_UINT8 : TERSE_FP32), error);
+    int status = terse_support_residual(plan, TERSE_QUANTIZED_RESIDUAL,
+                                        to->to == TERSE_SUMS_TO_U8 ? TERSE_UINT8 : TERSE_FP32, rank, dims, error);
     if (status != TERSE_OK)
         return status;
-    if (residual->rank != rank || memcmp(residual->dims, dims, (size_t)rank * sizeof *dims) != 0) {
-        char text[128], wanted[128];
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (residual) has shape %s, the output has %s",
-                          TERSE_QUANTIZED_RESIDUAL, terse_dims_text(residual->dims, residual->rank, text, sizeof text),
-                          terse_dims_text(dims, rank, wanted, sizeof wanted));
-    }
     if (to->to != TERSE_SUMS_TO_U8)
         return TERSE_OK;
     status = terse_quantized_byte(plan->node, "residual_zero_point", 0, &to->residual_zero_point, error);

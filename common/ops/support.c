@@ -119,3 +119,35 @@ const void *terse_support_dense(const terse_tensor *tensor, void *room)
                (const char *)tensor->data + (size_t)(r * tensor->row_stride) * size, (size_t)width * size);
     return room;
 }
+
+int terse_support_bias(const terse_op_plan *plan, int index, const char *what, int64_t n, terse_error *error)
+{
+    const terse_tensor *bias = terse_op_input(plan, index);
+    if (!bias)
+        return TERSE_OK;
+    const int status = terse_op_expect(plan, index, what, 1u << TERSE_FP32, error);
+    if (status != TERSE_OK)
+        return status;
+    char text[128];
+    if (bias->rank != 1 || bias->dims[0] != n)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (%s) has shape %s, needed is [%" PRId64 "]", index,
+                          what, terse_dims_text(bias->dims, bias->rank, text, sizeof text), n);
+    return TERSE_OK;
+}
+
+int terse_support_residual(const terse_op_plan *plan, int index, terse_dtype dtype, int rank, const int64_t *dims,
+                           terse_error *error)
+{
+    const terse_tensor *residual = terse_op_input(plan, index);
+    if (!residual)
+        return TERSE_OK;
+    const int status = terse_op_expect(plan, index, "residual", 1u << dtype, error);
+    if (status != TERSE_OK)
+        return status;
+    char text[128], wanted[128];
+    if (residual->rank != rank || memcmp(residual->dims, dims, (size_t)rank * sizeof *dims) != 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (residual) has shape %s, the output has %s", index,
+                          terse_dims_text(residual->dims, residual->rank, text, sizeof text),
+                          terse_dims_text(dims, rank, wanted, sizeof wanted));
+    return TERSE_OK;
+}

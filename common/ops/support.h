@@ -9,6 +9,12 @@
 /* The attributes `activation`, `activation_alpha`, `activation_beta` that passes add. None without them. */
 int terse_support_activation(const terse_node *node, terse_activation *ret_activation, terse_error *error);
 
+/* What the epilogue of a product reads, where the input is there: a bias [n] in FP32, a residual of these dims. `what`
+ * names the bias in messages. */
+int terse_support_bias(const terse_op_plan *plan, int index, const char *what, int64_t n, terse_error *error);
+int terse_support_residual(const terse_op_plan *plan, int index, terse_dtype dtype, int rank, const int64_t *dims,
+                           terse_error *error);
+
 /* Reserves n floats (n: the product of the given dims) behind *total, 64-byte aligned; *ret_offset is in bytes.
  * Fails when the sum passes what a tensor may have. */
 int terse_support_reserve(size_t *total, int n_dims, const int64_t *dims, size_t *ret_offset, terse_error *error);

@@ -46,7 +46,8 @@ static int check_scales(const terse_op_plan *plan, const wgemm_params *p, terse_
     const terse_tensor *scales = plan->inputs[4];
     char text[128];
     if (p->group % 8 != 0)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "k_group is %" PRId64 ", allowed are multiples of 8", p->group);
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "k_group is %" PRId64 ", allowed are multiples of 8",
+                          p->group);
     if (!p->group && (scales->rank != 1 || scales->dims[0] != p->n))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 4 (scales) has shape %s, needed is [%" PRId64 "]",
                           terse_dims_text(scales->dims, scales->rank, text, sizeof text), p->n);
@@ -61,22 +62,9 @@ static int check_scales(const terse_op_plan *plan, const wgemm_params *p, terse_
 
 static int check_extras(const terse_op_plan *plan, const wgemm_params *p, terse_error *error)
 {
-    const terse_tensor *bias = terse_op_input(plan, 2), *residual = terse_op_input(plan, 3), *y = &plan->outputs[0];
-    char text[128], wanted[128];
-    int status = bias ? terse_op_expect(plan, 2, "bias", 1u << TERSE_FP32, error) : TERSE_OK;
-    if (status == TERSE_OK && residual)
-        status = terse_op_expect(plan, 3, "residual", 1u << TERSE_FP32, error);
-    if (status != TERSE_OK)
-        return status;
-    if (bias && (bias->rank != 1 || bias->dims[0] != p->n))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 2 (bias) has shape %s, needed is [%" PRId64 "]",
-                          terse_dims_text(bias->dims, bias->rank, text, sizeof text), p->n);
-    if (residual &&
-        (residual->rank != y->rank || memcmp(residual->dims, y->dims, (size_t)y->rank * sizeof *y->dims) != 0))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input 3 (residual) has shape %s, the output has %s",
-                          terse_dims_text(residual->dims, residual->rank, text, sizeof text),
-                          terse_dims_text(y->dims, y->rank, wanted, sizeof wanted));
-    return TERSE_OK;
+    const terse_tensor *y = &plan->outputs[0];
+    const int status = terse_support_bias(plan, 2, "bias", p->n, error);
+    return status == TERSE_OK ? terse_support_residual(plan, 3, TERSE_FP32, y->rank, y->dims, error) : status;
 }
 
 static int plan_wgemm(terse_op_plan *plan, terse_error *error)

@@ -514,40 +514,8 @@ static bool is_per_image(terse_op op)
 static bool is_elementwise(terse_op op)
 {
     switch (op) {
-    case TERSE_OP_RELU:
-    case TERSE_OP_LEAKY_RELU:
-    case TERSE_OP_CLIP:
-    case TERSE_OP_SIGMOID:
-    case TERSE_OP_HARD_SIGMOID:
-    case TERSE_OP_HARD_SWISH:
-    case TERSE_OP_TANH:
-    case TERSE_OP_ERF:
-    case TERSE_OP_GELU:
-    case TERSE_OP_EXP:
-    case TERSE_OP_LOG:
-    case TERSE_OP_SQRT:
-    case TERSE_OP_NEG:
-    case TERSE_OP_ABS:
-    case TERSE_OP_RECIPROCAL:
-    case TERSE_OP_SIN:
-    case TERSE_OP_COS:
-    case TERSE_OP_FLOOR:
-    case TERSE_OP_CEIL:
-    case TERSE_OP_SIGN:
-    case TERSE_OP_ELU:
-    case TERSE_OP_SELU:
-    case TERSE_OP_SOFTPLUS:
-    case TERSE_OP_SOFTSIGN:
     case TERSE_OP_NOT:
     case TERSE_OP_CAST:
-    case TERSE_OP_ADD:
-    case TERSE_OP_SUB:
-    case TERSE_OP_MUL:
-    case TERSE_OP_DIV:
-    case TERSE_OP_POW:
-    case TERSE_OP_MIN:
-    case TERSE_OP_MAX:
-    case TERSE_OP_PRELU:
     case TERSE_OP_EQUAL:
     case TERSE_OP_LESS:
     case TERSE_OP_LESS_OR_EQUAL:
@@ -559,7 +527,7 @@ static bool is_elementwise(terse_op op)
     case TERSE_OP_IDENTITY:
         return true;
     default:
-        return false;
+        return terse_op_is_arithmetic(op);
     }
 }
 

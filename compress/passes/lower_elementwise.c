@@ -6,48 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Operators that make element i out of elements i of their inputs. */
-static bool is_elementwise(terse_op op)
-{
-    switch (op) {
-    case TERSE_OP_RELU:
-    case TERSE_OP_LEAKY_RELU:
-    case TERSE_OP_CLIP:
-    case TERSE_OP_SIGMOID:
-    case TERSE_OP_HARD_SIGMOID:
-    case TERSE_OP_HARD_SWISH:
-    case TERSE_OP_TANH:
-    case TERSE_OP_ERF:
-    case TERSE_OP_GELU:
-    case TERSE_OP_EXP:
-    case TERSE_OP_LOG:
-    case TERSE_OP_SQRT:
-    case TERSE_OP_NEG:
-    case TERSE_OP_ABS:
-    case TERSE_OP_RECIPROCAL:
-    case TERSE_OP_SIN:
-    case TERSE_OP_COS:
-    case TERSE_OP_FLOOR:
-    case TERSE_OP_CEIL:
-    case TERSE_OP_SIGN:
-    case TERSE_OP_ELU:
-    case TERSE_OP_SELU:
-    case TERSE_OP_SOFTPLUS:
-    case TERSE_OP_SOFTSIGN:
-    case TERSE_OP_ADD:
-    case TERSE_OP_SUB:
-    case TERSE_OP_MUL:
-    case TERSE_OP_DIV:
-    case TERSE_OP_POW:
-    case TERSE_OP_MIN:
-    case TERSE_OP_MAX:
-    case TERSE_OP_PRELU:
-        return true;
-    default:
-        return false;
-    }
-}
-
 enum { MAX_OPERANDS = 4 };
 
 /* The operands of a node for all 256 bytes: images of one root, or single numbers. False when it is no such node. */
@@ -85,7 +43,7 @@ void terse_lower_image(terse_lower *lower, int node)
     const terse_tensor *inputs[MAX_OPERANDS];
     float numbers[MAX_OPERANDS];
     int root;
-    if (!is_elementwise(n->op) || !find_operands(lower, node, views, numbers, &root))
+    if (!terse_op_is_arithmetic(n->op) || !find_operands(lower, node, views, numbers, &root))
         return;
     for (int i = 0; i < n->n_inputs; i++)
         inputs[i] = n->inputs[i] < 0 ? NULL : &views[i];
