@@ -175,16 +175,20 @@ int terse_atomic_open(const char *path, terse_atomic_file *ret_file, terse_error
     return TERSE_OK;
 }
 
-int terse_atomic_commit(terse_atomic_file *file, terse_error *error)
+int terse_atomic_commit(terse_atomic_file *file, bool durable, terse_error *error)
 {
     const bool in_place = !file->temporary[0];
-    if ((!in_place && fsync(file->fd) < 0) || (!in_place && rename(file->temporary, file->path) < 0)) {
+    bool written = in_place || !durable || fsync(file->fd) == 0;
+    if (written) {
+        written = close(file->fd) == 0;
+        file->fd = -1;
+    }
+    if (!written || (!in_place && rename(file->temporary, file->path) < 0)) {
         const int status = terse_fail(error, TERSE_SYSTEM, "cannot write '%s'", file->path);
         terse_atomic_discard(file);
         return status;
     }
     file->temporary[0] = 0;
-    terse_close_fdp(&file->fd);
     return TERSE_OK;
 }
 

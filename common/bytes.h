@@ -42,14 +42,15 @@ int terse_file_map(const char *path, const void **ret_base, size_t *ret_size, te
 int64_t terse_read_full(int fd, void *buffer, size_t size);
 bool terse_write_full(int fd, const void *buffer, size_t size);
 
-/* A file that appears under its name only when it is whole: written beside it, fsynced, renamed. */
+/* A file that appears under its name only when it is whole: written beside it, renamed. `durable`: on the disk before
+ * that, so that a power cut leaves the old file or the new one (a model); results that can be made again need not wait. */
 typedef struct terse_atomic_file {
     int fd;
     char path[4096];
     char temporary[4128];
 } terse_atomic_file;
 int terse_atomic_open(const char *path, terse_atomic_file *ret_file, terse_error *error);
-int terse_atomic_commit(terse_atomic_file *file, terse_error *error);
+int terse_atomic_commit(terse_atomic_file *file, bool durable, terse_error *error);
 void terse_atomic_discard(terse_atomic_file *file); /* no effect after a commit */
 
 /* Monotonic clock, nanoseconds. */

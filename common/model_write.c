@@ -307,5 +307,5 @@ int terse_model_write(const char *path, const terse_graph *graph, const terse_mo
         terse_atomic_discard(&file);
         return status;
     }
-    return terse_atomic_commit(&file, error);
+    return terse_atomic_commit(&file, true, error);
 }

@@ -146,5 +146,5 @@ int terse_npz_write(const char *path, int n, const char *const *names, const ter
         terse_atomic_discard(&file);
         return status;
     }
-    return terse_atomic_commit(&file, error);
+    return terse_atomic_commit(&file, false, error);
 }

@@ -187,5 +187,5 @@ int terse_report_html(const terse_report *report, const char *path, terse_error 
         terse_atomic_discard(&file);
         return terse_fail(error, TERSE_SYSTEM, "cannot write '%s'", path);
     }
-    return terse_atomic_commit(&file, error);
+    return terse_atomic_commit(&file, false, error);
 }
