@@ -77,30 +77,41 @@ INLINE void dot_leave(int n_rows, int n_panels, dot_sums sums[DOT_ROWS][DOT_PANE
 }
 
 #ifdef DOT_ROWWISE
-/* Whole panels as bytes, from the registers. */
+/* Whole panels as bytes, from the registers, 64 at a time: of two rows, or four panels of one. */
 INLINE void dot_finish_rows(int n_rows, int n_panels, bool has_residual, const dot_finish *f,
                             dot_sums sums[DOT_ROWS][DOT_PANELS], int64_t first, int64_t panel, int32_t *to)
 {
     __m512 multiplier[DOT_PANELS];
-    uint8_t saved[DOT_ROWS * 32 + 32];
+    uint8_t saved[DOT_ROWS * 32 + 32]; /* a residual may lie where the output goes */
     const int64_t ldc = f->ldc, ldr = f->to->residual_stride;
     uint8_t *c = f->c + first * ldc + panel * 16;
     const uint8_t *residual = has_residual ? f->residual + first * ldr + panel * 16 : NULL;
+    dot_leave(n_rows, n_panels, sums, to);
     UNROLL for (int v = 0; v < n_panels; v++) multiplier[v] = dot_row_multiplier(f->multiplier + (panel + v) * 16);
     __m512i least = _mm512_set1_epi32(-1);
-    UNROLL for (int r = 0; r < n_rows; r++)
+    const int n_halves = n_rows * n_panels / 2, wide = n_panels / 2;
+    UNROLL for (int i = 0; i < n_halves; i += 2)
     {
-        UNROLL for (int v = 0; v < n_panels; v += 2) least =
-            dot_row(&f->row, multiplier + v, least, sums[r][v], sums[r][v + 1], has_residual ? residual + v * 16 : NULL,
-                    saved + r * n_panels * 16 + v * 16, c + v * 16);
-        c += ldc;
-        if (has_residual)
-            residual += ldr;
+        __m512i words[2];
+        UNROLL for (int h = 0; h < 2; h++)
+        {
+            const int at = i + h < n_halves ? i + h : i, r = at / wide, v = at % wide * 2;
+            const uint8_t *add = has_residual ? residual + r * ldr + v * 16 : NULL;
+            if (has_residual)
+                memcpy(saved + r * n_panels * 16 + v * 16, add, 32);
+            words[h] = h && at == i ? words[0] : dot_row_words(&f->row, multiplier + v, sums[r] + v, add, &least);
+        }
+        const __m512i bytes = dot_row_bytes(&f->row, words[0], words[1]);
+        uint8_t *at = c + i / wide * ldc + i % wide * 32;
+        if (wide > 1)
+            _mm512_storeu_si512(at, bytes);
+        else
+            _mm256_storeu_si256((__m256i *)(void *)at, _mm512_castsi512_si256(bytes));
+        if (wide == 1 && i + 1 < n_halves)
+            _mm256_storeu_si256((__m256i *)(void *)(at + ldc), _mm512_extracti64x4_epi64(bytes, 1));
     }
-    if (__builtin_expect(dot_row_near(least, &f->scale), 0)) {
-        dot_leave(n_rows, n_panels, sums, to);
-        dot_correct_tile(f, to, n_rows, n_panels, saved, first, panel);
-    }
+    if (__builtin_expect(dot_row_near(least, &f->scale), 0))
+        dot_correct_tile(f, to, n_rows, n_panels, has_residual ? saved : (const uint8_t *)to, first, panel);
 }
 #endif
 

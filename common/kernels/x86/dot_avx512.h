@@ -166,8 +166,8 @@ typedef struct dot_row_constants {
 
 INLINE void dot_row_begin(dot_row_constants *k, const dot_scale *s)
 {
-    k->low = _mm512_set1_epi16(s->low);
-    k->high = _mm512_set1_epi16(s->high);
+    k->low = _mm512_set1_epi8((char)s->low);
+    k->high = _mm512_set1_epi8((char)s->high);
     k->odd = _mm512_set_epi32(DOT_WORDS(0x00010001));
     k->begin = s->begin;
     k->residual = s->residual;
@@ -184,53 +184,31 @@ INLINE bool dot_row_near(__m512i least, const dot_scale *s)
     return _mm512_mask_cmple_epu16_mask(0x55555555u, least, _mm512_set1_epi16((short)s->near)) != 0;
 }
 
-/* Takes no more than three registers: all others hold sums. Returns the new `least`. A residual's bytes are kept at
- * `saved`, for they may lie where the output goes. */
-INLINE __m512i dot_row(const dot_row_constants *k, const __m512 multiplier[2], __m512i least, __m512i sums0,
-                       __m512i sums1, const uint8_t *add, uint8_t *saved, uint8_t *c)
+/* t of dot_finish.h for sixteen sums, as integers. `add`: the residual's bytes, or NULL. */
+INLINE __m512i dot_row_fixed(const dot_row_constants *k, __m512 multiplier, __m512i sums, const uint8_t *add)
 {
-    __m512i x0, x1, t;
-    if (!add) {
-        __asm__("vbroadcastss %[begin], %[t]\n\t"
-                "vcvtdq2ps %[sums0], %[x0]\n\t"
-                "vcvtdq2ps %[sums1], %[x1]\n\t"
-                "vfmadd132ps %[m0], %[t], %[x0]\n\t"
-                "vfmadd132ps %[m1], %[t], %[x1]\n\t"
-                : [x0] "=&v"(x0), [x1] "=&v"(x1), [t] "=&v"(t)
-                : [begin] "m"(k->begin), [m0] "m"(multiplier[0]), [m1] "m"(multiplier[1]), [sums0] "v"(sums0),
-                  [sums1] "v"(sums1));
-    } else {
-        __asm__("vmovdqu64 %[add0], %t[t]\n\t"
-                "vmovdqu64 %t[t], %[saved]\n\t"
-                "vbroadcastss %[scale], %[x1]\n\t"
-                "vpmovzxbd %[add0], %[x0]\n\t"
-                "vcvtdq2ps %[x0], %[x0]\n\t"
-                "vfmadd213ps %[begin]%{1to16%}, %[x1], %[x0]\n\t"
-                "vcvtdq2ps %[sums0], %[t]\n\t"
-                "vfmadd231ps %[m0], %[t], %[x0]\n\t"
-                "vpmovzxbd %[add1], %[t]\n\t"
-                "vcvtdq2ps %[t], %[t]\n\t"
-                "vfmadd213ps %[begin]%{1to16%}, %[t], %[x1]\n\t"
-                "vcvtdq2ps %[sums1], %[t]\n\t"
-                "vfmadd231ps %[m1], %[t], %[x1]\n\t"
-                : [x0] "=&v"(x0), [x1] "=&v"(x1), [t] "=&v"(t), [saved] "=m"(*(__m256i_u *)(void *)saved)
-                : [begin] "m"(k->begin), [scale] "m"(k->residual), [m0] "m"(multiplier[0]), [m1] "m"(multiplier[1]),
-                  [sums0] "v"(sums0), [sums1] "v"(sums1), [add0] "m"(*(const __m256i_u *)(const void *)add),
-                  [add1] "m"(*(const __m128i_u *)(const void *)(add + 16)));
-    }
-    __asm__("vcvtps2dq %[x0], %[x0]\n\t"
-            "vcvtps2dq %[x1], %[x1]\n\t"
-            "vpminuw %[x0], %[least], %[least]\n\t"
-            "vpminuw %[x1], %[least], %[least]\n\t"
-            "vmovdqa64 %[odd], %[t]\n\t"
-            "vpermi2w %[x1], %[x0], %[t]\n\t"
-            "vpmaxsw %[low], %[t], %[t]\n\t"
-            "vpminsw %[high], %[t], %[t]\n\t"
-            "vpmovwb %[t], %t[x0]\n\t"
-            "vmovdqu64 %t[x0], %[c]\n\t"
-            : [x0] "+v"(x0), [x1] "+v"(x1), [t] "=&v"(t), [least] "+v"(least), [c] "=m"(*(__m256i_u *)(void *)c)
-            : [odd] "m"(k->odd), [low] "m"(k->low), [high] "m"(k->high));
-    return least;
+    __m512 t = _mm512_set1_ps(k->begin);
+    if (add)
+        t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)add))),
+                            _mm512_set1_ps(k->residual), t);
+    return _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), multiplier, t));
+}
+
+/* The upper halves of thirty-two of them, before clamping; `least` takes in their lower halves. */
+INLINE __m512i dot_row_words(const dot_row_constants *k, const __m512 multiplier[2], const __m512i sums[2],
+                             const uint8_t *add, __m512i *least)
+{
+    const __m512i x0 = dot_row_fixed(k, multiplier[0], sums[0], add);
+    const __m512i x1 = dot_row_fixed(k, multiplier[1], sums[1], add ? add + 16 : NULL);
+    *least = _mm512_min_epu16(_mm512_min_epu16(*least, x0), x1);
+    return _mm512_permutex2var_epi16(x0, k->odd, x1);
+}
+
+/* Sixty-four bytes: first those of a, then those of b. */
+INLINE __m512i dot_row_bytes(const dot_row_constants *k, __m512i a, __m512i b)
+{
+    const __m512i bytes = _mm512_permutexvar_epi64(_mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0), _mm512_packus_epi16(a, b));
+    return _mm512_min_epu8(_mm512_max_epu8(bytes, k->low), k->high);
 }
 
 #endif
