@@ -189,7 +189,7 @@ $(B)/echo: $(B)/obj/tests/bench/echo.o $(B)/libcommon.a
 $(B)/peak: $(B)/obj/tests/bench/peak.o
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL)
-bench: all $(B)/echo $(B)/peak $(B)/tests/test_quantized
+bench: all $(B)/echo $(B)/peak $(B)/tests/test_quantized $(B)/tests/test_products
 	@python3 tests/bench/bench.py $(BENCH)
 
 # --- install: everything under $(DESTDIR)$(PREFIX); `uninstall` removes exactly that -----------------------

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What terse is to reach, row by row, each as a ratio measured in this run on one core, in turn with the peer."""
+import ctypes
 import functools
 import json
 import os
@@ -140,6 +141,38 @@ def gemm(run):
         run.table.add(f"u8s8 {m} x {n} x {k}{residual}, of the VNNI peak", share, 94, unit="%")
     for (n, k), (share, level) in sorted(single.items()):
         run.table.add(f"u8s8 1 x {n} x {k}, of the reads from {level.upper()}", share, 80, unit="%")
+
+
+def openblas_seconds(m, n, k):
+    """The best of many sgemm of the compressor's OpenBLAS (of sgemv too where m is 1), one thread, warm."""
+    import numpy
+    blas = ctypes.CDLL("libopenblas.so.0")
+    blas.openblas_set_num_threads(1)
+    a, b, c = (numpy.ones(shape, "f4") for shape in ((m, k), (k, n), (m, n)))
+    pa, pb, pc = (ctypes.c_void_p(x.ctypes.data) for x in (a, b, c))
+    one, zero, row, plain, transposed = ctypes.c_float(1), ctypes.c_float(0), 101, 111, 112
+    calls = [lambda: blas.cblas_sgemm(row, plain, plain, m, n, k, one, pa, k, pb, n, zero, pc, n)]
+    if m == 1:
+        calls.append(lambda: blas.cblas_sgemv(row, transposed, k, n, one, pb, n, pa, 1, zero, pc, 1))
+    best = float("inf")
+    for call in calls:
+        end = time.perf_counter() + 0.15
+        while time.perf_counter() < end:
+            begin = time.perf_counter()
+            call()
+            best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def blas(run):
+    """The packed fp32 product by the kernels' own bench, beside OpenBLAS in the same run."""
+    run.table.title("fp32 GEMM beside OpenBLAS")
+    test = run.tools.program(os.path.join("tests", "test_products"))
+    text = subprocess.run([test, "--bench"], capture_output=True, text=True, check=True).stdout
+    tier = "avx512vnni" if re.search(r"^avx512vnni\s+gemm", text, re.M) else "avx2"
+    for m, n, k, us in re.findall(rf"^{tier}\s+gemm\s+(\d+) x\s+(\d+) x\s+(\d+)\s+([\d.]+) us", text, re.M):
+        theirs = openblas_seconds(int(m), int(n), int(k)) * 1e6
+        run.table.add(f"fp32 {m} x {n} x {k} ({tier})", theirs / float(us), 1.0, f"terse {us} us, OpenBLAS {theirs:.1f}")
 
 
 def quantized(run):
@@ -312,7 +345,7 @@ def stories(run):
                   unit="%")
 
 
-PARTS = {"gemm": gemm, "int8": quantized, "floats": floats, "start": start, "workers": workers, "accuracy": accuracy}
+PARTS = {"gemm": gemm, "blas": blas, "int8": quantized, "floats": floats, "start": start, "workers": workers, "accuracy": accuracy}
 
 
 def run_parts(tools, names, folder):
