@@ -171,7 +171,10 @@ def blas(run):
     test = run.tools.program(os.path.join("tests", "test_products"))
     text = subprocess.run([test, "--bench"], capture_output=True, text=True, check=True).stdout
     tier = "avx512vnni" if re.search(r"^avx512vnni\s+gemm", text, re.M) else "avx2"
-    for m, n, k, us in re.findall(rf"^{tier}\s+gemm\s+(\d+) x\s+(\d+) x\s+(\d+)\s+([\d.]+) us", text, re.M):
+    rows = re.findall(rf"^{tier}\s+gemm\s+(\d+) x\s+(\d+) x\s+(\d+)\s+([\d.]+) us", text, re.M)
+    if not rows:
+        run.table.add("fp32 GEMM", None, 1.0, f"{test} timed nothing for {tier}")
+    for m, n, k, us in rows:
         theirs = openblas_seconds(int(m), int(n), int(k)) * 1e6
         run.table.add(f"fp32 {m} x {n} x {k} ({tier})", theirs / float(us), 1.0, f"terse {us} us, OpenBLAS {theirs:.1f}")
 
@@ -346,7 +349,8 @@ def stories(run):
                   unit="%")
 
 
-PARTS = {"gemm": gemm, "blas": blas, "int8": quantized, "floats": floats, "start": start, "workers": workers, "accuracy": accuracy}
+PARTS = {"gemm": gemm, "blas": blas, "int8": quantized, "floats": floats, "start": start, "workers": workers,
+         "accuracy": accuracy}
 
 
 def run_parts(tools, names, folder):
