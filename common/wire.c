@@ -307,6 +307,7 @@ enum {
     REPLY_MODELS,
     REPLY_BATCHABLE,
     REPLY_MAX_BATCH,
+    REPLY_RETRY_AFTER,
 };
 
 static const terse_wire_walk_key reply_keys[] = {
@@ -322,6 +323,7 @@ static const terse_wire_walk_key reply_keys[] = {
     [REPLY_MODELS] = TERSE_WIRE_WALK_KEY("models"),
     [REPLY_BATCHABLE] = TERSE_WIRE_WALK_KEY("batchable"),
     [REPLY_MAX_BATCH] = TERSE_WIRE_WALK_KEY("max_batch"),
+    [REPLY_RETRY_AFTER] = TERSE_WIRE_WALK_KEY("retry_after_ms"),
 };
 
 /* Outputs of "infer" and of "metadata" look alike but for symbols in shapes, which only the latter has; where they
@@ -353,6 +355,8 @@ static int take_reply_value(terse_wire_walk *w, int index, terse_wire_text *stat
         return take_models(w, reply);
     case REPLY_BATCHABLE:
         return terse_wire_walk_bool(w, "batchable", &reply->batchable, &reply->has_batchable);
+    case REPLY_RETRY_AFTER:
+        return terse_wire_walk_u64(w, "retry_after_ms", UINT64_MAX, &reply->retry_after_ms, &reply->has_retry_after);
     default:
         return terse_wire_walk_u32(w, "max_batch", UINT32_MAX, &reply->max_batch, &reply->has_max_batch);
     }

@@ -24,7 +24,7 @@ enum {
     TERSE_WIRE_VERSION = 1,
     TERSE_WIRE_HEADER_BYTES = 65536, /* of a request, and of every reply but that of "stats" */
     TERSE_WIRE_STATS_BYTES = 4 << 20,
-    TERSE_WIRE_MAX_IO = 64,     /* inputs, and outputs */
+    TERSE_WIRE_MAX_IO = 64, /* inputs, and outputs */
     TERSE_WIRE_MAX_MODELS = 256,
     TERSE_WIRE_MAX_TEXT = 1024, /* bytes of a name, a version or an error */
     TERSE_WIRE_SESSION_BYTES = 16,
@@ -52,12 +52,12 @@ terse_wire_text terse_wire_text_of(const char *text); /* strlen; NULL gives the 
 bool terse_wire_text_is(terse_wire_text text, const char *other);
 
 typedef struct terse_wire_tensor {
-    terse_wire_text name; /* never absent */
-    terse_dtype dtype;    /* TERSE_DTYPE_NONE in a request's "outputs" */
-    int rank;             /* -1: no "shape" (only in a request's "outputs") */
-    int64_t dims[TERSE_MAX_RANK];              /* >= 0; in "metadata" -1 where a symbol stands */
-    terse_wire_text symbols[TERSE_MAX_RANK];   /* set only where dims[i] is -1 ("metadata" replies) */
-    uint32_t frame;       /* counts from the header = 0; 0: the bytes are not in a frame */
+    terse_wire_text name;                    /* never absent */
+    terse_dtype dtype;                       /* TERSE_DTYPE_NONE in a request's "outputs" */
+    int rank;                                /* -1: no "shape" (only in a request's "outputs") */
+    int64_t dims[TERSE_MAX_RANK];            /* >= 0; in "metadata" -1 where a symbol stands */
+    terse_wire_text symbols[TERSE_MAX_RANK]; /* set only where dims[i] is -1 ("metadata" replies) */
+    uint32_t frame;                          /* counts from the header = 0; 0: the bytes are not in a frame */
     bool has_shm;
     uint64_t shm_offset, shm_size;
 } terse_wire_tensor;
@@ -83,11 +83,13 @@ typedef struct terse_wire_model {
 typedef struct terse_wire_reply {
     bool has_id;
     bool has_timing, has_models, has_inputs, has_outputs, has_batchable, has_max_batch; /* keys that are there */
+    bool has_retry_after; /* errors: the same request may do better after that time */
     bool batchable;
     uint64_t id;
     terse_status status;
     terse_wire_text error, model, version;
     uint64_t queue_us, compute_us;
+    uint64_t retry_after_ms;
     uint32_t batch;
     uint32_t max_batch;
     uint32_t n_inputs, n_outputs, n_models;
@@ -120,6 +122,10 @@ int terse_wire_encode_reply(const terse_wire_reply *reply, void *buffer, size_t 
 enum { TERSE_WIRE_ERROR_BYTES = TERSE_WIRE_MAX_TEXT + 128 };
 size_t terse_wire_encode_error(uint64_t id, terse_status status, const char *message,
                                uint8_t buffer[static TERSE_WIRE_ERROR_BYTES]);
+/* The same with "retry_after_ms", unless that is TERSE_WIRE_NO_RETRY. */
+#define TERSE_WIRE_NO_RETRY UINT64_MAX
+size_t terse_wire_encode_rejection(uint64_t id, terse_status status, const char *message, uint64_t retry_after_ms,
+                                   uint8_t buffer[static TERSE_WIRE_ERROR_BYTES]);
 
 /* Begins a reply map by hand ("stats"): v, id and status are written, `n_more` key-value pairs must follow. */
 void terse_wire_pack_head(msgpack_packer *packer, uint64_t id, terse_status status, unsigned n_more);

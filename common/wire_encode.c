@@ -292,7 +292,7 @@ int terse_wire_encode_reply(const terse_wire_reply *reply, void *buffer, size_t 
     sink out = {.data = buffer, .capacity = capacity};
     put_head(&out, 2u + reply->has_id + (reply->error.data != NULL) + (reply->model.data != NULL) +
                        (reply->version.data != NULL) + reply->has_inputs + reply->has_outputs + reply->has_timing +
-                       reply->has_models + reply->has_batchable + reply->has_max_batch);
+                       reply->has_models + reply->has_batchable + reply->has_max_batch + reply->has_retry_after);
     put_optional_u64(&out, "id", reply->has_id, reply->id);
     PUT_KEY(&out, "status");
     put_cstr(&out, terse_status_name(reply->status));
@@ -316,6 +316,7 @@ int terse_wire_encode_reply(const terse_wire_reply *reply, void *buffer, size_t 
         put_bool(&out, reply->batchable);
     }
     put_optional_u64(&out, "max_batch", reply->has_max_batch, reply->max_batch);
+    put_optional_u64(&out, "retry_after_ms", reply->has_retry_after, reply->retry_after_ms);
     return finish(&out, ret_size, error);
 }
 
@@ -336,15 +337,23 @@ static size_t clean_text(const char *text, uint8_t *clean)
 size_t terse_wire_encode_error(uint64_t id, terse_status status, const char *message,
                                uint8_t buffer[static TERSE_WIRE_ERROR_BYTES])
 {
+    return terse_wire_encode_rejection(id, status, message, TERSE_WIRE_NO_RETRY, buffer);
+}
+
+size_t terse_wire_encode_rejection(uint64_t id, terse_status status, const char *message, uint64_t retry_after_ms,
+                                   uint8_t buffer[static TERSE_WIRE_ERROR_BYTES])
+{
     sink out = {.data = buffer, .capacity = TERSE_WIRE_ERROR_BYTES};
     uint8_t clean[TERSE_WIRE_MAX_TEXT];
     const size_t length = clean_text(message, clean);
-    put_head(&out, 4);
+    const bool retry = retry_after_ms != TERSE_WIRE_NO_RETRY;
+    put_head(&out, 4u + retry);
     put_optional_u64(&out, "id", true, id);
     PUT_KEY(&out, "status");
     put_cstr(&out, terse_status_name(status));
     PUT_KEY(&out, "error");
     put_text(&out, (const char *)clean, length);
+    put_optional_u64(&out, "retry_after_ms", retry, retry_after_ms);
     return out.size;
 }
 

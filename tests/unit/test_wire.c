@@ -138,6 +138,8 @@ static void a_reply_comes_back_as_it_was(void **state)
     reply.queue_us = 127;
     reply.compute_us = 128;
     reply.batch = 65536;
+    reply.has_retry_after = true;
+    reply.retry_after_ms = 250;
     reply.max_batch = 32;
     reply.n_inputs = reply.n_outputs = 1;
     reply.inputs[0] = tensor_of("data", TERSE_INT64, -1, 0);
@@ -152,6 +154,7 @@ static void a_reply_comes_back_as_it_was(void **state)
     assert_true(decoded_reply.id == 5 && decoded_reply.status == TERSE_DEADLINE_EXCEEDED);
     assert_true(terse_wire_text_is(decoded_reply.error, "too late"));
     assert_true(decoded_reply.queue_us == 127 && decoded_reply.compute_us == 128 && decoded_reply.batch == 65536);
+    assert_true(decoded_reply.has_retry_after && decoded_reply.retry_after_ms == 250);
     assert_true(decoded_reply.has_batchable && decoded_reply.batchable && decoded_reply.max_batch == 32);
     assert_true(decoded_reply.inputs[0].dims[0] == -1 && decoded_reply.inputs[0].dims[1] == 784);
     assert_true(terse_wire_text_is(decoded_reply.inputs[0].symbols[0], "N"));
@@ -175,6 +178,12 @@ static void an_error_reply_is_valid_whatever_it_quotes(void **state)
     assert_int_equal(terse_wire_decode_reply(buffer, size, &decoded_reply, &error), TERSE_OK);
     assert_int_equal(decoded_reply.error.length, TERSE_WIRE_MAX_TEXT);
     assert_int_equal(decoded_reply.error.data[10], '?');
+    assert_false(decoded_reply.has_retry_after);
+    const size_t longer =
+        terse_wire_encode_rejection(UINT64_MAX, TERSE_RESOURCE_EXHAUSTED, text, UINT64_MAX - 1, buffer);
+    assert_in_range(longer, size + 1, TERSE_WIRE_ERROR_BYTES);
+    assert_int_equal(terse_wire_decode_reply(buffer, longer, &decoded_reply, &error), TERSE_OK);
+    assert_true(decoded_reply.has_retry_after && decoded_reply.retry_after_ms == UINT64_MAX - 1);
 }
 
 static void strange_keys_are_passed_over(void **state)
