@@ -32,7 +32,7 @@ typedef struct halving {
     bool *half, *wanted; /* per value: can be BF16; is read as BF16 by somebody */
     int *wide;           /* per value: its Cast to FP32, or -1 */
     int *narrow;         /* per value: its Cast to BF16, or -1 */
-    int *packed;         /* per value: weights in BF16, or -1 */
+    int *packed[2];      /* per value: weights in BF16, or -1; [1]: as filters of a depthwise convolution */
     int n_values;
 } halving;
 
@@ -68,28 +68,11 @@ static bool is_marked_product(const halving *h, int index)
            w->dims[0] % 2 == 0 && (!b || (b->rank == 1 && b->dims[0] == w->dims[1]));
 }
 
-/* Operators that take BF16 in input 0 (Concat: in all) and hand it on. */
-static bool hands_on(const halving *h, const terse_node *node)
+/* The same elements in another shape. */
+static bool is_view(const terse_node *node)
 {
-    const terse_value *y = &h->edit.graph->values[node->outputs[0]];
-    switch (node->op) {
-    case TERSE_OP_MAX_POOL:
-    case TERSE_OP_AVERAGE_POOL:
-    case TERSE_OP_GLOBAL_AVERAGE_POOL:
-    case TERSE_OP_GLOBAL_MAX_POOL:
-        return node->n_outputs == 1 && terse_node_int(node, "channels_last", 0) != 0;
-    case TERSE_OP_CONCAT: {
-        const int64_t axis = terse_node_int(node, "axis", 0);
-        return axis == -1 || axis == y->rank - 1;
-    }
-    case TERSE_OP_RESHAPE:
-    case TERSE_OP_FLATTEN:
-    case TERSE_OP_SQUEEZE:
-    case TERSE_OP_UNSQUEEZE:
-        return true;
-    default:
-        return false;
-    }
+    return node->op == TERSE_OP_RESHAPE || node->op == TERSE_OP_FLATTEN || node->op == TERSE_OP_SQUEEZE ||
+           node->op == TERSE_OP_UNSQUEEZE;
 }
 
 static bool has_even_rows(const terse_value *value)
@@ -97,12 +80,39 @@ static bool has_even_rows(const terse_value *value)
     return value->rank >= 1 && value->dims[value->rank - 1] > 0 && value->dims[value->rank - 1] % 2 == 0;
 }
 
+/* Parts of even rows only, so that each of them keeps pairs where it lies in the whole. */
+static bool joins_pairs(const halving *h, const terse_node *node)
+{
+    const terse_value *values = h->edit.graph->values;
+    const int64_t axis = terse_node_int(node, "axis", 0);
+    bool even = axis == -1 || axis == values[node->outputs[0]].rank - 1;
+    for (int i = 0; i < node->n_inputs; i++)
+        even = even && node->inputs[i] >= 0 && has_even_rows(&values[node->inputs[i]]);
+    return even;
+}
+
+/* Operators that take BF16 in input 0 (Concat: in all) and hand it on. */
+static bool hands_on(const halving *h, const terse_node *node)
+{
+    switch (node->op) {
+    case TERSE_OP_MAX_POOL:
+    case TERSE_OP_AVERAGE_POOL:
+    case TERSE_OP_GLOBAL_AVERAGE_POOL:
+    case TERSE_OP_GLOBAL_MAX_POOL:
+        return node->n_outputs == 1 && terse_node_int(node, "channels_last", 0) != 0;
+    case TERSE_OP_CONCAT:
+        return joins_pairs(h, node);
+    default:
+        return is_view(node);
+    }
+}
+
 /* The value that a node makes could be BF16. */
 static bool could_be_half(const halving *h, int index)
 {
     const terse_node *node = &h->edit.graph->nodes[index];
     if (node->n_outputs < 1 || node->outputs[0] < 0 || node->n_inputs < 1 || node->inputs[0] < 0 ||
-        !has_even_rows(&h->edit.graph->values[node->outputs[0]]))
+        !(is_view(node) || has_even_rows(&h->edit.graph->values[node->outputs[0]])))
         return false;
     if (is_marked_product(h, index))
         return true;
@@ -256,16 +266,17 @@ static void replace_product(halving *h, int index)
     const bool depthwise = conv && is_depthwise(&graph->nodes[index], &graph->values[weights]);
     if (depthwise && !half)
         return; /* an output of the network */
-    if (h->packed[weights] < 0) {
+    int *packed = &h->packed[depthwise][weights];
+    if (*packed < 0) {
         const terse_value old = graph->values[weights];
-        h->packed[weights] = depthwise ? pack_depthwise(edit, &old) : pack_dense(edit, &old);
+        *packed = depthwise ? pack_depthwise(edit, &old) : pack_dense(edit, &old);
     }
-    if (h->packed[weights] < 0)
+    if (*packed < 0)
         return;
     const int residual = terse_edit_input(edit, index, 3), x = terse_edit_input(edit, index, 0);
     const bool narrow = h->half[x] || depthwise;
     terse_edit_set_input(edit, index, 0, as(h, x, narrow));
-    terse_edit_set_input(edit, index, 1, h->packed[weights]);
+    terse_edit_set_input(edit, index, 1, *packed);
     if (residual >= 0)
         terse_edit_set_input(edit, index, 3, as(h, residual, half));
     terse_node *node = &graph->nodes[index];
@@ -330,16 +341,17 @@ int terse_pass_bf16(terse_graph *graph, terse_error *error)
         return status;
     const size_t n = (size_t)graph->n_values + 1;
     TERSE_AUTO(terse_freep) bool *flags = calloc(2 * n, sizeof *flags);
-    TERSE_AUTO(terse_freep) int *made = malloc(3 * n * sizeof *made);
+    TERSE_AUTO(terse_freep) int *made = malloc(4 * n * sizeof *made);
     h.edit.failed = !flags || !made;
     if (!h.edit.failed) {
-        for (size_t i = 0; i < 3 * n; i++)
+        for (size_t i = 0; i < 4 * n; i++)
             made[i] = -1;
         h.half = flags;
         h.wanted = flags + n;
         h.wide = made;
         h.narrow = made + n;
-        h.packed = made + 2 * n;
+        h.packed[0] = made + 2 * n;
+        h.packed[1] = made + 3 * n;
         decide(&h);
         rewrite(&h);
     }
