@@ -23,9 +23,13 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
     switch (node->op) {
     case TERSE_OP_CONV:
     case TERSE_OP_QCONV:
-    case TERSE_OP_BCONV:
     case TERSE_OP_CONV_INTEGER:
         return w->rank < 2 ? 0 : times(terse_tensor_count(output), filter_size(w));
+    case TERSE_OP_BCONV: /* its weights may have a channel of zeros more than x */
+        if (w->rank < 3 || x->rank != w->rank)
+            return 0;
+        return times(times(terse_tensor_count(output), w->dims[1] == 1 ? 1 : x->dims[x->rank - 1]),
+                     terse_dims_count(w->dims + 2, w->rank - 2));
     case TERSE_OP_CONV_TRANSPOSE:
         return w->rank < 2 ? 0 : times(terse_tensor_count(x), filter_size(w));
     case TERSE_OP_GEMM:
