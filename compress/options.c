@@ -199,8 +199,7 @@ const terse_option terse_options_table[] = {
      false, set_keep_float},
     {"--float", 0, "TYPE",
      "bf16: weights of products and what flows between them in 16 bits, accumulated in 32: twice the speed where the "
-     "CPU "
-     "has AVX512-BF16, half the bytes everywhere (default: fp32)",
+     "CPU has AVX512-BF16, half the bytes everywhere; with --quantize int8 that is for what stays FP32 (default: fp32)",
      false, set_float},
     {"--validate", 0, "DATA.npz",
      "compare before and after on these samples: the inputs by name, axis 0 = samples, and optionally labels", false,
@@ -290,6 +289,12 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
     if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibration || options.keep_float))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --quantize int8 only",
                           options.calibration ? "--calibration" : "--keep-float");
+    if (options.bf16 && options.quantize && options.quantize != TERSE_QUANTIZE_INT8)
+        return terse_fail(
+            error, TERSE_INVALID_ARGUMENT,
+            "--float bf16 goes with --quantize int8 only (what that keeps FP32 becomes BF16), found '%s', "
+            "whose activations are FP32",
+            terse_options_quantize(&options, (char[TERSE_QUANTIZE_TEXT]){0}));
     if (options.plain && (options.low_rank > 0 || options.quantize || options.validate || options.bf16))
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "--plain goes with none of --low-rank, --quantize, --float bf16 and --validate");
