@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { FIRST_BUCKETS = 64 };
 #define SECOND_NS UINT64_C(1000000000)
@@ -80,6 +81,42 @@ terse_client *terse_clients_get(terse_clients *clients, uint32_t peer, uint64_t 
     }
     client->seen_ns = now_ns;
     return client;
+}
+
+/* A number that ends with `end`; moves *at behind that. */
+static bool take_number(const char **at, char end, uint32_t *ret_value)
+{
+    uint64_t value = 0;
+    const char *c = *at;
+    for (; *c >= '0' && *c <= '9' && value <= UINT32_MAX; c++)
+        value = 10 * value + (uint64_t)(*c - '0');
+    if (c == *at || *c != end || value > UINT32_MAX)
+        return false;
+    *at = c + 1;
+    *ret_value = (uint32_t)value;
+    return true;
+}
+
+void terse_client_identify(terse_client *client, const char *address, uint32_t gate_pid)
+{
+    /* "localhost:UID:GID:PID" on ipc; on tcp a numeric address, which may have colons but no letters beyond f. */
+    static const char local[] = "localhost:";
+    uint32_t uid = 0, gid = 0, pid = 0;
+    client->known = true;
+    client->remote = true;
+    if (!address || strncmp(address, local, sizeof local - 1) != 0)
+        return;
+    const char *at = address + sizeof local - 1;
+    if (!take_number(&at, ':', &uid) || !take_number(&at, ':', &gid) || !take_number(&at, 0, &pid))
+        return;
+    client->remote = gate_pid && pid == gate_pid;
+    client->uid = uid;
+    client->pid = pid;
+}
+
+bool terse_client_is_admin(const terse_client *client)
+{
+    return client->known && !client->remote && (client->uid == 0 || client->uid == geteuid());
 }
 
 void terse_clients_sweep(terse_clients *clients, uint64_t now_ns)

@@ -33,6 +33,9 @@ typedef struct terse_client {
     uint64_t seen_ns;     /* its last message */
     uint64_t moved_ns;    /* when it last took something, while it is slow */
     uint64_t dropped;     /* replies that it never got */
+    bool known;           /* terse_client_identify was asked */
+    bool remote;          /* not a process of this host whose user the kernel vouches for */
+    uint32_t uid, pid;    /* of its process when it is not remote */
     terse_request *requests;
     terse_late_reply *late_first, *late_last;
 } terse_client;
@@ -48,6 +51,11 @@ bool terse_clients_init(terse_clients *clients);
 void terse_clients_done(terse_clients *clients);
 /* The client of a peer, made if it is new; NULL when memory is out. */
 terse_client *terse_clients_get(terse_clients *clients, uint32_t peer, uint64_t now_ns);
+/* Who a client is: `address` is what ZeroMQ says of its connection ("Peer-Address" of a message; NULL: nothing). On ipc
+ * the kernel tells the user and the process there; everybody else, the gate's clients too, is remote. */
+void terse_client_identify(terse_client *client, const char *address, uint32_t gate_pid);
+/* Whether it may load, unload and configure: a process of root's or of the daemon's own user, over ipc. */
+bool terse_client_is_admin(const terse_client *client);
 /* Drops those who hold nothing and were not heard of for ten seconds; does it once a second at most. */
 void terse_clients_sweep(terse_clients *clients, uint64_t now_ns);
 

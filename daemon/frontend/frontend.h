@@ -67,6 +67,7 @@ struct terse_frontend {
     /* sockets */
     void *context, *router;
     int control_fd, epoll_fd, wake_fd; /* wake_fd: rung by pins when room is awaited */
+    uint32_t gate_pid;                 /* of the process that brings remote clients; 0: none */
     bool control_closed, configured, serving, ready_told, draining, drained_told;
 
     terse_listener listeners[TERSE_MAX_LISTENERS];

@@ -123,6 +123,8 @@ unsigned terse_receive(terse_frontend *fe, unsigned limit)
         take_rest(fe, &in, zmq_msg_more(&first));
         if (given_peer(&first, &peer)) {
             terse_client *client = terse_clients_get(&fe->clients, peer, fe->now_ns);
+            if (client && !client->known)
+                terse_client_identify(client, zmq_msg_gets(&first, "Peer-Address"), fe->gate_pid);
             if (client && in.has_header)
                 handle(fe, client, &in);
         } else {
