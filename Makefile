@@ -186,10 +186,10 @@ quickstart: all
 $(B)/echo: $(B)/obj/tests/bench/echo.o $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_MSGPACK)
-$(B)/peak: $(B)/obj/tests/bench/peak.o
+$(B)/beside: $(B)/obj/tests/bench/beside.o $(B)/obj/tests/bench/peak.o $(B)/libcommon.a
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL)
-bench: all $(B)/echo $(B)/peak $(B)/tests/test_quantized $(B)/tests/test_products
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lopenblas $(LIBS_COMMON)
+bench: all $(B)/echo $(B)/beside
 	@python3 tests/bench/bench.py $(BENCH)
 
 # --- install: everything under $(DESTDIR)$(PREFIX); `uninstall` removes exactly that -----------------------
@@ -229,7 +229,7 @@ help:
 	@echo "make check         every test (ONLY=word: those whose path has the word)"
 	@echo "make check-long    the same with longer runs"
 	@echo "make asan ubsan    the tests under AddressSanitizer, UndefinedBehaviorSanitizer"
-	@echo "make bench         speed beside onnxruntime, ZeroMQ echo and OpenBLAS (installs peers with pip)"
+	@echo "make bench         speed beside onnxruntime, ncnn, MNN, OpenBLAS, ZeroMQ echo (installs peers with pip)"
 	@echo "make install       PREFIX=/usr/local DESTDIR="
 	@echo "make uninstall     what make install put there"
 	@echo "make setup         only install the Debian packages that building and testing needs"

@@ -7,7 +7,8 @@ serving   a tiny request through tersed beside a bare ZeroMQ echo: same client, 
 batching  784-512-512-10 with 64 outstanding, max_batch 32 beside max_batch 1
 memory    private bytes of 8 workers that serve a 100 MB model
 gemm blas int8 floats start workers accuracy
-          every figure that terse is to reach, beside what it reached (table.py), with onnxruntime, openvino and ncnn
+          every figure that terse is to reach, beside what it reached (table.py), with onnxruntime, openvino, ncnn and
+          MNN
 
 All of it runs on one core, the last of those that this process may use, except serving, batching, memory and workers.
 

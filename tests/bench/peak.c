@@ -1,104 +1,81 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What one core of this machine can do, as JSON: multiplications per second with registers alone, and the bytes per
- * second that it reads from each level. The bench prints ratios to these, measured in the same run. */
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
+#include "tests/bench/peak.h"
 
-static double now(void)
+#include <time.h>
+
+double peak_now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 #if defined(__x86_64__)
-enum { ROUNDS = 400000, TRIES = 9 };
+bool peak_has(peak_kind kind)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && (kind != PEAK_VNNI || __builtin_cpu_supports("avx512vnni")) &&
+           (kind != PEAK_BF16 || __builtin_cpu_supports("avx512bf16"));
+}
 
 /* Twelve chains in registers that code for the baseline does not have: nothing to save, nothing to spill. */
 #define CHAIN(instruction, to) instruction " %%zmm16, %%zmm17, %%zmm" #to "\n\t"
 #define CHAINS(instruction)                                                                                            \
     CHAIN(instruction, 18)                                                                                             \
     CHAIN(instruction, 19)                                                                                             \
-    CHAIN(instruction, 20) CHAIN(instruction, 21) CHAIN(instruction, 22) CHAIN(instruction, 23) CHAIN(instruction, 24) \
-        CHAIN(instruction, 25) CHAIN(instruction, 26) CHAIN(instruction, 27) CHAIN(instruction, 28)                    \
-            CHAIN(instruction, 29)
+    CHAIN(instruction, 20)                                                                                             \
+    CHAIN(instruction, 21) CHAIN(instruction, 22) CHAIN(instruction, 23) CHAIN(instruction, 24) CHAIN(instruction, 25) \
+        CHAIN(instruction, 26) CHAIN(instruction, 27) CHAIN(instruction, 28) CHAIN(instruction, 29)
 
-/* Best of some tries: operations per second, `each` per instruction. */
-#define PEAK(name, instruction, each)                                                                                  \
-    static double name(void)                                                                                           \
-    {                                                                                                                  \
-        double best = 0;                                                                                               \
-        for (int attempt = 0; attempt < TRIES; attempt++) {                                                            \
-            const double start = now();                                                                                \
-            for (int round = 0; round < ROUNDS; round++)                                                               \
-                __asm__ volatile(CHAINS(instruction)::: "memory");                                                     \
-            const double rate = (double)ROUNDS * 12 * (each) / (now() - start);                                        \
-            best = rate > best ? rate : best;                                                                          \
-        }                                                                                                              \
-        return best;                                                                                                   \
-    }
-PEAK(peak_fma, "vfmadd231ps", 32.0)
-PEAK(peak_vnni, "vpdpbusd", 128.0)
-PEAK(peak_bf16, "vdpbf16ps", 64.0)
-
-static double read_once(const uint8_t *data, size_t bytes)
+double peak_burst(peak_kind kind, int rounds)
 {
-    const double start = now();
-    for (size_t at = 0; at < bytes; at += 512)
-        __asm__ volatile("vmovdqa64 (%0), %%zmm16\n\tvmovdqa64 64(%0), %%zmm17\n\tvmovdqa64 128(%0), %%zmm18\n\t"
-                         "vmovdqa64 192(%0), %%zmm19\n\tvmovdqa64 256(%0), %%zmm20\n\tvmovdqa64 320(%0), %%zmm21\n\t"
-                         "vmovdqa64 384(%0), %%zmm22\n\tvmovdqa64 448(%0), %%zmm23" ::"r"(data + at)
-                         : "memory");
-    return now() - start;
+    static const double each[PEAK_COUNT] = {[PEAK_FMA] = 32, [PEAK_VNNI] = 128, [PEAK_BF16] = 64};
+    for (int round = 0; round < rounds; round++)
+        switch (kind) {
+        case PEAK_VNNI:
+            __asm__ volatile(CHAINS("vpdpbusd")::: "memory");
+            break;
+        case PEAK_BF16:
+            __asm__ volatile(CHAINS("vdpbf16ps")::: "memory");
+            break;
+        default:
+            __asm__ volatile(CHAINS("vfmadd231ps")::: "memory");
+            break;
+        }
+    return (double)rounds * 12 * each[kind];
 }
 
-/* Bytes per second of the best of many passes over the same `bytes`. */
-static double read_rate(const uint8_t *data, size_t bytes)
-{
-    double best = 1;
-    const double start = now();
-    for (int pass = 0; pass < 5 || now() - start < 0.2; pass++) {
-        const double spent = read_once(data, bytes);
-        best = spent < best ? spent : best;
-    }
-    return (double)bytes / best;
-}
+#define LOADS                                                                                                          \
+    "vmovdqa64 (%0), %%zmm16\n\tvmovdqa64 64(%0), %%zmm17\n\tvmovdqa64 128(%0), %%zmm18\n\t"                           \
+    "vmovdqa64 192(%0), %%zmm19\n\tvmovdqa64 256(%0), %%zmm20\n\tvmovdqa64 320(%0), %%zmm21\n\t"                       \
+    "vmovdqa64 384(%0), %%zmm22\n\tvmovdqa64 448(%0), %%zmm23\n\t"
+#define AHEAD                                                                                                          \
+    "prefetcht0 2048(%0)\n\tprefetcht0 2112(%0)\n\tprefetcht0 2176(%0)\n\tprefetcht0 2240(%0)\n\t"                     \
+    "prefetcht0 2304(%0)\n\tprefetcht0 2368(%0)\n\tprefetcht0 2432(%0)\n\tprefetcht0 2496(%0)\n\t"
 
-static void print_peaks(void)
+void peak_read(const uint8_t *data, size_t bytes, bool ahead)
 {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512f")) {
-        printf("{}\n");
-        return;
-    }
-    /* A virtual machine may state the third-level cache of the whole host: 12 MB are in it, 256 MB are in none. */
-    const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    const size_t in_l2 = (size_t)(l2 > 0 ? l2 : 1 << 20) / 2, in_l3 = (size_t)12 << 20, in_memory = (size_t)256 << 20;
-    uint8_t *data = aligned_alloc(64, in_memory);
-    if (!data)
-        return;
-    memset(data, 1, in_memory);
-    printf("{\"fma_flops\": %.4g, \"vnni_ops\": %.4g, \"bf16_flops\": %.4g, ", peak_fma(),
-           __builtin_cpu_supports("avx512vnni") ? peak_vnni() : 0.0,
-           __builtin_cpu_supports("avx512bf16") ? peak_bf16() : 0.0);
-    printf("\"l2_bytes\": %zu, \"l2_rate\": %.4g, \"l3_rate\": %.4g, \"memory_rate\": %.4g}\n", 2 * in_l2,
-           read_rate(data, in_l2), read_rate(data, in_l3), read_rate(data, in_memory));
-    free(data);
+    for (const uint8_t *at = data; at < data + bytes; at += 512)
+        if (ahead)
+            __asm__ volatile(AHEAD LOADS ::"r"(at) : "memory");
+        else
+            __asm__ volatile(LOADS ::"r"(at) : "memory");
 }
 #else
-static void print_peaks(void)
+bool peak_has(peak_kind kind)
 {
-    (void)now;
-    printf("{}\n");
+    (void)kind;
+    return false;
 }
-#endif
 
-int main(void)
+double peak_burst(peak_kind kind, int rounds)
 {
-    print_peaks();
+    (void)kind, (void)rounds;
     return 0;
 }
+
+void peak_read(const uint8_t *data, size_t bytes, bool ahead)
+{
+    (void)data, (void)bytes, (void)ahead;
+}
+#endif

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The peers: onnxruntime, openvino and ncnn, by pip into build/peers when they are not there. Each is optional; what keeps it
+"""The peers: onnxruntime, openvino, ncnn and MNN, by pip into build/peers when they are not there. Each is optional; what keeps it
 away is printed once. A peer's function gives a call that runs the network once, on one thread."""
 import functools
 import importlib
@@ -16,7 +16,7 @@ sys.path.insert(0, FOLDER)
 # What pip is to install for a module, its own needs included where they are few.
 PACKAGES = {"onnx": ("onnx", "protobuf", "typing_extensions", "ml_dtypes"), "ncnn": ("ncnn", "portalocker"),
             "onnxruntime": ("onnxruntime", "flatbuffers", "protobuf", "packaging"),
-            "openvino": ("openvino", "openvino-telemetry"), "PIL": ("pillow",)}
+            "openvino": ("openvino", "openvino-telemetry"), "PIL": ("pillow",), "MNN": ("mnn",)}
 
 
 @functools.cache
@@ -106,6 +106,43 @@ def ncnn_call(path, folder, shape, bf16=False):
         extractor = net.create_extractor()
         extractor.input("in0", image)
         return extractor.extract("out0")
+    return run
+
+
+# Not by the module MNN.tools: importing that has pip change what is installed, and sends what was converted to its makers.
+MNN_CONVERT = """
+import sys
+import _tools
+_tools.mnnconvert(["mnnconvert", "-f", "ONNX", "--modelFile", sys.argv[1], "--MNNModel", sys.argv[2], "--bizCode", "bench"])
+"""
+
+
+def mnn_call(path, folder):
+    if not have("MNN"):
+        return None
+    import MNN
+    import numpy
+    target = os.path.join(folder, os.path.basename(path).replace(".onnx", ".mnn"))
+    if not os.path.exists(target):
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join([FOLDER, os.environ.get("PYTHONPATH", "")]))
+        done = subprocess.run([sys.executable, "-c", MNN_CONVERT, path, target], capture_output=True, text=True, env=environment)
+        if done.returncode or not os.path.exists(target):
+            last = ((done.stderr.strip() or done.stdout.strip()).splitlines() or ["?"])[-1]
+            print(f"bench: MNN cannot convert {os.path.basename(path)}: {last}", flush=True)
+            return None
+    net = MNN.Interpreter(target)
+    session = net.createSession({"backend": "CPU", "numThread": 1, "precision": "normal"})  # on x86 normal is fp32
+    x, y = net.getSessionInput(session), net.getSessionOutput(session)
+
+    def tensor(of, values):
+        return MNN.Tensor(of.getShape(), MNN.Halide_Type_Float, values, MNN.Tensor_DimensionType_Caffe), values
+    image, kept = tensor(x, numpy.random.default_rng(1).uniform(-1, 1, x.getShape()).astype("f4"))
+    result, _ = tensor(y, numpy.zeros(y.getShape(), "f4"))
+
+    def run(keep=(net, kept)):
+        x.copyFrom(image)  # each time: a run may use the input's memory for something else
+        net.runSession(session)
+        return y.copyToHostTensor(result)
     return run
 
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """What terse is to reach, row by row, each as a ratio measured in this run on one core, in turn with the peer."""
-import ctypes
 import functools
 import json
 import os
@@ -108,75 +107,74 @@ class Runs:
 # --- parts ----------------------------------------------------------------------------------------------------
 
 
-def peaks(run):
-    program = run.tools.program("peak")
-    limits = json.loads(subprocess.run([program], capture_output=True, text=True, check=True).stdout or "{}")
-    if limits:
-        print(f"\none core: FMA {limits['fma_flops'] / 1e9:.0f} GFLOP/s, VNNI {limits['vnni_ops'] / 1e9:.0f} GOP/s, BF16 "
-              f"{limits['bf16_flops'] / 1e9:.0f} GFLOP/s; reads L2 {limits['l2_rate'] / 1e9:.0f}, L3 {limits['l3_rate'] / 1e9:.0f}, "
-              f"memory {limits['memory_rate'] / 1e9:.0f} GB/s")
-    return limits
+def beside(run, what, **environment):
+    """The lines of the bench of the kernels: sample of ours, sample of theirs, in turn in one process."""
+    done = subprocess.run([run.tools.program("beside"), what], capture_output=True, text=True, env=dict(os.environ, **environment))
+    if done.returncode:
+        print(f"bench: beside {what}: {done.stderr.strip()}", flush=True)
+        return []
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def grid(rows, title):
+    """Prints the ratios, a line for each size of the weights; returns the rows of each."""
+    sizes = {}
+    for row in rows:
+        sizes.setdefault((row["n"], row["k"]), []).append(row)
+    print(title)
+    for (n, k), of_size in sizes.items():
+        print(f"  N {n:>4} K {k:>4}:  " + "  ".join(f"M {row['m']}: {row['ratio']:.2f}" for row in of_size), flush=True)
+    return sizes
 
 
 def gemm(run):
-    """The products of bytes with their epilogue, by the kernels' own bench."""
-    limits = peaks(run)
+    """The products of bytes with their epilogue beside the peak of the core, measured in turn with each shape."""
+    for limits in filter(None, beside(run, "peaks")):
+        print(f"\none core: FMA {limits['fma_flops'] / 1e9:.0f} GFLOP/s, VNNI {limits['vnni_ops'] / 1e9:.0f} GOP/s, BF16 "
+              f"{limits['bf16_flops'] / 1e9:.0f} GFLOP/s; reads L2 {limits['l2_rate'] / 1e9:.0f}, L3 {limits['l3_rate'] / 1e9:.0f}, "
+              f"memory {limits['memory_rate'] / 1e9:.0f} GB/s")
     run.table.title("u8s8 GEMM with its epilogue")
-    test = run.tools.program(os.path.join("tests", "test_quantized"))
-    if not limits.get("vnni_ops") or not os.path.exists(test):
-        run.table.add("u8s8 GEMM", None, 94, "no AVX512-VNNI or no tests/test_quantized", unit="%")
+    rows = beside(run, "u8s8")
+    if not rows:
+        run.table.add("u8s8 GEMM", None, 94, "no AVX512-VNNI, whose peak is the measure", unit="%")
         return
-    text = subprocess.run([test, "--bench"], capture_output=True, text=True, check=True).stdout
-    pattern = r"^avx512vnni\s+gemm\s+(\d+) x\s+(\d+) x\s+(\d+)( \+ residual)?\s+([\d.]+) us"
-    many, single = {}, {}
-    for m, n, k, residual, us in re.findall(pattern, text, re.M):
-        m, n, k, seconds = int(m), int(n), int(k), float(us) * 1e-6
-        if m >= 12 and k >= 256 and n >= 64:
-            share = 2e2 * m * n * k / seconds / limits["vnni_ops"]
-            many[m, n, k, residual] = share
-        elif m == 1 and n >= 64:
-            level = "l2" if n * k <= limits["l2_bytes"] * 3 // 4 else "l3" if n * k <= 12 << 20 else "memory"
-            single[n, k] = (100 * n * k / seconds / limits[level + "_rate"], level)
-    for (m, n, k, residual), share in sorted(many.items()):
-        run.table.add(f"u8s8 {m} x {n} x {k}{residual}, of the VNNI peak", share, 94, unit="%")
-    for (n, k), (share, level) in sorted(single.items()):
-        run.table.add(f"u8s8 1 x {n} x {k}, of the reads from {level.upper()}", share, 80, unit="%")
+    many = [row for row in rows if row["peer"] == "vnni"]
+    for (n, k), of_size in grid(many, "share of the VNNI peak measured in turn with each shape").items():
+        shares = [100 * row["ratio"] for row in of_size]
+        run.table.add(f"u8s8 12 to {of_size[-1]['m']} x {n} x {k}, of the VNNI peak", statistics.median(shares), 94,
+                      f"least {min(shares):.1f} %, {sum(share >= 94 for share in shares)} of {len(shares)} reach 94 %", unit="%")
+    reach = sum(row["ratio"] >= 0.94 for row in many)
+    run.table.add("u8s8 shapes at 94 % of the peak", 100 * reach / len(many), 100, f"{reach} of {len(many)}", unit="%")
+    for row in rows:
+        if row["peer"] != "vnni":
+            run.table.add(f"u8s8 1 x {row['n']} x {row['k']}, of reading the weights", 100 * row["ratio"], 80,
+                          f"from {row['peer']}, {row['us']:.1f} us", unit="%")
 
 
-def openblas_seconds(m, n, k):
-    """The best of many sgemm of the compressor's OpenBLAS (of sgemv too where m is 1), one thread, warm."""
-    import numpy
-    blas = ctypes.CDLL("libopenblas.so.0")
-    blas.openblas_set_num_threads(1)
-    a, b, c = (numpy.ones(shape, "f4") for shape in ((m, k), (k, n), (m, n)))
-    pa, pb, pc = (ctypes.c_void_p(x.ctypes.data) for x in (a, b, c))
-    one, zero, row, plain, transposed = ctypes.c_float(1), ctypes.c_float(0), 101, 111, 112
-    calls = [lambda m: blas.cblas_sgemm(row, plain, plain, m, n, k, one, pa, k, pb, n, zero, pc, n)]
-    if m == 1:
-        calls.append(lambda m: blas.cblas_sgemv(row, transposed, k * m, n, one, pb, n, pa, 1, zero, pc, 1))
-
-    def least(call, rows):
-        times, end = [], time.perf_counter() + 0.1
-        while time.perf_counter() < end:
-            begin = time.perf_counter()
-            call(rows)
-            times.append(time.perf_counter() - begin)
-        return min(times)
-    return min(least(call, m) - least(call, 0) for call in calls)  # a call with no rows: what Python adds
+BLAS = [("", {}, 1.0), ("OPENBLAS_CORETYPE=SkylakeX", {"OPENBLAS_CORETYPE": "SkylakeX"}, 1.0),
+        ("TERSE_ISA=avx2", {"TERSE_ISA": "avx2"}, 1.0)]
 
 
 def blas(run):
-    """The packed fp32 product by the kernels' own bench, beside OpenBLAS in the same run."""
+    """The packed fp32 product beside OpenBLAS called from C: as Debian's chooses its kernels, and with others named."""
     run.table.title("fp32 GEMM beside OpenBLAS")
-    test = run.tools.program(os.path.join("tests", "test_products"))
-    text = subprocess.run([test, "--bench"], capture_output=True, text=True, check=True).stdout
-    tier = "avx512vnni" if re.search(r"^avx512vnni\s+gemm", text, re.M) else "avx2"
-    rows = re.findall(rf"^{tier}\s+gemm\s+(\d+) x\s+(\d+) x\s+(\d+)\s+([\d.]+) us", text, re.M)
-    if not rows:
-        run.table.add("fp32 GEMM", None, 1.0, f"{test} timed nothing for {tier}")
-    for m, n, k, us in rows:
-        theirs = openblas_seconds(int(m), int(n), int(k)) * 1e6
-        run.table.add(f"fp32 {m} x {n} x {k} ({tier})", theirs / float(us), 1.0, f"terse {us} us, OpenBLAS {theirs:.1f}")
+    for label, environment, asked in BLAS:
+        if "SkylakeX" in label and "avx512f" not in open("/proc/cpuinfo").read():
+            run.table.add(f"fp32 GEMM, {label}", None, None, "no AVX-512")
+            continue
+        rows = beside(run, "f32", **environment)
+        if not rows:
+            run.table.add("fp32 GEMM", None, asked, "nothing timed")
+            continue
+        name = f"{rows[0]['tier']} beside {rows[0]['core']}{label and ', ' + label}"
+        sizes = grid(rows, f"OpenBLAS' time / ours, {name}")
+        for (n, k), of_size in sizes.items():
+            worst = min(of_size, key=lambda row: row["ratio"])
+            run.table.add(f"fp32 {n} x {k}, least of {len(of_size)} M", worst["ratio"], asked,
+                          f"M {worst['m']}: terse {worst['us']:.2f} us, {worst['by']} {worst['theirs_us']:.2f}; {name}")
+        good = sum(row["ratio"] >= 1 for row in rows)
+        run.table.add(f"fp32 median of {len(rows)} shapes", statistics.median(row["ratio"] for row in rows), asked,
+                      f"{good} not slower; {name}")
 
 
 def quantized(run):
@@ -202,6 +200,7 @@ def floats(run):
     for name, shape in shapes.items():
         run.beside(f"{name} fp32", run.compress(name),
                    {"onnxruntime": peers.onnxruntime_call(run.onnx(name)), "ncnn": peers.ncnn_call(run.onnx(name), run.folder, shape)}, 1.0)
+        run.beside(f"{name} fp32, beside MNN", run.compress(name), {"MNN": peers.mnn_call(run.onnx(name), run.folder)}, 1.0)
         run.beside(f"{name} fp32, beside openvino", run.compress(name), {"openvino": peers.openvino_call(run.onnx(name))}, None)
         run.beside(f"{name} bf16", run.compress(name, "--float", "bf16"),
                    {"ncnn": peers.ncnn_call(run.onnx(name), run.folder, shape, bf16=True)}, 1.1)
