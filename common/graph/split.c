@@ -202,6 +202,7 @@ typedef struct bytes_call {
     const void *x;
     void *y;
     const uint8_t *table;
+    void (*quantize)(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n);
     float scale;
     int32_t zero_point;
 } bytes_call;
@@ -244,13 +245,21 @@ static void run_quantize(void *context, int64_t first, int64_t last, int thread)
 {
     (void)thread;
     const bytes_call *c = context;
-    c->base->quantize_u8((const float *)c->x + first, c->scale, c->zero_point, (uint8_t *)c->y + first, last - first);
+    c->quantize((const float *)c->x + first, c->scale, c->zero_point, (uint8_t *)c->y + first, last - first);
 }
 
 static void quantize_u8(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n)
 {
-    spread_elements(n, run_quantize,
-                    &(bytes_call){.base = current->base, .x = x, .y = y, .scale = scale, .zero_point = zero_point});
+    bytes_call call = {
+        .quantize = current->base->quantize_u8, .x = x, .y = y, .scale = scale, .zero_point = zero_point};
+    spread_elements(n, run_quantize, &call);
+}
+
+static void quantize_float_u8(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n)
+{
+    bytes_call call = {
+        .quantize = current->base->quantize_float_u8, .x = x, .y = y, .scale = scale, .zero_point = zero_point};
+    spread_elements(n, run_quantize, &call);
 }
 
 static void run_dequantize(void *context, int64_t first, int64_t last, int thread)
@@ -281,5 +290,6 @@ void terse_split_elements(terse_kernels *table)
     TERSE_SPLIT_REPLACE(table, mul_u8);
     TERSE_SPLIT_REPLACE(table, table_u8);
     TERSE_SPLIT_REPLACE(table, quantize_u8);
+    TERSE_SPLIT_REPLACE(table, quantize_float_u8);
     TERSE_SPLIT_REPLACE(table, dequantize_u8);
 }

@@ -120,7 +120,7 @@ typedef struct terse_kernels {
     void (*gemm_f32s8)(const terse_gemm_f32s8_args *args);
     void (*gemm_f32s4)(const terse_gemm_f32s4_args *args);
 
-    /* Dynamic quantization: the least and the greatest of 0 and all that is a number among n; then y[i] =
+    /* Quantization: the least and the greatest of 0 and all that is a number among n; and y[i] =
      * clamp(round_half_even(x[i] / scale) + zero_point, 0, 255), the quotient rounded to float, NaN gives zero_point. */
     void (*range_f32)(const float *x, int64_t n, float *ret_low, float *ret_high);
     void (*quantize_float_u8)(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n);

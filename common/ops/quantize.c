@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
  *
- * Design notes. A number r is stored as q with r = (q - zero_point) * scale. Quantizing divides and rounds in double,
- * ties to even: the quotient of two floats never comes so near to a tie that double would take it for one. NaN becomes
- * the zero point, infinities the ends of the range. Scale and zero point belong to the whole tensor, to one entry of
- * `axis`, or to a block of `block_size` entries of it: in each case they are one more operand of a walk, and where they
- * stand still along a run the kernels do that run. INT8 is UINT8 with all numbers 128 higher, that is with the top bit
- * turned, so one kernel serves both. */
+ * Design notes. A number r is stored as q with r = (q - zero_point) * scale. Quantizing divides in the precision of the
+ * scale, which is FP32, as ONNX defines it, and rounds ties to even. That matters: pixels scaled to [-1, 1] lie midway
+ * between two steps of 2 / 255, where a quotient in double goes either way and one in FP32 is a tie. Attribute
+ * `precision` asks for double. NaN becomes the zero point, infinities the ends of the range. Scale and zero point
+ * belong to the whole tensor, to one entry of `axis`, or to a block of `block_size` entries of it: in each case they
+ * are one more operand of a walk, and where they stand still along a run the kernels do that run. INT8 is UINT8 with
+ * all numbers 128 higher, that is with the top bit turned, so one kernel serves both. */
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>
@@ -21,6 +22,7 @@ enum { PER_TENSOR = -1 };
 typedef struct quantize_params {
     int axis; /* or PER_TENSOR */
     int64_t block;
+    bool exact; /* the quotient in double */
 } quantize_params;
 
 static int check_zero_point(const terse_op_plan *plan, const terse_tensor *scale, terse_error *error)
@@ -59,6 +61,7 @@ static int plan_scales(terse_op_plan *plan, terse_error *error)
         return status ? status : TERSE_RESOURCE_EXHAUSTED;
     params->axis = PER_TENSOR;
     params->block = 1;
+    params->exact = terse_node_int(plan->node, "precision", TERSE_FP32) == TERSE_FP64;
     const int64_t block = terse_node_int(plan->node, "block_size", 0);
     if (block < 0)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "block_size is %" PRId64 ", at least 0 is allowed", block);
@@ -157,21 +160,19 @@ static int32_t zero_point_at(terse_dtype dtype, const char *at)
     return number;
 }
 
-static double quantize_one(float x, float scale, int32_t zero_point, double low, double high)
+static double quantize_one(float x, float scale, int32_t zero_point, bool exact, double low, double high)
 {
-    const double v = rint((double)x / (double)scale) + zero_point;
+    const double quotient = exact ? (double)x / (double)scale : (double)(x / scale);
+    const double v = rint(quotient) + zero_point;
     return v != v ? zero_point : v < low ? low : v > high ? high : v;
 }
 
-static void quantize_run(const terse_kernels *kernels, const float *x, float scale, int32_t zero_point, bool is_signed,
+static void quantize_run(const terse_op_call *call, const float *x, float scale, int32_t zero_point, bool is_signed,
                          uint8_t *y, int64_t n)
 {
+    const quantize_params *params = call->params;
     const int32_t zero = is_signed ? zero_point + 128 : zero_point;
-    if (kernels->quantize_u8)
-        kernels->quantize_u8(x, scale, zero, y, n);
-    else
-        for (int64_t i = 0; i < n; i++)
-            y[i] = (uint8_t)quantize_one(x[i], scale, zero, 0, 255);
+    (params->exact ? call->kernels->quantize_u8 : call->kernels->quantize_float_u8)(x, scale, zero, y, n);
     for (int64_t i = 0; is_signed && i < n; i++)
         y[i] ^= 0x80;
 }
@@ -183,13 +184,14 @@ static void walk_quantize(const void *context, char *const *at, const int64_t *s
     const float *x = (const void *)at[1], *scale = (const void *)at[2];
     uint8_t *y = (void *)at[0];
     if (strides[2] == 0 || n == 1) {
-        quantize_run(quantize->call->kernels, x, *scale, zero_point_at(quantize->dtype, at[3]), is_signed, y, n);
+        quantize_run(quantize->call, x, *scale, zero_point_at(quantize->dtype, at[3]), is_signed, y, n);
         return;
     }
+    const bool exact = ((const quantize_params *)quantize->call->params)->exact;
     const double low = is_signed ? -128 : 0, high = is_signed ? 127 : 255;
     for (int64_t i = 0; i < n; i++) {
         const int32_t zero_point = zero_point_at(quantize->dtype, at[3] + i * strides[3]);
-        const double v = quantize_one(x[i], scale[i], zero_point, low, high);
+        const double v = quantize_one(x[i], scale[i], zero_point, exact, low, high);
         y[i] = is_signed ? (uint8_t)(int8_t)v : (uint8_t)v;
     }
 }
@@ -360,7 +362,8 @@ static int run_dynamic(const terse_op_call *call, terse_error *error)
     const float scale = scale_of(low, high);
     const float zero = rintf(-low / scale);
     const uint8_t zero_point = (uint8_t)(zero < 0 ? 0 : zero > 255 ? 255 : zero);
-    /* The quotient is rounded to float, ties to even: that is what ONNX's examples need, for the scale is rounded too. */
+    /* The quotient is rounded to float, ties to even: that is what ONNX's examples need, for the scale is rounded too.
+     */
     if (call->outputs[0].data)
         call->kernels->quantize_float_u8(x->data, scale, zero_point, call->outputs[0].data, n);
     if (call->n_outputs > 1 && call->outputs[1].data)

@@ -7,6 +7,7 @@
  * A rewrite turns its node into the float operator, in place, and appends the others: the graph is sorted later. */
 #include "compress/onnx/internal.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,7 +174,22 @@ static void quantize(rewriting *to, int made, int scale, int zero, terse_dtype d
         value->dtype = zero == TERSE_NO_VALUE ? dtype : to->graph->values[zero].dtype;
 }
 
-/* `output_dtype` becomes terse's number. FP32 is what all floats are, and the precision of the quotient is double. */
+/* Keeps of `precision` that the quotient is asked for in double; FP32 is what all other floats are. */
+static bool keep_precision(terse_onnx_builder *builder, int index)
+{
+    terse_node *node = &builder->graph->nodes[index];
+    const int64_t stated = terse_node_int(node, "precision", 0);
+    const terse_dtype dtype = stated < 0 || stated > INT32_MAX ? TERSE_DTYPE_NONE : terse_onnx_dtype((int32_t)stated);
+    terse_onnx_attribute_drop(node, "precision");
+    if (dtype == TERSE_FP64)
+        return terse_node_set_int(builder->graph, node, "precision", TERSE_FP64);
+    if (stated != 0 && dtype != TERSE_FP32 && dtype != TERSE_FP16 && dtype != TERSE_BF16)
+        terse_onnx_unsupported(builder->report, node->name, "precision %" PRId64 " of op '%s'", stated,
+                               terse_op_name(node->op));
+    return true;
+}
+
+/* `output_dtype` becomes terse's number. */
 int terse_onnx_rewrite_quantize(terse_onnx_builder *builder, int index, terse_error *error)
 {
     terse_node *node = &builder->graph->nodes[index];
@@ -181,8 +197,10 @@ int terse_onnx_rewrite_quantize(terse_onnx_builder *builder, int index, terse_er
     const int32_t number = !stated ? 0 : stated->i < 0 || stated->i > INT32_MAX ? -1 : (int32_t)stated->i;
     const terse_dtype dtype = terse_onnx_dtype(number);
     terse_onnx_attribute_drop(node, "output_dtype");
-    terse_onnx_attribute_drop(node, "precision");
     terse_onnx_attribute_drop(node, "saturate"); /* of FP8, which is refused */
+    if (!keep_precision(builder, index))
+        return terse_onnx_no_memory(error);
+    node = &builder->graph->nodes[index];
     const bool is_float = dtype == TERSE_FP32 || dtype == TERSE_FP16 || dtype == TERSE_BF16;
     const bool is_byte = dtype == TERSE_UINT8 || dtype == TERSE_INT8;
     if (number != 0 && !(node->op == TERSE_OP_DEQUANTIZE_LINEAR ? is_float : is_byte)) {

@@ -249,10 +249,13 @@ def linear(model):
     if width and width[0] > 1:
         spread[axis] = shape[axis]
     x = (rng.integers(-600, 600, shape) / 2).astype("f4") * (s.reshape(spread) if width else s)
-    steps = np.rint(x.astype("f8") / (s.astype("f8").reshape(spread))) + z.astype("f8").reshape(spread)
+    exact = pick(False, True)  # the quotient has the precision of the scale unless double is asked for: many ties
+    precision = "f8" if exact else "f4"
+    steps = np.rint((x.astype(precision) / s.astype(precision).reshape(spread)).astype("f8")) + z.astype("f8").reshape(spread)
     info = np.iinfo(kind)
-    model.result(model.add("QuantizeLinear", [model.give(x), model.constant(s), model.constant(z)], {"axis": axis}),
-                 np.clip(steps, info.min, info.max).astype(kind), f"QuantizeLinear {kind} {shape} {axis} {width}")
+    model.result(model.add("QuantizeLinear", [model.give(x), model.constant(s), model.constant(z)],
+                           {"axis": axis, **({"precision": 11} if exact else {})}),
+                 np.clip(steps, info.min, info.max).astype(kind), f"QuantizeLinear {kind} {shape} {axis} {width} exact {exact}")
     q = integers(kind, shape)
     real = (q.astype("f8") - z.astype("f8").reshape(spread)) * s.astype("f8").reshape(spread)
     model.result(model.add("DequantizeLinear", [model.give(q), model.constant(s), model.constant(z)], {"axis": axis}),

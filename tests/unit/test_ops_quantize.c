@@ -16,11 +16,18 @@ static void test_quantize_rounds_ties_to_even_and_saturates(void **state)
     GIVE(&c, 1, f32, DIMS(1), 2);
     GIVE(&c, 2, i8, DIMS(1), -3);
     GIVES(&c, i8, DIMS(8), -3, -3, -1, -1, -3, -128, 127, -3);
-    /* 0.1f * 5 / 0.2f: the quotient of these floats is a little more than 2.5, in float it would be a tie. */
-    c = case_new(TERSE_OP_QUANTIZE_LINEAR, 1);
-    GIVE(&c, 0, f32, DIMS(1), 0.50000006f);
-    GIVE(&c, 1, f32, SCALAR, 0.2f);
-    GIVES(&c, u8, DIMS(1), 3);
+    /* The pixel 32 in [-1, 1]: the quotient of these floats is a little nearer to -95, but a tie in FP32, which is the
+     * precision of the scale. The same where each entry of the axis has a scale of its own. */
+    for (int exact = 0; exact < 2; exact++)
+        for (int scales = 1; scales < 3; scales++) {
+            c = case_new(TERSE_OP_QUANTIZE_LINEAR, 1);
+            GIVE(&c, 0, f32, DIMS(1, 2), (32 - 127.5f) / 127.5f, (32 - 127.5f) / 127.5f);
+            GIVE(&c, 1, f32, DIMS(scales), 2 / 255.0f, 2 / 255.0f);
+            case_set_int(&c, "output_dtype", TERSE_INT8);
+            if (exact)
+                case_set_int(&c, "precision", TERSE_FP64);
+            GIVES(&c, i8, DIMS(1, 2), exact ? -95 : -96, exact ? -95 : -96);
+        }
     c = case_new(TERSE_OP_QUANTIZE_LINEAR, 1);
     GIVE(&c, 0, i32, DIMS(3), 16777217, 3, -7);
     GIVE(&c, 1, f32, SCALAR, 2);

@@ -488,8 +488,9 @@ static void elements_case(void)
                                       .b_scale = 0.01,
                                       .zero_point = 60,
                                       .high = 255};
-    static const char *const names[] = {"exp", "sigmoid", "sub", "add_u8", "mul_u8", "table", "quantize", "dequantize"};
-    for (int which = 0; which < 8; which++) {
+    static const char *const names[] = {"exp",      "sigmoid",          "sub",       "add_u8", "mul_u8", "table",
+                                        "quantize", "quantize in FP32", "dequantize"};
+    for (int which = 0; which < 9; which++) {
         outputs o = make_outputs(n * 4);
         for (int way = 0; way < 2; way++) {
             const terse_kernels *k = way ? &split.table : tier;
@@ -518,6 +519,9 @@ static void elements_case(void)
                 break;
             case 6:
                 k->quantize_u8(a, 0.01f, 100, y, n);
+                break;
+            case 7:
+                k->quantize_float_u8(a, 0.01f, 100, y, n);
                 break;
             default:
                 k->dequantize_u8(q, 0.01f, 100, f, n);
