@@ -35,6 +35,7 @@ enum {
     TERSE_MAX_WORKERS = 256,
     TERSE_MAX_BATCH = 1024,
     TERSE_MAX_IO = 64,           /* inputs, and outputs, of a served model */
+    TERSE_WARM_COSTS = 12,       /* batch sizes that warming measures: 1, 2, 4 ... max_batch */
     TERSE_MODEL_NAME = 128,      /* bytes of a served model's name, with its 0 */
     TERSE_MSG_BYTES = 192 * 1024 /* no message is larger */
 };
@@ -70,12 +71,18 @@ typedef struct terse_msg {
     uint32_t bytes; /* of the whole message */
 } terse_msg;
 
+/* What batches of a model are formed for; numbers as in the setting. */
+typedef enum terse_objective {
+    TERSE_OBJECTIVE_LATENCY = 0,
+    TERSE_OBJECTIVE_ENERGY = 1,
+} terse_objective;
+
 typedef struct terse_msg_model {
     terse_msg head;
     uint32_t model; /* index, the same in every process */
     uint32_t max_batch;
     uint32_t threads; /* that may share a batch, 1 to TERSE_MAX_THREADS */
-    uint32_t pad;
+    uint32_t objective; /* terse_objective */
     uint64_t batch_timeout_us, deadline_ms, hang_timeout_ms; /* 0: none / automatic */
     uint64_t bytes;             /* of the memfd */
     char name[TERSE_MODEL_NAME];
@@ -115,6 +122,7 @@ typedef struct terse_msg_configured {
     uint32_t n_models, n_workers;
     uint64_t input_bytes, output_bytes; /* sizes of the slot memories */
     uint64_t max_request_bytes;         /* the tensors of one request */
+    uint64_t max_queue_bytes, max_client_bytes; /* 0: automatic, as the next two */
     uint32_t max_queue;                 /* requests waiting, all models */
     uint32_t max_client_outstanding;
 } terse_msg_configured;
@@ -137,7 +145,7 @@ typedef struct terse_msg_warmed {
     uint64_t private_bytes; /* of the worker, informative */
 } terse_msg_warmed;
 
-/* Behind terse_msg_warmed on the data socket: what warming measured, at most TERSE_MAX_MODELS * 2 of them. Only for
+/* Behind terse_msg_warmed on the data socket: what warming measured, at most TERSE_WARM_COSTS for each model. Only for
  * models whose inputs have no symbols but the batch. */
 typedef struct terse_msg_warm_cost {
     uint32_t model, rows;

@@ -82,11 +82,11 @@ static int check_limits(const terse_frontend *fe, const terse_client *client, co
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                           "the request's tensors have %" PRIu64 " bytes, %" PRIu64 " are allowed", call->bytes,
                           fe->max_request_bytes);
-    /* Half of the arena at most for one client, or one request of any allowed size. */
-    if (client->input_bytes > 0 && client->input_bytes + call->bytes > fe->input_bytes / 2)
+    /* Or one request of any allowed size. */
+    if (client->input_bytes > 0 && client->input_bytes + call->bytes > fe->max_client_bytes)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                           "the tensors of this client's requests would take %" PRIu64 " bytes, %" PRIu64 " are allowed",
-                          client->input_bytes + call->bytes, fe->input_bytes / 2);
+                          client->input_bytes + call->bytes, fe->max_client_bytes);
     return TERSE_OK;
 }
 

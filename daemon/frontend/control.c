@@ -11,6 +11,9 @@
 
 #define SECOND_NS UINT64_C(1000000000)
 
+/* Requests, where the configuration leaves it to us: what time allows is mostly less (overload.c). */
+enum { MOST_QUEUED = 65536, MOST_OF_CLIENT = 16384 };
+
 /* The supervisor reads at once; should its socket be full all the same, what we tell is told again later. */
 static void tell(terse_frontend *fe, const void *message, uint32_t bytes)
 {
@@ -133,8 +136,12 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
     fe->input_bytes = message->input_bytes;
     fe->output_bytes = message->output_bytes;
     fe->max_request_bytes = message->max_request_bytes;
-    fe->max_queue = message->max_queue;
-    fe->max_client_outstanding = message->max_client_outstanding;
+    fe->queue_automatic = message->max_queue == 0;
+    fe->client_automatic = message->max_client_outstanding == 0;
+    fe->max_queue = message->max_queue ? message->max_queue : MOST_QUEUED;
+    fe->max_client_outstanding = message->max_client_outstanding ? message->max_client_outstanding : MOST_OF_CLIENT;
+    fe->max_queue_bytes = message->max_queue_bytes ? message->max_queue_bytes : UINT64_MAX;
+    fe->max_client_bytes = message->max_client_bytes ? message->max_client_bytes : fe->input_bytes / 2;
     if (fe->configured)
         return true;
     if (terse_slots_open("terse-inputs", fe->input_bytes, true, &fe->inputs, &error) ||

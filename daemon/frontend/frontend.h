@@ -75,7 +75,9 @@ struct terse_frontend {
 
     /* limits */
     uint64_t input_bytes, output_bytes, max_request_bytes;
+    uint64_t max_queue_bytes, max_client_bytes;
     uint32_t max_queue, max_client_outstanding;
+    bool queue_automatic, client_automatic; /* those two were not configured: time limits the queue too */
 
     terse_served *models[TERSE_MAX_MODELS];
     uint32_t n_models; /* highest index + 1 */

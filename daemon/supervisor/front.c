@@ -37,6 +37,8 @@ static void send_configured(terse_supervisor *s)
         .input_bytes = s->input_bytes,
         .output_bytes = s->output_bytes,
         .max_request_bytes = value[TERSE_SET_MAX_REQUEST],
+        .max_queue_bytes = value[TERSE_SET_MAX_QUEUE_BYTES],
+        .max_client_bytes = value[TERSE_SET_MAX_CLIENT_BYTES],
         .max_queue = (uint32_t)value[TERSE_SET_MAX_QUEUE],
         .max_client_outstanding = (uint32_t)value[TERSE_SET_MAX_CLIENT],
     };

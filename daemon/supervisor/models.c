@@ -152,6 +152,7 @@ void terse_models_send(const terse_supervisor *s, terse_child *to)
             .model = i,
             .max_batch = (uint32_t)model->config->value[TERSE_SET_MAX_BATCH],
             .threads = threads_of(model->config),
+            .objective = (uint32_t)model->config->value[TERSE_SET_OBJECTIVE],
             .batch_timeout_us = model->config->value[TERSE_SET_BATCH_TIMEOUT],
             .deadline_ms = model->config->value[TERSE_SET_DEADLINE],
             .hang_timeout_ms = model->config->value[TERSE_SET_HANG_TIMEOUT],

@@ -70,9 +70,27 @@ static bool read_bytes(const char *text, uint64_t *ret_value)
     return *rest == 0;
 }
 
+/* The number of a word among those of "a|b|c". */
+static bool read_choice(const char *text, const char *words, uint64_t *ret_value)
+{
+    const size_t length = strlen(text);
+    for (uint64_t i = 0; *words; i++) {
+        const size_t word = strcspn(words, "|");
+        if (word == length && memcmp(words, text, word) == 0) {
+            *ret_value = i;
+            return true;
+        }
+        words += word + (words[word] == '|');
+    }
+    return false;
+}
+
 static int refuse(const terse_setting *setting, const char *text, terse_error *error)
 {
     const char *unit = *setting->unit ? " " : "";
+    if (setting->type == TERSE_SETTING_CHOICE)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s: found '%.100s', allowed: %s", setting->name, text,
+                          setting->argument);
     if (setting->type == TERSE_SETTING_MODE)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s: found '%.100s', allowed: octal %04" PRIo64 "..%04" PRIo64,
                           setting->name, text, setting->minimum, setting->maximum);
@@ -104,6 +122,9 @@ int terse_setting_parse(const terse_setting *setting, const char *text, uint64_t
                               text);
         *ret_value = strcmp(text, "yes") == 0;
         return TERSE_OK;
+    case TERSE_SETTING_CHOICE:
+        read = read_choice(text, setting->argument, &value);
+        break;
     case TERSE_SETTING_MODE:
         read = read_digits(text, 8, &rest, &value) && !*rest;
         break;
@@ -127,6 +148,8 @@ static void print_range(FILE *out, const terse_setting *s)
     const bool automatic = strstr(s->description, "(automatic") != NULL;
     if (s->type == TERSE_SETTING_FLAG)
         fprintf(out, " [%s]", s->fallback ? "yes" : "no");
+    else if (s->type == TERSE_SETTING_CHOICE)
+        fprintf(out, " [%.*s]", (int)strcspn(s->argument, "|"), s->argument);
     else if (s->type == TERSE_SETTING_MODE)
         fprintf(out, " [%04" PRIo64 "]", s->fallback);
     else if (automatic)

@@ -20,10 +20,11 @@ enum {
 
 typedef enum terse_setting_type {
     TERSE_SETTING_NUMBER,
-    TERSE_SETTING_BYTES, /* a number with an optional K, M or G (powers of 1024) behind it */
-    TERSE_SETTING_MODE,  /* an octal file mode */
-    TERSE_SETTING_FLAG,  /* yes or no */
-    TERSE_SETTING_TEXT,  /* minimum and maximum are its bytes */
+    TERSE_SETTING_BYTES,  /* a number with an optional K, M or G (powers of 1024) behind it */
+    TERSE_SETTING_MODE,   /* an octal file mode */
+    TERSE_SETTING_FLAG,   /* yes or no */
+    TERSE_SETTING_TEXT,   /* minimum and maximum are its bytes */
+    TERSE_SETTING_CHOICE, /* one of the words in the argument's name, "a|b"; its number counts from 0 */
 } terse_setting_type;
 
 /* X(ID, where, type, name in the file, option or NULL, argument's name, unit, default, minimum, maximum, description)
@@ -52,10 +53,17 @@ typedef enum terse_setting_type {
       "deadline of requests that bring none; 0: none")                                                                 \
     X(HANG_TIMEOUT, TERSE_IN_BOTH, NUMBER, "hang_timeout_ms", "--hang-timeout-ms", "T", "milliseconds", 0, 0,          \
       86400000, "kill a worker whose batch takes longer; 0 (automatic): by what batches of that size take")            \
-    X(MAX_QUEUE, TERSE_IN_SERVER, NUMBER, "max_queue", "--max-queue", "N", "requests", 65536, 1, 1000000,              \
-      "most requests that wait, all models together; more are refused at once")                                        \
-    X(MAX_CLIENT, TERSE_IN_SERVER, NUMBER, "max_client_outstanding", NULL, "N", "requests", 16384, 1, 1000000,         \
-      "most unanswered requests of one connection")                                                                    \
+    X(OBJECTIVE, TERSE_IN_BOTH, CHOICE, "objective", "--objective", "latency|energy", "", 0, 0, 1,                     \
+      "latency: no worker waits, batches as small as throughput allows; energy: batches fill up while deadlines "      \
+      "allow")                                                                                                         \
+    X(MAX_QUEUE, TERSE_IN_SERVER, NUMBER, "max_queue", "--max-queue", "N", "requests", 0, 1, 1000000,                  \
+      "most requests that wait, all models together (automatic: what is answered in half of a request's time)")        \
+    X(MAX_QUEUE_BYTES, TERSE_IN_SERVER, BYTES, "max_queue_bytes", NULL, "N", "bytes", 0, 4096, UINT64_C(1) << 40,      \
+      "most tensor bytes of requests that wait (automatic: as max_queue, and input_bytes at most)")                    \
+    X(MAX_CLIENT, TERSE_IN_SERVER, NUMBER, "max_client_outstanding", NULL, "N", "requests", 0, 1, 1000000,             \
+      "most unanswered requests of one connection (automatic: twice what others leave free of max_queue, or 16384)")   \
+    X(MAX_CLIENT_BYTES, TERSE_IN_SERVER, BYTES, "max_client_bytes", NULL, "N", "bytes", 0, 4096, UINT64_C(1) << 40,    \
+      "most tensor bytes of unanswered requests of one connection (automatic: half of input_bytes)")                   \
     X(MAX_REQUEST, TERSE_IN_SERVER, BYTES, "max_request_bytes", "--max-request-bytes", "N", "bytes", 64 << 20, 4096,   \
       UINT64_C(1) << 34, "most tensor bytes of one request")                                                           \
     X(INPUT_MEMORY, TERSE_IN_SERVER, BYTES, "input_bytes", NULL, "N", "bytes", 0, 1 << 20, UINT64_C(1) << 40,          \

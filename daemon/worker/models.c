@@ -13,8 +13,10 @@
 
 /* Plans of one model: batch sizes times shapes. */
 enum { KEPT_PLANS = 48 };
-/* A batch of max_batch rows is warmed only when it is this quick: a worker that comes back must serve soon. */
-#define WARM_LIMIT_NS UINT64_C(20000000)
+/* Larger batches than one row are measured for this long, for each model and for all of them: a worker that comes back
+ * must serve soon, and batches that are served tell the rest. */
+#define MODEL_LIMIT_NS UINT64_C(60000000)
+#define WARM_LIMIT_NS UINT64_C(400000000)
 /* For finding out what of a plan is faster on several threads. */
 #define MEASURE_LIMIT_NS UINT64_C(1000000000)
 
@@ -154,26 +156,34 @@ static uint64_t run_once(terse_worker *worker, terse_worker_model *served, int64
     return terse_now_ns() - start;
 }
 
-static void warm_model(terse_worker *worker, uint32_t index)
+/* Batches of 1, 2, 4 ... max_batch rows, as far as `limit_ns` goes; the first one in any case. */
+static void warm_model(terse_worker *worker, uint32_t index, uint64_t limit_ns)
 {
     terse_worker_model *served = &worker->models[index];
+    const uint64_t start = terse_now_ns();
+    const uint32_t most = served->model->graph->batchable && served->max_batch > 1 ? served->max_batch : 1;
     served->warmed = true;
-    const uint64_t one = run_once(worker, served, 1);
-    if (one == 0)
-        return;
-    served->costs[served->n_costs++] = (terse_msg_warm_cost){index, 1, one};
-    if (!served->model->graph->batchable || served->max_batch <= 1 || one * served->max_batch > WARM_LIMIT_NS)
-        return;
-    const uint64_t full = run_once(worker, served, served->max_batch);
-    if (full)
-        served->costs[served->n_costs++] = (terse_msg_warm_cost){index, served->max_batch, full};
+    served->n_costs = 0;
+    for (uint32_t rows = 1; served->n_costs < TERSE_WARM_COSTS; rows = 2 * rows < most ? 2 * rows : most) {
+        const uint64_t took = run_once(worker, served, rows);
+        if (took == 0)
+            return;
+        served->costs[served->n_costs++] = (terse_msg_warm_cost){index, rows, took};
+        /* Twice the rows, and each size runs twice. */
+        if (rows == most || terse_now_ns() - start + 4 * took > limit_ns)
+            return;
+    }
 }
 
 void terse_worker_warm(terse_worker *worker)
 {
-    for (uint32_t i = 0; i < worker->n_models; i++)
-        if (worker->models[i].model && !worker->models[i].warmed)
-            warm_model(worker, i);
+    const uint64_t start = terse_now_ns();
+    for (uint32_t i = 0; i < worker->n_models; i++) {
+        if (!worker->models[i].model || worker->models[i].warmed)
+            continue;
+        const uint64_t used = terse_now_ns() - start, left = used < WARM_LIMIT_NS ? WARM_LIMIT_NS - used : 0;
+        warm_model(worker, i, left < MODEL_LIMIT_NS ? left : MODEL_LIMIT_NS);
+    }
 }
 
 /* The sum of the Private_ lines of smaps_rollup; 0 where there is none. */

@@ -18,7 +18,7 @@ typedef struct terse_worker_model {
     size_t bytes;
     uint32_t max_batch, threads;
     bool warmed;
-    terse_msg_warm_cost costs[2];
+    terse_msg_warm_cost costs[TERSE_WARM_COSTS];
     uint32_t n_costs;
 } terse_worker_model;
 

@@ -302,6 +302,23 @@ static void a_default_lies_in_its_range(void **state)
     }
 }
 
+static void a_choice_is_one_of_its_words(void **state)
+{
+    (void)state;
+    uint64_t value = 7;
+    terse_error error;
+    const terse_setting *objective = terse_setting_named(TERSE_IN_MODEL, "objective");
+    assert_int_equal(terse_setting_parse(objective, "energy", &value, &error), TERSE_OK);
+    assert_int_equal(value, TERSE_OBJECTIVE_ENERGY);
+    assert_int_equal(terse_setting_parse(objective, "latency", &value, &error), TERSE_OK);
+    assert_int_equal(value, TERSE_OBJECTIVE_LATENCY);
+    static const char *const wrong[] = {"", "laten", "latencyx", "latency|energy", "|", "1"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_int_equal(terse_setting_parse(objective, wrong[i], &value, &error), TERSE_INVALID_ARGUMENT);
+        assert_non_null(strstr(error.message, "allowed: latency|energy"));
+    }
+}
+
 static void endpoints_are_parsed_whole(void **state)
 {
     (void)state;
@@ -359,6 +376,7 @@ int main(void)
         TEST(long_lines_and_names_are_whole),
         TEST(hostile_text_is_told_and_nothing_more),
         TEST(a_default_lies_in_its_range),
+        TEST(a_choice_is_one_of_its_words),
         TEST(endpoints_are_parsed_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
