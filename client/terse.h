@@ -204,7 +204,8 @@ TERSE_API void terse_reply_timing(const terse_reply *reply, uint64_t *ret_queue_
 /* OK when every model (or `model`, when not NULL) has a warmed worker; UNAVAILABLE while not; NOT_FOUND. */
 TERSE_API terse_status terse_client_ready(terse_client *client, const char *model, int timeout_ms);
 
-/* The models served. Name, version and state ("ready" or "loading") of number `index`, NULL when out of range. */
+/* The models served. Name, version and state of number `index`, NULL when out of range. A model is "ready", "loading"
+ * (also beside a ready version that it is going to replace) or "draining" (what it had is being finished). */
 typedef struct terse_models terse_models;
 TERSE_API terse_status terse_client_models(terse_client *client, int timeout_ms, terse_models **ret_models);
 TERSE_API void terse_models_free(terse_models *models);
@@ -235,6 +236,37 @@ typedef struct terse_stats terse_stats;
 TERSE_API terse_status terse_client_stats(terse_client *client, int timeout_ms, terse_stats **ret_stats);
 TERSE_API const void *terse_stats_msgpack(const terse_stats *stats, size_t *ret_bytes);
 TERSE_API void terse_stats_free(terse_stats *stats);
+
+/* --- running the daemon ----------------------------------------------------------------------------------- */
+
+/* For root and the daemon's own user, over ipc; PERMISSION_DENIED for others. */
+
+/* Serves `file` (an absolute path on the daemon's host) as `model`: a new one, or a new version of one that is served.
+ * OK when the new version serves: from then on it gets all requests, and those that the old one has are finished by it.
+ * Any other status: nothing has changed, and terse_last_error says why. `version` is told to clients ["1" when NULL].
+ * timeout_ms limits the wait only (-1: none); a load that was not waited for goes on. */
+TERSE_API terse_status terse_client_load(terse_client *client, const char *model, const char *file, const char *version,
+                                         int timeout_ms);
+/* Takes a model out of service: new requests are NOT_FOUND at once. OK when those that it had are answered and its
+ * memory is given up. */
+TERSE_API terse_status terse_client_unload(terse_client *client, const char *model, int timeout_ms);
+
+/* Settings that can change while the daemon runs; -1 leaves one as it is. Start from TERSE_LIVE_SETTINGS_INIT. */
+typedef struct terse_live_settings {
+    size_t size;
+    int64_t max_batch;        /* of a model: most rows that run together, 1 to 1024 */
+    int64_t batch_timeout_us; /* of a model: how long an idle worker may wait for a batch to fill */
+    int64_t workers;          /* processes, 1 to 256 */
+} terse_live_settings;
+#define TERSE_LIVE_SETTINGS_INIT                                                                                       \
+    {                                                                                                                  \
+        sizeof(terse_live_settings), -1, -1, -1                                                                        \
+    }
+/* Changes settings of `model`, or of all models when it is NULL. On success *settings has what is in force: -1 for
+ * what has no one value (settings of models when `model` is NULL and they were not set). With nothing set it only asks.
+ * What a restart brings is what the configuration says. */
+TERSE_API terse_status terse_client_configure(terse_client *client, const char *model, terse_live_settings *settings,
+                                              int timeout_ms);
 
 #ifdef __cplusplus
 }

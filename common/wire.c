@@ -9,9 +9,10 @@
 #define N_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 static const char *const op_names[] = {
-    [TERSE_WIRE_UNKNOWN] = "unknown", [TERSE_WIRE_INFER] = "infer",   [TERSE_WIRE_LIVE] = "live",
-    [TERSE_WIRE_READY] = "ready",     [TERSE_WIRE_MODELS] = "models", [TERSE_WIRE_METADATA] = "metadata",
-    [TERSE_WIRE_STATS] = "stats",     [TERSE_WIRE_CANCEL] = "cancel",
+    [TERSE_WIRE_UNKNOWN] = "unknown", [TERSE_WIRE_INFER] = "infer",         [TERSE_WIRE_LIVE] = "live",
+    [TERSE_WIRE_READY] = "ready",     [TERSE_WIRE_MODELS] = "models",       [TERSE_WIRE_METADATA] = "metadata",
+    [TERSE_WIRE_STATS] = "stats",     [TERSE_WIRE_CANCEL] = "cancel",       [TERSE_WIRE_LOAD] = "load",
+    [TERSE_WIRE_UNLOAD] = "unload",   [TERSE_WIRE_CONFIGURE] = "configure",
 };
 
 const char *terse_wire_op_name(terse_wire_op op)
@@ -63,6 +64,10 @@ enum {
     REQUEST_INPUTS,
     REQUEST_OUTPUTS,
     REQUEST_TARGET,
+    REQUEST_FILE,
+    REQUEST_MAX_BATCH,
+    REQUEST_BATCH_TIMEOUT,
+    REQUEST_WORKERS,
 };
 
 static const terse_wire_walk_key request_keys[] = {
@@ -77,6 +82,10 @@ static const terse_wire_walk_key request_keys[] = {
     [REQUEST_INPUTS] = TERSE_WIRE_WALK_KEY("inputs"),
     [REQUEST_OUTPUTS] = TERSE_WIRE_WALK_KEY("outputs"),
     [REQUEST_TARGET] = TERSE_WIRE_WALK_KEY("target"),
+    [REQUEST_FILE] = TERSE_WIRE_WALK_KEY("file"),
+    [REQUEST_MAX_BATCH] = TERSE_WIRE_WALK_KEY("max_batch"),
+    [REQUEST_BATCH_TIMEOUT] = TERSE_WIRE_WALK_KEY("batch_timeout_us"),
+    [REQUEST_WORKERS] = TERSE_WIRE_WALK_KEY("workers"),
 };
 
 static int take_session(terse_wire_walk *w, terse_wire_request *request)
@@ -131,6 +140,15 @@ static int take_request_value(terse_wire_walk *w, int index, terse_wire_request 
     case REQUEST_OUTPUTS:
         return terse_wire_walk_tensors(w, "outputs", TERSE_WIRE_WALK_WISH, request->outputs, &request->n_outputs,
                                        &request->has_outputs);
+    case REQUEST_FILE:
+        return terse_wire_walk_path(w, "file", &request->file);
+    case REQUEST_MAX_BATCH:
+        return terse_wire_walk_u64(w, "max_batch", UINT64_MAX, &request->max_batch, &request->has_max_batch);
+    case REQUEST_BATCH_TIMEOUT:
+        return terse_wire_walk_u64(w, "batch_timeout_us", UINT64_MAX, &request->batch_timeout_us,
+                                   &request->has_batch_timeout);
+    case REQUEST_WORKERS:
+        return terse_wire_walk_u64(w, "workers", UINT64_MAX, &request->workers, &request->has_workers);
     default:
         return terse_wire_walk_u64(w, "target", UINT64_MAX, &request->target, &request->has_target);
     }
@@ -188,10 +206,14 @@ static int check_request(terse_wire_request *request, terse_error *error)
     for (size_t i = 1; i < N_OF(op_names); i++)
         if (terse_wire_text_is(request->op_name, op_names[i]))
             request->op = (terse_wire_op)i;
-    if ((request->op == TERSE_WIRE_INFER || request->op == TERSE_WIRE_METADATA) && !request->model.data)
+    if ((request->op == TERSE_WIRE_INFER || request->op == TERSE_WIRE_METADATA || request->op == TERSE_WIRE_LOAD ||
+         request->op == TERSE_WIRE_UNLOAD) &&
+        !request->model.data)
         return missing(error, terse_wire_op_name(request->op), "model");
     if (request->op == TERSE_WIRE_CANCEL && !request->has_target)
         return missing(error, "cancel", "target");
+    if (request->op == TERSE_WIRE_LOAD && !request->file.data)
+        return missing(error, "load", "file");
     return TERSE_OK;
 }
 
@@ -308,6 +330,8 @@ enum {
     REPLY_BATCHABLE,
     REPLY_MAX_BATCH,
     REPLY_RETRY_AFTER,
+    REPLY_BATCH_TIMEOUT,
+    REPLY_WORKERS,
 };
 
 static const terse_wire_walk_key reply_keys[] = {
@@ -324,6 +348,8 @@ static const terse_wire_walk_key reply_keys[] = {
     [REPLY_BATCHABLE] = TERSE_WIRE_WALK_KEY("batchable"),
     [REPLY_MAX_BATCH] = TERSE_WIRE_WALK_KEY("max_batch"),
     [REPLY_RETRY_AFTER] = TERSE_WIRE_WALK_KEY("retry_after_ms"),
+    [REPLY_BATCH_TIMEOUT] = TERSE_WIRE_WALK_KEY("batch_timeout_us"),
+    [REPLY_WORKERS] = TERSE_WIRE_WALK_KEY("workers"),
 };
 
 /* Outputs of "infer" and of "metadata" look alike but for symbols in shapes, which only the latter has; where they
@@ -357,6 +383,12 @@ static int take_reply_value(terse_wire_walk *w, int index, terse_wire_text *stat
         return terse_wire_walk_bool(w, "batchable", &reply->batchable, &reply->has_batchable);
     case REPLY_RETRY_AFTER:
         return terse_wire_walk_u64(w, "retry_after_ms", UINT64_MAX, &reply->retry_after_ms, &reply->has_retry_after);
+    case REPLY_BATCH_TIMEOUT:
+        return terse_wire_walk_u64(w, "batch_timeout_us", UINT64_MAX, &reply->batch_timeout_us,
+                                   &reply->has_batch_timeout);
+    case REPLY_WORKERS:
+        /* The list of "stats" is passed over, as its models are. */
+        return terse_wire_walk_count(w, "workers", &reply->workers, &reply->has_workers);
     default:
         return terse_wire_walk_u32(w, "max_batch", UINT32_MAX, &reply->max_batch, &reply->has_max_batch);
     }

@@ -27,6 +27,7 @@ enum {
     TERSE_WIRE_MAX_IO = 64, /* inputs, and outputs */
     TERSE_WIRE_MAX_MODELS = 256,
     TERSE_WIRE_MAX_TEXT = 1024, /* bytes of a name, a version or an error */
+    TERSE_WIRE_MAX_PATH = 4095, /* bytes of "file" */
     TERSE_WIRE_SESSION_BYTES = 16,
     TERSE_WIRE_MAX_PRIORITY = 9,
 };
@@ -40,6 +41,10 @@ typedef enum terse_wire_op {
     TERSE_WIRE_METADATA,
     TERSE_WIRE_STATS,
     TERSE_WIRE_CANCEL,
+    /* for who runs the daemon */
+    TERSE_WIRE_LOAD,
+    TERSE_WIRE_UNLOAD,
+    TERSE_WIRE_CONFIGURE,
 } terse_wire_op;
 
 /* A view of UTF-8 without zero bytes and without a final 0. data == NULL: the key was absent (or nil). */
@@ -66,12 +71,15 @@ typedef struct terse_wire_request {
     terse_wire_op op;
     bool has_id, has_session, has_timeout, has_target;
     bool has_outputs; /* "outputs" was there: only those are wanted, in that order; else all */
+    bool has_max_batch, has_batch_timeout, has_workers; /* configure: what is to change */
     uint8_t session[TERSE_WIRE_SESSION_BYTES];
     uint32_t priority; /* 0..9, 0 when absent */
     uint64_t id;
     uint64_t timeout_us;
     uint64_t target; /* cancel: the id that is to end */
     terse_wire_text op_name, model, version;
+    terse_wire_text file; /* load: a path on the daemon's host */
+    uint64_t max_batch, batch_timeout_us, workers;
     uint32_t n_inputs, n_outputs;
     terse_wire_tensor inputs[TERSE_WIRE_MAX_IO], outputs[TERSE_WIRE_MAX_IO];
 } terse_wire_request;
@@ -84,6 +92,7 @@ typedef struct terse_wire_reply {
     bool has_id;
     bool has_timing, has_models, has_inputs, has_outputs, has_batchable, has_max_batch; /* keys that are there */
     bool has_retry_after; /* errors: the same request may do better after that time */
+    bool has_batch_timeout, has_workers;
     bool batchable;
     uint64_t id;
     terse_status status;
@@ -91,7 +100,8 @@ typedef struct terse_wire_reply {
     uint64_t queue_us, compute_us;
     uint64_t retry_after_ms;
     uint32_t batch;
-    uint32_t max_batch;
+    uint32_t max_batch, workers;
+    uint64_t batch_timeout_us;
     uint32_t n_inputs, n_outputs, n_models;
     terse_wire_tensor inputs[TERSE_WIRE_MAX_IO]; /* metadata only */
     terse_wire_tensor outputs[TERSE_WIRE_MAX_IO];
@@ -106,7 +116,8 @@ void terse_wire_tensor_init(terse_wire_tensor *tensor);
 
 /* Decodes a header. On INVALID_ARGUMENT the message is precise and `request->has_id` and `id` (and `has_session`)
  * still hold what could be read, so that the error can be answered; nothing else of *request may be used.
- * What an op needs is checked here: an id always, a model for infer and metadata, a target for cancel. */
+ * What an op needs is checked here: an id always, a model for infer, metadata, load and unload, a target for cancel, a
+ * file for load. */
 int terse_wire_decode_request(const void *header, size_t size, terse_wire_request *request, terse_error *error);
 /* The same for a reply; an unknown status name becomes INTERNAL. "models" as a map (the reply of "stats") is passed
  * over: walk those bytes with pack.h. */

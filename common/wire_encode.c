@@ -151,13 +151,18 @@ static int finish(const sink *out, size_t *ret_size, terse_error *error)
 
 /* --- limits: what our own decoder would refuse is not sent --------------------------------------------------- */
 
+static int check_length(terse_wire_text text, uint32_t most, const char *what, terse_error *error)
+{
+    if (text.data && (text.length > most || terse_wire_walk_utf8(text.data, text.length) != text.length))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "%s has %" PRIu32 " bytes, allowed are %" PRIu32 " of UTF-8 without zero bytes", what,
+                          text.length, most);
+    return TERSE_OK;
+}
+
 static int check_text(terse_wire_text text, const char *what, terse_error *error)
 {
-    if (text.data && (text.length > TERSE_WIRE_MAX_TEXT || terse_wire_walk_utf8(text.data, text.length) != text.length))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "%s has %" PRIu32 " bytes, allowed are %d of UTF-8 without zero bytes", what, text.length,
-                          TERSE_WIRE_MAX_TEXT);
-    return TERSE_OK;
+    return check_length(text, TERSE_WIRE_MAX_TEXT, what, error);
 }
 
 static int check_tensors(const terse_wire_tensor *tensors, uint32_t n, const char *what, terse_error *error)
@@ -190,6 +195,8 @@ static int check_request(const terse_wire_request *request, terse_error *error)
         status = check_text(request->model, "the model's name", error);
     if (!status)
         status = check_text(request->version, "the model's version", error);
+    if (!status)
+        status = check_length(request->file, TERSE_WIRE_MAX_PATH, "the file's path", error);
     if (!status)
         status = check_tensors(request->inputs, request->n_inputs, "inputs", error);
     if (!status)
@@ -232,7 +239,8 @@ int terse_wire_encode_request(const terse_wire_request *request, void *buffer, s
         return status;
     put_head(&out, 2u + request->has_id + request->has_session + (request->model.data != NULL) +
                        (request->version.data != NULL) + request->has_timeout + (request->priority > 0) + inputs +
-                       request->has_outputs + request->has_target);
+                       request->has_outputs + request->has_target + (request->file.data != NULL) +
+                       request->has_max_batch + request->has_batch_timeout + request->has_workers);
     PUT_KEY(&out, "op");
     if (request->op == TERSE_WIRE_UNKNOWN)
         put_wire_text(&out, request->op_name);
@@ -249,6 +257,10 @@ int terse_wire_encode_request(const terse_wire_request *request, void *buffer, s
     put_optional_u64(&out, "timeout_us", request->has_timeout, request->timeout_us);
     put_optional_u64(&out, "priority", request->priority > 0, request->priority);
     put_optional_u64(&out, "target", request->has_target, request->target);
+    put_optional_text(&out, "file", request->file);
+    put_optional_u64(&out, "max_batch", request->has_max_batch, request->max_batch);
+    put_optional_u64(&out, "batch_timeout_us", request->has_batch_timeout, request->batch_timeout_us);
+    put_optional_u64(&out, "workers", request->has_workers, request->workers);
     if (inputs) {
         PUT_KEY(&out, "inputs");
         put_tensors(&out, request->inputs, request->n_inputs);
@@ -292,7 +304,8 @@ int terse_wire_encode_reply(const terse_wire_reply *reply, void *buffer, size_t 
     sink out = {.data = buffer, .capacity = capacity};
     put_head(&out, 2u + reply->has_id + (reply->error.data != NULL) + (reply->model.data != NULL) +
                        (reply->version.data != NULL) + reply->has_inputs + reply->has_outputs + reply->has_timing +
-                       reply->has_models + reply->has_batchable + reply->has_max_batch + reply->has_retry_after);
+                       reply->has_models + reply->has_batchable + reply->has_max_batch + reply->has_batch_timeout +
+                       reply->has_workers + reply->has_retry_after);
     put_optional_u64(&out, "id", reply->has_id, reply->id);
     PUT_KEY(&out, "status");
     put_cstr(&out, terse_status_name(reply->status));
@@ -317,6 +330,8 @@ int terse_wire_encode_reply(const terse_wire_reply *reply, void *buffer, size_t 
     }
     put_optional_u64(&out, "max_batch", reply->has_max_batch, reply->max_batch);
     put_optional_u64(&out, "retry_after_ms", reply->has_retry_after, reply->retry_after_ms);
+    put_optional_u64(&out, "batch_timeout_us", reply->has_batch_timeout, reply->batch_timeout_us);
+    put_optional_u64(&out, "workers", reply->has_workers, reply->workers);
     return finish(&out, ret_size, error);
 }
 

@@ -116,11 +116,21 @@ int terse_wire_walk_bool(terse_wire_walk *w, const char *key, bool *ret_value, b
     return TERSE_OK;
 }
 
-static int check_text(terse_wire_walk *w, const char *key, const terse_pack_item *item, terse_wire_text *ret_text)
+int terse_wire_walk_count(terse_wire_walk *w, const char *key, uint32_t *ret_value, bool *ret_there)
 {
-    if (item->length > TERSE_WIRE_MAX_TEXT)
-        return terse_fail(w->error, TERSE_INVALID_ARGUMENT, "key '%s' has %" PRIu32 " bytes, allowed are %d", key,
-                          item->length, TERSE_WIRE_MAX_TEXT);
+    terse_pack_reader ahead = w->reader;
+    terse_pack_item item;
+    if (terse_pack_next(&ahead, &item) && item.type == TERSE_PACK_ARRAY && terse_pack_skip(&w->reader))
+        return TERSE_OK;
+    return terse_wire_walk_u32(w, key, UINT32_MAX, ret_value, ret_there);
+}
+
+static int check_text(terse_wire_walk *w, const char *key, const terse_pack_item *item, uint32_t most,
+                      terse_wire_text *ret_text)
+{
+    if (item->length > most)
+        return terse_fail(w->error, TERSE_INVALID_ARGUMENT, "key '%s' has %" PRIu32 " bytes, allowed are %" PRIu32, key,
+                          item->length, most);
     const size_t good = terse_wire_walk_utf8(item->data, item->length);
     if (good != item->length)
         return terse_fail(w->error, TERSE_INVALID_ARGUMENT, "key '%s' is no UTF-8 without zero bytes (byte %zu)", key,
@@ -129,7 +139,7 @@ static int check_text(terse_wire_walk *w, const char *key, const terse_pack_item
     return TERSE_OK;
 }
 
-int terse_wire_walk_text(terse_wire_walk *w, const char *key, terse_wire_text *ret_text)
+static int take_text(terse_wire_walk *w, const char *key, uint32_t most, terse_wire_text *ret_text)
 {
     terse_pack_item item;
     const int status = terse_wire_walk_item(w, &item);
@@ -137,7 +147,17 @@ int terse_wire_walk_text(terse_wire_walk *w, const char *key, terse_wire_text *r
         return status;
     if (item.type != TERSE_PACK_STR)
         return terse_wire_walk_wrong(w, key, &item, "a string");
-    return check_text(w, key, &item, ret_text);
+    return check_text(w, key, &item, most, ret_text);
+}
+
+int terse_wire_walk_text(terse_wire_walk *w, const char *key, terse_wire_text *ret_text)
+{
+    return take_text(w, key, TERSE_WIRE_MAX_TEXT, ret_text);
+}
+
+int terse_wire_walk_path(terse_wire_walk *w, const char *key, terse_wire_text *ret_text)
+{
+    return take_text(w, key, TERSE_WIRE_MAX_PATH, ret_text);
 }
 
 int terse_wire_walk_container(terse_wire_walk *w, const char *key, terse_pack_type type, uint32_t max, uint32_t *ret_n,
@@ -187,7 +207,7 @@ static int take_dim(terse_wire_walk *w, bool symbols, terse_wire_tensor *tensor,
         return status;
     if (symbols && item.type == TERSE_PACK_STR) {
         tensor->dims[axis] = -1;
-        return check_text(w, "shape", &item, &tensor->symbols[axis]);
+        return check_text(w, "shape", &item, TERSE_WIRE_MAX_TEXT, &tensor->symbols[axis]);
     }
     if (item.type != TERSE_PACK_UINT || item.u > INT64_MAX)
         return terse_fail(w->error, TERSE_INVALID_ARGUMENT,

@@ -43,6 +43,10 @@ int terse_wire_walk_u64(terse_wire_walk *w, const char *key, uint64_t max, uint6
 int terse_wire_walk_u32(terse_wire_walk *w, const char *key, uint32_t max, uint32_t *ret_value, bool *ret_there);
 int terse_wire_walk_bool(terse_wire_walk *w, const char *key, bool *ret_value, bool *ret_there);
 int terse_wire_walk_text(terse_wire_walk *w, const char *key, terse_wire_text *ret_text);
+/* A text of up to TERSE_WIRE_MAX_PATH bytes. */
+int terse_wire_walk_path(terse_wire_walk *w, const char *key, terse_wire_text *ret_text);
+/* A number; an array in its place is passed over. */
+int terse_wire_walk_count(terse_wire_walk *w, const char *key, uint32_t *ret_value, bool *ret_there);
 /* Begins an array or a map of at most `max` members (for a map: pairs). */
 int terse_wire_walk_container(terse_wire_walk *w, const char *key, terse_pack_type type, uint32_t max, uint32_t *ret_n,
                               bool *ret_there);

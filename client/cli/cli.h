@@ -82,5 +82,8 @@ int terse_cli_run(int argc, char **argv);
 int terse_cli_infer(int argc, char **argv);
 int terse_cli_status(int argc, char **argv);
 int terse_cli_bench(int argc, char **argv);
+int terse_cli_load(int argc, char **argv);
+int terse_cli_unload(int argc, char **argv);
+int terse_cli_configure(int argc, char **argv);
 
 #endif

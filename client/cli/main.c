@@ -15,6 +15,9 @@ static const struct {
     {"run", terse_cli_run, "run a .terse file without a daemon, or time it"},
     {"infer", terse_cli_infer, "send inputs to a daemon and store what comes back"},
     {"status", terse_cli_status, "show a daemon's models, workers and counters"},
+    {"load", terse_cli_load, "serve a file, or a new version of a model, without a restart"},
+    {"unload", terse_cli_unload, "take a model out of service"},
+    {"configure", terse_cli_configure, "change settings of a running daemon"},
     {"bench", terse_cli_bench, "measure a daemon's latency and throughput"},
 };
 

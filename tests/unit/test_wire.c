@@ -164,6 +164,81 @@ static void a_reply_comes_back_as_it_was(void **state)
     assert_true(terse_wire_text_is(decoded_reply.models[19].name, "m") && !decoded_reply.models[19].state.data);
 }
 
+static void what_runs_a_daemon_comes_back_as_it_was(void **state)
+{
+    (void)state;
+    static char path[TERSE_WIRE_MAX_PATH + 1];
+    terse_error error = {0};
+    size_t size = 0;
+    memset(path, '/', sizeof path);
+    terse_wire_request_init(&request);
+    request.op = TERSE_WIRE_LOAD;
+    request.has_id = request.has_max_batch = request.has_batch_timeout = request.has_workers = true;
+    request.model = terse_wire_text_of("m");
+    request.version = terse_wire_text_of("2");
+    request.file = (terse_wire_text){path, TERSE_WIRE_MAX_PATH};
+    request.max_batch = 8;
+    request.batch_timeout_us = UINT64_C(1) << 40;
+    request.workers = 0;
+    assert_int_equal(terse_wire_encode_request(&request, bytes, sizeof bytes, &size, &error), TERSE_OK);
+    assert_int_equal(terse_wire_decode_request(bytes, size, &decoded_request, &error), TERSE_OK);
+    assert_int_equal(decoded_request.op, TERSE_WIRE_LOAD);
+    assert_int_equal(decoded_request.file.length, TERSE_WIRE_MAX_PATH);
+    assert_memory_equal(decoded_request.file.data, path, TERSE_WIRE_MAX_PATH);
+    assert_true(decoded_request.has_max_batch && decoded_request.max_batch == 8);
+    assert_true(decoded_request.has_batch_timeout && decoded_request.batch_timeout_us == UINT64_C(1) << 40);
+    assert_true(decoded_request.has_workers && decoded_request.workers == 0);
+    request.file.length++;
+    assert_int_equal(terse_wire_encode_request(&request, bytes, sizeof bytes, &size, &error), TERSE_INVALID_ARGUMENT);
+    assert_non_null(strstr(error.message, "the file's path has 4096 bytes, allowed are 4095"));
+
+    static const terse_wire_op without_file[] = {TERSE_WIRE_LOAD, TERSE_WIRE_UNLOAD, TERSE_WIRE_CONFIGURE};
+    for (size_t i = 0; i < 3; i++) { /* what each needs: a model and a file, a model, nothing */
+        terse_wire_request_init(&request);
+        request.op = without_file[i];
+        request.has_id = true;
+        assert_int_equal(terse_wire_encode_request(&request, bytes, sizeof bytes, &size, &error), TERSE_OK);
+        assert_int_equal(terse_wire_decode_request(bytes, size, &decoded_request, &error),
+                         i == 2 ? TERSE_OK : TERSE_INVALID_ARGUMENT);
+        request.model = terse_wire_text_of("m");
+        assert_int_equal(terse_wire_encode_request(&request, bytes, sizeof bytes, &size, &error), TERSE_OK);
+        assert_int_equal(terse_wire_decode_request(bytes, size, &decoded_request, &error),
+                         i > 0 ? TERSE_OK : TERSE_INVALID_ARGUMENT);
+        if (i == 0)
+            assert_string_equal(error.message, "load: key 'file' is missing");
+    }
+
+    terse_wire_reply_init(&reply);
+    reply.has_id = reply.has_max_batch = reply.has_batch_timeout = reply.has_workers = true;
+    reply.max_batch = 3;
+    reply.batch_timeout_us = 200;
+    reply.workers = 256;
+    assert_int_equal(terse_wire_encode_reply(&reply, bytes, sizeof bytes, &size, &error), TERSE_OK);
+    assert_int_equal(terse_wire_decode_reply(bytes, size, &decoded_reply, &error), TERSE_OK);
+    assert_true(decoded_reply.has_max_batch && decoded_reply.max_batch == 3);
+    assert_true(decoded_reply.has_batch_timeout && decoded_reply.batch_timeout_us == 200);
+    assert_true(decoded_reply.has_workers && decoded_reply.workers == 256);
+}
+
+/* "workers" of "stats" is a list, that of "configure" a number. */
+static void the_workers_of_stats_are_passed_over(void **state)
+{
+    (void)state;
+    hand h;
+    terse_error error = {0};
+    msgpack_packer *p = hand_begin(&h, 3);
+    put_u64(p, "id", 7);
+    put_text(p, "status", "OK");
+    terse_pack_cstr(p, "workers");
+    msgpack_pack_array(p, 2);
+    msgpack_pack_map(p, 1);
+    put_u64(p, "pid", 1);
+    msgpack_pack_nil(p);
+    assert_int_equal(terse_wire_decode_reply(h.buffer.data, h.buffer.size, &decoded_reply, &error), TERSE_OK);
+    assert_false(decoded_reply.has_workers);
+    msgpack_sbuffer_destroy(&h.buffer);
+}
+
 static void an_error_reply_is_valid_whatever_it_quotes(void **state)
 {
     (void)state;
@@ -394,6 +469,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_request_comes_back_as_it_was),
         cmocka_unit_test(a_reply_comes_back_as_it_was),
+        cmocka_unit_test(what_runs_a_daemon_comes_back_as_it_was),
+        cmocka_unit_test(the_workers_of_stats_are_passed_over),
         cmocka_unit_test(an_error_reply_is_valid_whatever_it_quotes),
         cmocka_unit_test(strange_keys_are_passed_over),
         cmocka_unit_test(wrong_types_twice_and_missing_are_refused_with_the_id),
