@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Design notes. BConv: a channels-last convolution with weights in BF16, accumulated in FP32. x is BF16, or FP32 that
  * is rounded into scratch, image by image; there an odd number of channels gets a zero more, as the weights have it
- * (the kernel takes K in pairs). Depthwise weights are FP32 (rounded to BF16) and x BF16. Output and residual are what
- * attribute `to` says: "bf16" or "f32". */
+ * (the kernel takes K in pairs). Depthwise weights are FP32, which costs no time, and x is BF16. Output and residual
+ * are what attribute `to` says: "bf16" or "f32". */
 #include <inttypes.h>
 #include <string.h>
 

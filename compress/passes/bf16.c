@@ -224,7 +224,7 @@ static int pack_depthwise(terse_edit *edit, const terse_value *old)
     const int64_t channels = old->dims[0], positions = terse_dims_count(old->dims + 2, old->rank - 2);
     for (int64_t c = 0; c < channels; c++)
         for (int64_t p = 0; p < positions; p++)
-            to[p * ((channels + 15) / 16 * 16) + c] = bf16_to(bf16_from(((const float *)old->data)[c * positions + p]));
+            to[p * ((channels + 15) / 16 * 16) + c] = ((const float *)old->data)[c * positions + p];
     const int made = terse_edit_add_constant(edit, old->name, TERSE_FP32, old->rank, old->dims, to);
     if (made >= 0) {
         edit->graph->values[made].layout = TERSE_LAYOUT_F32_DW16;
