@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The report as a page: a table of figures, two bar charts (time and error of each layer) and a table of layers. */
+/* The report as a page: a table of figures, with --quantize int8 what each layer costs
+ * alone, two bar charts (time and error of each layer) and a table of layers. */
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -11,13 +12,16 @@
 enum { LABEL_WIDTH = 220, BAR_WIDTH = 560, ROW_HEIGHT = 30, BAR_HEIGHT = 11, NUMBER_WIDTH = 90 };
 
 static const char style[] =
+    "<meta name=\"color-scheme\" content=\"light dark\"><meta name=\"viewport\" content=\"width=device-width\">"
     "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 "
-    "1em;color:#222;background:#fff}"
+    "1em;overflow-x:auto;color:#222;background:#fff}"
     "table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}"
     "td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}"
     "td:first-child,th:first-child{text-align:left}td.t,th.t{text-align:left}"
-    "svg text{font:12px system-ui,sans-serif;fill:#222}.b{fill:#9aa7b5}.a{fill:#1f77b4}.e{fill:#c2571a}"
-    "@media(prefers-color-scheme:dark){body{background:#16181b;color:#ddd}svg text{fill:#ddd}td,th{border-color:#444}}"
+    "svg text{font:12px system-ui,sans-serif;fill:#222}.b{fill:#9aa7b5}.a{fill:#1f77b4}.e{fill:#c2571a}.k "
+    "td{background:#fff3d6}"
+    "@media(prefers-color-scheme:dark){body{background:#16181b;color:#ddd}svg text{fill:#ddd}td,th{border-color:#444}"
+    ".a{fill:#4a9fdc}.e{fill:#e0793c}.k td{background:#3a3018}}"
     "</style>\n";
 
 /* Text of a model is not ours: markup in it stays text, control characters vanish. */
@@ -152,6 +156,55 @@ static void write_layers(const terse_layers *layers, FILE *out)
     fputs("</table>\n", out);
 }
 
+/* The table of --quantize int8: what each layer costs alone at the network's outputs, and what stays. */
+static void write_int8_row(const terse_quantize_layer *l, FILE *out)
+{
+    char db[32] = "-", kl[32] = "-", low[32] = "-", high[32] = "-";
+    if (l->measured) {
+        terse_report_decibels(l->sqnr_db, db, sizeof db);
+        snprintf(kl, sizeof kl, "%.3g", l->divergence);
+        snprintf(low, sizeof low, "%.4g", l->low);
+        snprintf(high, sizeof high, "%.4g", l->high);
+    }
+    fprintf(out, "<tr%s><td>", l->kept ? " class=\"k\"" : "");
+    escaped(out, l->name);
+    fprintf(out,
+            "</td><td class=\"t\">%s</td><td class=\"t\">%s</td><td>%" PRId64
+            "</td><td>%s</td><td>%s</td><td class=\"t\">%s</td><td>%s</td><td>%s</td><td class=\"t\">%s</td>"
+            "<td class=\"t\">",
+            terse_op_name(l->op), l->shape, l->macs, db, kl, l->measured ? terse_calibration_name(l->method) : "-", low,
+            high, l->kept ? "kept float" : "int8");
+    escaped(out, l->kept ? l->reason : "");
+    fputs("</td></tr>\n", out);
+}
+
+static void write_int8(const terse_quantize_report *r, FILE *out)
+{
+    char db[32];
+    fprintf(
+        out,
+        "<h2>Sensitivity of each layer</h2>\n<p>Error at the network's outputs when only this layer is int8: signal "
+        "to noise in dB and KL divergence in nats. Ranges of the layer's input from %" PRId64 " samples.</p>\n"
+        "<table id=\"sensitivity\"><tr><th>layer</th><th class=\"t\">operator</th><th class=\"t\">weights</th>"
+        "<th>MACs</th><th>SQNR dB alone</th><th>KL alone</th><th class=\"t\">range by</th><th>from</th><th>to</th>"
+        "<th class=\"t\">becomes</th><th class=\"t\">why</th></tr>\n",
+        r->samples);
+    for (int i = 0; i < r->n; i++)
+        write_int8_row(&r->layers[i], out);
+    terse_report_decibels(r->sqnr_db, db, sizeof db);
+    fprintf(out, "</table>\n<p>All choices together: SQNR %s dB", db);
+    if (r->rows_known)
+        fprintf(out, ", KL %.3g", r->divergence);
+    fputs(". Equalization ", out);
+    escaped(out, r->equalization);
+    fputs(".</p>\n", out);
+    for (int i = 0; i < r->n_warnings; i++) {
+        fputs("<p>Warning: ", out);
+        escaped(out, r->warnings[i]);
+        fputs("</p>\n", out);
+    }
+}
+
 int terse_report_html(const terse_report *report, const char *path, terse_error *error)
 {
     terse_atomic_file file;
@@ -176,6 +229,8 @@ int terse_report_html(const terse_report *report, const char *path, terse_error 
     escaped(out, report->output);
     fprintf(out, ", %d nodes &rarr; %d</p>\n", report->n_nodes_before, report->n_nodes_after);
     write_figures(report, out);
+    if (report->quantized)
+        write_int8(&report->int8, out);
     if (report->measured.n > 0) {
         write_times(&report->measured, out);
         write_errors(&report->measured, out);

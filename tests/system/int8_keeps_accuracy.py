@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`terse compress --quantize int8` keeps the accuracy of the sample and of real networks, says layer by layer what it costs,
 gives the same bytes for the same input, and one clear line for bad samples and names."""
-import json, os, subprocess, sys, tempfile
+import html.parser, json, os, subprocess, sys, tempfile
 
 import numpy as np
 
@@ -90,6 +90,58 @@ def layers_can_be_kept(folder):
                          f"{folder}/calibration.npz", "--keep-float", wrong)
     check(code == 1 and len(err.strip().splitlines()) == 1 and f"'{wrong}'" in err and f"'{name}'" in err,
           "a wrong name is told with the names near it", err)
+
+
+class Page(html.parser.HTMLParser):
+    """The rows of the table with id `table`, and whatever a browser would fetch or run."""
+    def __init__(self, text, table):
+        super().__init__()
+        self.table, self.inside, self.rows, self.fetched = table, False, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.fetched += [tag] * (tag in ("script", "link", "img", "iframe", "object")) + \
+            [k for k in attrs if k in ("src", "href") or k.startswith("on")]
+        if tag == "table":
+            self.inside = attrs.get("id") == self.table
+        if self.inside and tag == "tr":
+            self.rows.append([])
+        if self.inside and tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag != "table"
+
+    def handle_data(self, data):
+        if self.inside and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+
+
+def the_page_tells_sensitivity(folder):
+    page = f"{folder}/page.html"
+    layers, _ = quantize(SAMPLE, f"{folder}/p.terse", f"{folder}/calibration.npz")
+    name = layers["layers"][1]["name"]
+    report, _ = quantize(SAMPLE, f"{folder}/p.terse", f"{folder}/calibration.npz", "--keep-float", name, "--report", page,
+                         "--validate", f"{folder}/figures.npz")
+    text = open(page).read() if os.path.exists(page) else ""
+    seen = Page(text, "sensitivity")
+    head, rows = (seen.rows or [[]])[0], [dict(zip(seen.rows[0], row)) for row in seen.rows[1:]]
+    check(["layer", "SQNR dB alone", "KL alone", "becomes", "why"] == [h for h in head if h in (
+        "layer", "SQNR dB alone", "KL alone", "becomes", "why")], "the page has the columns of the sensitivity table", head)
+    told = {layer["name"]: layer for layer in report.get("layers", [])}
+    check(len(rows) == len(told) > 0 and all(row["layer"] in told for row in rows), "it has every layer once", seen.rows)
+    close = [row for row in rows if "sqnr" in told[row["layer"]]
+             and abs(float(row["SQNR dB alone"]) - told[row["layer"]]["sqnr"]) <= 0.051
+             and abs(float(row["KL alone"]) - told[row["layer"]]["kl"]) <= 0.006 * told[row["layer"]]["kl"]]
+    measured = [layer for layer in told.values() if "sqnr" in layer]
+    check(len(close) == len(measured) >= len(rows) - 1, "errors alone are those of the JSON report", (rows, told))
+    kept = {row["layer"]: row["why"] for row in rows if row["becomes"] == "kept float"}
+    check(kept == {name: told[name]["reason"]} and kept[name], "what was kept is there with the reason", (kept, told[name]))
+    check(all(row["becomes"] == "int8" and not row["why"] for row in rows if row["layer"] != name), "the others are int8", rows)
+    check(text and not seen.fetched and "http-equiv" not in text and "url(" not in text and "@import" not in text,
+          "the page runs and fetches nothing", seen.fetched)
+    check("prefers-color-scheme:dark" in text and 'content="light dark"' in text, "it has colours for light and for dark")
 
 
 def bad_samples_get_one_line(folder, name, x):
@@ -200,6 +252,7 @@ def main():
         the_sample_keeps_its_accuracy(folder)
         every_method_can_be_asked_for(folder)
         layers_can_be_kept(folder)
+        the_page_tells_sensitivity(folder)
         bad_samples_get_one_line(folder, name, x)
         real_network_keeps_its_accuracy(folder, "mnist_cnn", 0.1, rows=None if LONG else 3000)
         real_network_keeps_its_accuracy(folder, "tiny_ic_resnet8", 0.5, agreement=0.97)
