@@ -169,8 +169,8 @@ INLINE void dot_four_to_bytes(const dot_finish *f, const dot_constants *constant
         dot_put(f->c + (row + i) * f->ldc + panel * 16, bytes, i, panels, cut ? width : panels * 16);
 }
 
-/* `panels` (1, 2 or 4) panels of a tile as bytes. The sums of a row lie behind those of the row before; those that
- * fill up the last four may hold anything. */
+/* `panels` (1, 2 or 4) panels of a tile as bytes. The sums of a row lie behind those of the row before. Where the last
+ * rows do not fill up four, zeros do: what is behind them may hold anything and could look too near to a tie. */
 INLINE void dot_to_bytes(const dot_finish *f, int panels, bool has_residual, bool cut, const int32_t *sums, int rows,
                          int64_t row, int64_t panel)
 {
@@ -180,8 +180,11 @@ INLINE void dot_to_bytes(const dot_finish *f, int panels, bool has_residual, boo
     const dot_constants constants = dot_constants_for(&f->scale, multiplier, panels);
     for (; rows >= step; rows -= step, row += step, sums += 64)
         dot_four_to_bytes(f, &constants, panels, has_residual, cut, sums, step, row, panel, width);
-    if (step > 1 && rows > 0)
-        dot_four_to_bytes(f, &constants, panels, has_residual, cut, sums, rows, row, panel, width);
+    if (step > 1 && rows > 0) {
+        int32_t four[64] = {0};
+        UNROLL for (int i = 0; i < 3; i++) if (i < rows * panels) memcpy(four + i * 16, sums + i * 16, 64);
+        dot_four_to_bytes(f, &constants, panels, has_residual, cut, four, rows, row, panel, width);
+    }
 }
 
 #define DOT_TO_BYTES(n, name, residual, cut)                                                                           \
