@@ -26,7 +26,9 @@ OPT_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 OPT_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
 OPT_tsan := -O1 -g -fsanitize=thread
 HARDEN_release := -D_FORTIFY_SOURCE=2 -fstack-protector-strong
-OPT := $(OPT_$(VARIANT)) $(HARDEN_$(VARIANT))
+# Any other variant is a release in a folder of its own, of another compiler say: make CC=clang VARIANT=clang.
+FLAVOR := $(if $(OPT_$(VARIANT)),$(VARIANT),release)
+OPT := $(OPT_$(FLAVOR)) $(HARDEN_$(FLAVOR))
 CFLAGS_ALL = -std=c17 -D_GNU_SOURCE -DTERSE_VERSION='"$(VERSION)"' -I. -I$(B)/gen $(WARN) $(OPT) -fPIC -fvisibility=hidden \
 	-ffp-contract=off -fno-math-errno -MMD -MP $(CFLAGS)
 LDFLAGS_ALL = $(OPT) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
@@ -69,7 +71,7 @@ isa_flags = $(if $(filter %_avx2,$(1)),-mavx2 -mfma) \
 	$(if $(filter %_avx512bf16,$(1)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16 -mavx2 -mfma -mprefer-vector-width=512) \
 	$(if $(filter %_avx512vnni,$(1)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mprefer-vector-width=512)
 # Without -fno-trapping-math gcc turns no choice between two floats into a select; values stay the same.
-kernel_opt = $(if $(filter common/kernels/% common/ops/%,$(1)),$(if $(filter release,$(VARIANT)),-O3) -fno-trapping-math)
+kernel_opt = $(if $(filter common/kernels/% common/ops/%,$(1)),$(if $(filter release,$(FLAVOR)),-O3) -fno-trapping-math)
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -164,7 +166,7 @@ ONLY ?=
 .PHONY: check check-long check-layers format-check asan ubsan tsan fuzz
 check:
 	@$(MAKE) --no-print-directory WERROR=-Werror tests
-	@$(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) tests/structure.py $(SYSTEM)
+	@TERSE_BUILD=$(B) $(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) tests/structure.py $(SYSTEM)
 check-long:
 	@TERSE_LONG=1 $(MAKE) --no-print-directory check
 check-layers: all
