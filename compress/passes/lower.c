@@ -13,7 +13,7 @@ terse_form terse_lower_form(const terse_lower *lower, int value)
 
 int32_t terse_lower_byte(double number, double scale, int32_t zero_point)
 {
-    const double q = rint(number / scale) + zero_point;
+    const double q = rint((double)((float)number / (float)scale)) + zero_point;
     return q != q ? zero_point : q < 0 ? 0 : q > 255 ? 255 : (int32_t)q;
 }
 

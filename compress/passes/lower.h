@@ -42,7 +42,8 @@ typedef struct terse_target {
 
 /* The form of a value; its `bytes` is -1 where it has none. */
 terse_form terse_lower_form(const terse_lower *lower, int value);
-/* round(number / scale) + zero point within 0..255, as QuantizeLinear does it; NaN gives the zero point. */
+/* round(number / scale) + zero point within 0..255, the quotient in FP32 as QuantizeLinear has it; NaN gives the zero
+ * point. */
 int32_t terse_lower_byte(double number, double scale, int32_t zero_point);
 /* Scale and zero point of a QuantizeLinear or DequantizeLinear to or from UINT8 as a whole; false when they are not
  * constant, or of an axis, or no usable numbers. */
