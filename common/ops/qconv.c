@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* QConv: a channels-last convolution of bytes. Padding holds the zero point of x; -zero point * sum of the weights is
- * part of the bias. */
+ * part of the bias. Where the zero point is known at run time only, the bias is completed then. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -11,6 +11,8 @@
 typedef struct qconv_params {
     terse_conv_u8s8_args args; /* all but the pointers and strides */
     bool depthwise;
+    terse_quantized_dynamic dynamic;
+    size_t kernel; /* what the kernel has of scratch begins there */
 } qconv_params;
 
 static int check_weights(const terse_op_plan *plan, const terse_window *w, int64_t groups, bool *ret_depthwise,
@@ -99,8 +101,15 @@ static int plan_qconv(terse_op_plan *plan, terse_error *error)
         return status;
     if (!(params->depthwise ? plan->kernels->dwconv_u8s8 : plan->kernels->conv_u8s8))
         return terse_fail(error, TERSE_UNIMPLEMENTED, "this build has no kernel for it");
-    plan->scratch_bytes =
+    size_t total = 0;
+    const size_t bytes =
         params->depthwise ? plan->kernels->dwconv_u8s8_scratch(a) : plan->kernels->conv_u8s8_scratch(a);
+    status = terse_quantized_dynamic_plan(plan, filters, a->requantize.to, &total, &params->dynamic, error);
+    if (status == TERSE_OK)
+        status = TERSE_RESERVE(&total, &params->kernel, error, (int64_t)(bytes / sizeof(float) + 1));
+    if (status != TERSE_OK)
+        return status;
+    plan->scratch_bytes = params->dynamic.on ? total : bytes;
     plan->macs = TERSE_PRODUCT(w.n, filters, w.out[0], w.out[1], w.out[2], w.channels / groups, w.kernel[0],
                                w.kernel[1], w.kernel[2]);
     return TERSE_OK;
@@ -120,7 +129,9 @@ static int run_qconv(const terse_op_call *call, terse_error *error)
     args.output = y->data;
     args.out_stride = y->row_stride;
     args.requantize = terse_quantized_bind(call, &params->args.requantize);
-    args.scratch = call->scratch;
+    args.scratch = params->dynamic.on ? (void *)terse_support_at(call->scratch, params->kernel) : call->scratch;
+    if (params->dynamic.on)
+        args.x_zero_point = terse_quantized_complete(call, &params->dynamic, &args.requantize);
     if (params->depthwise)
         call->kernels->dwconv_u8s8(&args);
     else
@@ -131,7 +142,7 @@ static int run_qconv(const terse_op_call *call, terse_error *error)
 const terse_op_impl terse_op_qconv = {
     .name = "QConv",
     .min_inputs = 2,
-    .max_inputs = 6,
+    .max_inputs = 9,
     .min_outputs = 1,
     .max_outputs = 1,
     .flags = TERSE_OP_STRIDED_INPUTS | TERSE_OP_STRIDED_OUTPUT | TERSE_OP_IN_PLACE_FOURTH,

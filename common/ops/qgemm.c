@@ -1,62 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* QGemm: rows of bytes times a constant matrix.
- *
- * Scale and zero point of x may be known only at run time (inputs 6 and 7, dynamic quantization). Then the multiplier
- * is that of the weights alone and the bias lacks what the zero point adds; both are completed in scratch, with the
- * sums of the weights' columns (input 8). */
+/* QGemm: rows of bytes times a constant matrix. */
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 #include "common/ops/quantized.h"
 #include "common/ops/support.h"
 
-enum { X_SCALE = 6, X_ZERO_POINT = 7, COLUMN_SUMS = 8 };
-
 typedef struct qgemm_params {
     terse_gemm_u8s8_args args;
-    bool dynamic;
-    size_t multiplier, bias; /* offsets in scratch */
+    terse_quantized_dynamic dynamic;
 } qgemm_params;
-
-static int check_scalar(const terse_op_plan *plan, int index, const char *what, terse_dtype dtype, terse_error *error)
-{
-    const int status = terse_op_expect(plan, index, what, 1u << dtype, error);
-    if (status == TERSE_OK && terse_tensor_count(plan->inputs[index]) != 1) {
-        char text[128];
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (%s) has shape %s, one number is needed", index,
-                          what,
-                          terse_dims_text(plan->inputs[index]->dims, plan->inputs[index]->rank, text, sizeof text));
-    }
-    return status;
-}
-
-static int plan_dynamic(terse_op_plan *plan, qgemm_params *p, terse_error *error)
-{
-    p->dynamic = terse_op_input(plan, X_SCALE) != NULL;
-    if (!p->dynamic)
-        return TERSE_OK;
-    int status = check_scalar(plan, X_SCALE, "x_scale", TERSE_FP32, error);
-    if (status == TERSE_OK && terse_op_input(plan, X_ZERO_POINT))
-        status = check_scalar(plan, X_ZERO_POINT, "x_zero_point", TERSE_UINT8, error);
-    if (status == TERSE_OK && terse_op_input(plan, X_ZERO_POINT))
-        status = terse_op_expect(plan, COLUMN_SUMS, "column sums", 1u << TERSE_INT32, error);
-    if (status != TERSE_OK)
-        return status;
-    const terse_tensor *sums = terse_op_input(plan, COLUMN_SUMS);
-    if (sums && (sums->rank != 1 || sums->dims[0] != p->args.n))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "input %d (column sums) has %" PRId64 " numbers, %" PRId64 " are needed", COLUMN_SUMS,
-                          terse_tensor_count(sums), p->args.n);
-    if (p->args.requantize.to != TERSE_SUMS_TO_F32)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "a scale known at run time goes with an FP32 output only");
-    size_t total = 0;
-    status = TERSE_RESERVE(&total, &p->multiplier, error, p->args.n);
-    if (status == TERSE_OK)
-        status = TERSE_RESERVE(&total, &p->bias, error, p->args.n);
-    plan->scratch_bytes = total;
-    return status;
-}
 
 static int plan_qgemm(terse_op_plan *plan, terse_error *error)
 {
@@ -87,29 +40,12 @@ static int plan_qgemm(terse_op_plan *plan, terse_error *error)
     if (status == TERSE_OK)
         status = terse_quantized_tiling(plan, &p->args.tiling, error);
     if (status == TERSE_OK)
-        status = plan_dynamic(plan, p, error);
+        status = terse_quantized_dynamic_plan(plan, p->args.n, p->args.requantize.to, &plan->scratch_bytes, &p->dynamic,
+                                              error);
     if (status == TERSE_OK && !plan->kernels->gemm_u8s8)
         status = terse_fail(error, TERSE_UNIMPLEMENTED, "this build has no kernel for it");
     plan->macs = TERSE_PRODUCT(p->args.m, p->args.n, p->args.k);
     return status;
-}
-
-/* What the scale and zero point of this call make of multiplier and bias. A scale that is no number gives 0. */
-static void complete(const terse_op_call *call, const qgemm_params *p, terse_requantize *to)
-{
-    const float scale = *(const float *)call->inputs[X_SCALE]->data;
-    const terse_tensor *zero = call->n_inputs > X_ZERO_POINT ? call->inputs[X_ZERO_POINT] : NULL;
-    const int32_t zero_point = zero ? *(const uint8_t *)zero->data : 0;
-    const int32_t *sums = zero ? call->inputs[COLUMN_SUMS]->data : NULL;
-    float *multiplier = terse_support_at(call->scratch, p->multiplier);
-    int32_t *bias = (int32_t *)(void *)terse_support_at(call->scratch, p->bias);
-    for (int64_t i = 0; i < p->args.n; i++) {
-        multiplier[i] = (float)((double)scale * (double)to->multiplier[i]);
-        const uint32_t from = to->bias ? (uint32_t)to->bias[i] : 0;
-        bias[i] = (int32_t)(from - (uint32_t)zero_point * (uint32_t)(sums ? sums[i] : 0));
-    }
-    to->multiplier = multiplier;
-    to->bias = bias;
 }
 
 static int run_qgemm(const terse_op_call *call, terse_error *error)
@@ -126,8 +62,8 @@ static int run_qgemm(const terse_op_call *call, terse_error *error)
     args.c = y->data;
     args.ldc = y->row_stride;
     args.requantize = terse_quantized_bind(call, &p->args.requantize);
-    if (p->dynamic)
-        complete(call, p, &args.requantize);
+    if (p->dynamic.on)
+        terse_quantized_complete(call, &p->dynamic, &args.requantize);
     call->kernels->gemm_u8s8(&args);
     return TERSE_OK;
 }

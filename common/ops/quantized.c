@@ -165,6 +165,67 @@ terse_requantize terse_quantized_bind(const terse_op_call *call, const terse_req
     return to;
 }
 
+static int check_scalar(const terse_op_plan *plan, int index, const char *what, terse_dtype dtype, terse_error *error)
+{
+    const int status = terse_op_expect(plan, index, what, 1u << dtype, error);
+    if (status == TERSE_OK && terse_tensor_count(plan->inputs[index]) != 1) {
+        char text[128];
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (%s) has shape %s, one number is needed", index,
+                          what,
+                          terse_dims_text(plan->inputs[index]->dims, plan->inputs[index]->rank, text, sizeof text));
+    }
+    return status;
+}
+
+int terse_quantized_dynamic_plan(const terse_op_plan *plan, int64_t n, terse_sums_to to, size_t *total,
+                                 terse_quantized_dynamic *ret_dynamic, terse_error *error)
+{
+    terse_quantized_dynamic dynamic = {.on = terse_op_input(plan, TERSE_QUANTIZED_X_SCALE) != NULL, .n = n};
+    *ret_dynamic = dynamic;
+    if (!dynamic.on)
+        return TERSE_OK;
+    const bool zero_point = terse_op_input(plan, TERSE_QUANTIZED_X_ZERO_POINT) != NULL;
+    int status = check_scalar(plan, TERSE_QUANTIZED_X_SCALE, "x_scale", TERSE_FP32, error);
+    if (status == TERSE_OK && zero_point)
+        status = check_scalar(plan, TERSE_QUANTIZED_X_ZERO_POINT, "x_zero_point", TERSE_UINT8, error);
+    if (status == TERSE_OK && zero_point)
+        status = terse_op_expect(plan, TERSE_QUANTIZED_SUMS, "column sums", 1u << TERSE_INT32, error);
+    if (status != TERSE_OK)
+        return status;
+    const terse_tensor *sums = terse_op_input(plan, TERSE_QUANTIZED_SUMS);
+    if (sums && (sums->rank != 1 || sums->dims[0] != n))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "input %d (column sums) has %" PRId64 " numbers, %" PRId64 " are needed",
+                          TERSE_QUANTIZED_SUMS, terse_tensor_count(sums), n);
+    if (to != TERSE_SUMS_TO_F32)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "a scale known at run time goes with an FP32 output only");
+    status = TERSE_RESERVE(total, &dynamic.multiplier, error, n);
+    if (status == TERSE_OK)
+        status = TERSE_RESERVE(total, &dynamic.bias, error, n);
+    *ret_dynamic = dynamic;
+    return status;
+}
+
+/* A scale that is no number gives 0. */
+uint8_t terse_quantized_complete(const terse_op_call *call, const terse_quantized_dynamic *dynamic,
+                                 terse_requantize *to)
+{
+    const float scale = *(const float *)call->inputs[TERSE_QUANTIZED_X_SCALE]->data;
+    const terse_tensor *zero = input_of(call, TERSE_QUANTIZED_X_ZERO_POINT);
+    const uint8_t zero_point = zero ? *(const uint8_t *)zero->data : 0;
+    const int32_t *sums = zero ? call->inputs[TERSE_QUANTIZED_SUMS]->data : NULL;
+    float *multiplier = terse_support_at(call->scratch, dynamic->multiplier);
+    int32_t *bias = (int32_t *)(void *)terse_support_at(call->scratch, dynamic->bias);
+    for (int64_t i = 0; i < dynamic->n; i++) {
+        multiplier[i] = (float)((double)scale * (double)to->multiplier[i]);
+        const uint32_t from = to->bias ? (uint32_t)to->bias[i] : 0;
+        bias[i] = (int32_t)(from - (uint32_t)zero_point * (uint32_t)(sums ? sums[i] : 0));
+    }
+    to->multiplier = multiplier;
+    to->bias = bias;
+    return zero_point;
+}
+
 int terse_quantized_tiling(const terse_op_plan *plan, terse_tiling *ret_tiling, terse_error *error)
 {
     enum { MOST_ROWS = 64, LEAST_BYTES = 1024 };

@@ -68,8 +68,7 @@ static bool visit_conv(terse_region *region, int node)
         (residual >= 0 && terse_region_rank(region, residual) != terse_region_rank(region, x)))
         return false;
     const int64_t group = terse_node_int(&edit->graph->nodes[node], "group", 1);
-    const terse_value *w =
-        terse_region_value(region, dequantize < 0 ? weights : terse_edit_input(edit, dequantize, 0));
+    const terse_value *w = terse_region_value(region, dequantize < 0 ? weights : terse_edit_input(edit, dequantize, 0));
     if (w->rank != terse_region_rank(region, x) ||
         terse_layout_bytes(TERSE_LAYOUT_F32_N16, TERSE_FP32, w->rank, w->dims, group) < 0)
         return false;
@@ -318,7 +317,8 @@ static visitor *const visitors[TERSE_OP_COUNT] = {
     [TERSE_OP_LESS] = visit_broadcast, [TERSE_OP_LESS_OR_EQUAL] = visit_broadcast,
     [TERSE_OP_GREATER] = visit_broadcast, [TERSE_OP_GREATER_OR_EQUAL] = visit_broadcast,
     [TERSE_OP_AND] = visit_broadcast, [TERSE_OP_OR] = visit_broadcast, [TERSE_OP_WHERE] = visit_broadcast,
-    [TERSE_OP_QUANTIZE_LINEAR] = visit_quantize, [TERSE_OP_DEQUANTIZE_LINEAR] = visit_quantize,
+    [TERSE_OP_QUANTIZE_LINEAR] = visit_quantize, [TERSE_OP_DYNAMIC_QUANTIZE_LINEAR] = visit_unary,
+    [TERSE_OP_DEQUANTIZE_LINEAR] = visit_quantize,
     [TERSE_OP_CONCAT] = visit_concat, [TERSE_OP_SPLIT] = visit_split, [TERSE_OP_SLICE] = terse_region_visit_slice,
     [TERSE_OP_PAD] = terse_region_visit_pad, [TERSE_OP_RESIZE] = terse_region_visit_resize, [TERSE_OP_TRANSPOSE] = terse_region_visit_transpose,
     [TERSE_OP_SQUEEZE] = terse_region_visit_squeeze, [TERSE_OP_UNSQUEEZE] = terse_region_visit_squeeze, [TERSE_OP_SHAPE] = terse_region_visit_shape,

@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Dynamic quantization: x becomes bytes with a scale and a zero point that are known only when it is there.
  *
- * Exporters write DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul by both scales. The first pass turns that into
- * the form that all quantized networks have, DequantizeLinear -> MatMul by dequantized weights, one
- * DynamicQuantizeLinear for all that read the same x, so that biases, residuals and activations are folded and fused as
- * everywhere. The second pass gives such products to QGemm, which completes multiplier and bias at run time. */
-#include "compress/passes/edit.h"
+ * Exporters write DynamicQuantizeLinear -> MatMulInteger or ConvInteger -> Cast -> Mul by both scales. The first pass
+ * turns that into the form that all quantized networks have, DequantizeLinear -> MatMul or Conv by dequantized weights,
+ * one DynamicQuantizeLinear for all that read the same x, so that biases, residuals and activations are folded and
+ * fused as everywhere. The second pass gives such products to QGemm and QConv, which complete multiplier and bias at
+ * run time.
+ */
+#include "compress/passes/lower.h"
 #include "compress/passes/passes.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* --- the form of all quantized networks --------------------------------------------------------------------------- */
 
 typedef struct chain {
-    int product;        /* the MatMulInteger */
+    int product; /* the MatMulInteger or ConvInteger */
+    bool conv;
     int quantize;       /* the DynamicQuantizeLinear */
     int weights, zeros; /* constants; zeros may be TERSE_NO_VALUE */
-    int scale;          /* FP32 constant, one number or [N] */
+    int scale;          /* FP32 constant, one number or one for each column (filter) */
 } chain;
 
 /* Does `value` come out of slot `slot` of that node? */
@@ -30,7 +32,12 @@ static bool is_output(const terse_edit *edit, int value, int node, int slot)
 
 static bool read_product(const terse_edit *edit, int sums, chain *c)
 {
-    c->product = sums < 0 || edit->uses[sums] != 1 ? -1 : terse_edit_maker(edit, sums, TERSE_OP_MATMUL_INTEGER);
+    if (sums < 0 || edit->uses[sums] != 1)
+        return false;
+    c->product = terse_edit_maker(edit, sums, TERSE_OP_MATMUL_INTEGER);
+    c->conv = c->product < 0;
+    if (c->conv)
+        c->product = terse_edit_maker(edit, sums, TERSE_OP_CONV_INTEGER);
     if (c->product < 0)
         return false;
     const int x = terse_edit_input(edit, c->product, 0);
@@ -42,14 +49,31 @@ static bool read_product(const terse_edit *edit, int sums, chain *c)
         !terse_edit_is_constant(edit, c->weights) || (c->zeros >= 0 && !terse_edit_is_constant(edit, c->zeros)))
         return false;
     const terse_value *w = &edit->graph->values[c->weights];
-    return w->rank == 2 && w->layout == TERSE_LAYOUT_PLAIN && edit->graph->values[x].rank >= 1;
+    const int rank = edit->graph->values[x].rank;
+    return w->layout == TERSE_LAYOUT_PLAIN && (c->conv ? w->rank >= 3 && rank == w->rank : w->rank == 2 && rank >= 1);
 }
 
-/* One number, or one for each of n columns: what DequantizeLinear takes as it is. */
+static int64_t columns_of(const terse_edit *edit, const chain *c)
+{
+    return edit->graph->values[c->weights].dims[c->conv ? 0 : 1];
+}
+
+/* One number, or one for each of n columns. */
 static bool is_of_columns(const terse_edit *edit, int value, int64_t n)
 {
     const terse_value *v = &edit->graph->values[value];
     return terse_dims_count(v->dims, v->rank) == 1 || (v->rank == 1 && v->dims[0] == n);
+}
+
+/* One number, or one for each column as it lies over the sums: behind a convolution as [M,1,1] or [1,M,1,1]. */
+static bool scales_sums(const terse_edit *edit, const chain *c, int value)
+{
+    const terse_value *v = &edit->graph->values[value];
+    const int64_t columns = columns_of(edit, c), count = terse_dims_count(v->dims, v->rank);
+    if (!c->conv || count == 1)
+        return is_of_columns(edit, value, columns);
+    const int axis = v->rank - (edit->graph->values[c->weights].rank - 1);
+    return count == columns && axis >= 0 && v->dims[axis] == columns;
 }
 
 /* value = cast(sums) * scale of x * scale of the weights, in any order. */
@@ -71,10 +95,9 @@ static bool find_chain(const terse_edit *edit, int root, chain *ret_chain)
         const int a = factors[(i + 1) % 3], b = factors[(i + 2) % 3];
         const bool first = is_output(edit, a, c.quantize, 1);
         c.scale = first ? b : a;
-        const int64_t columns = edit->graph->values[c.weights].dims[1];
         if (terse_edit_same_shape(edit, factors[i], edit->graph->nodes[root].outputs[0]) &&
             (first || is_output(edit, b, c.quantize, 1)) && terse_edit_floats(edit, c.scale) &&
-            is_of_columns(edit, c.scale, columns) && (c.zeros < 0 || is_of_columns(edit, c.zeros, columns))) {
+            scales_sums(edit, &c, c.scale) && (c.zeros < 0 || is_of_columns(edit, c.zeros, columns_of(edit, &c)))) {
             *ret_chain = c;
             return true;
         }
@@ -82,7 +105,7 @@ static bool find_chain(const terse_edit *edit, int root, chain *ret_chain)
     return false;
 }
 
-/* A scalar for each column where scale and zero point have different forms. */
+/* A number for each column, in the same form for scale and zero point. */
 static int spread(terse_edit *edit, int value, int64_t n)
 {
     const terse_value old = edit->graph->values[value];
@@ -90,8 +113,9 @@ static int spread(terse_edit *edit, int value, int64_t n)
     if (old.rank == 1 && old.dims[0] == n)
         return value;
     char *to = terse_edit_alloc(edit, size * (size_t)n);
+    const bool many = terse_dims_count(old.dims, old.rank) == n;
     for (int64_t i = 0; to && i < n; i++)
-        memcpy(to + size * (size_t)i, old.data, size);
+        memcpy(to + size * (size_t)i, (const char *)old.data + (many ? size * (size_t)i : 0), size);
     return to ? terse_edit_add_constant(edit, old.name, old.dtype, 1, &n, to) : -1;
 }
 
@@ -122,12 +146,13 @@ static int dequantized(terse_edit *edit, int *known, int quantize)
 
 static void rewrite(terse_edit *edit, int *known, int root, const chain *c)
 {
-    const terse_graph *graph = edit->graph;
-    const int64_t columns = graph->values[c->weights].dims[1];
+    terse_graph *graph = edit->graph;
+    const int64_t columns = columns_of(edit, c);
     int of_weights[3] = {c->weights, spread(edit, c->scale, columns), TERSE_NO_VALUE};
     if (c->zeros >= 0)
         of_weights[2] = spread(edit, c->zeros, columns);
-    const int x = dequantized(edit, known, c->quantize), w = add_dequantize(edit, c->weights, of_weights, 1);
+    const int x = dequantized(edit, known, c->quantize),
+              w = add_dequantize(edit, c->weights, of_weights, c->conv ? 0 : 1);
     const int y = graph->nodes[root].outputs[0];
     const char *name = graph->nodes[c->product].name;
     if (x < 0 || w < 0 || (c->zeros >= 0 && of_weights[2] < 0)) {
@@ -135,7 +160,12 @@ static void rewrite(terse_edit *edit, int *known, int root, const chain *c)
         return;
     }
     terse_edit_remove(edit, root);
-    terse_edit_add_node(edit, TERSE_OP_MATMUL, name, (int[]){x, w}, 2, &y, 1);
+    const int made =
+        terse_edit_add_node(edit, c->conv ? TERSE_OP_CONV : TERSE_OP_MATMUL, name, (int[]){x, w}, 2, &y, 1);
+    if (made < 0)
+        return;
+    graph->nodes[made].attrs = graph->nodes[c->product].attrs; /* ConvInteger's are those of Conv */
+    graph->nodes[made].n_attrs = graph->nodes[c->product].n_attrs;
 }
 
 int terse_pass_dynamic(terse_graph *graph, terse_error *error)
@@ -157,139 +187,124 @@ int terse_pass_dynamic(terse_graph *graph, terse_error *error)
     return terse_edit_close(&edit, error);
 }
 
-/* --- QGemm -------------------------------------------------------------------------------------------------------- */
+/* --- QGemm and QConv ---------------------------------------------------------------------------------------------- */
 
-/* Weights [K,N] less their zero points, packed, with what QGemm needs beside them. */
-typedef struct numbers {
-    int weights, multiplier, sums; /* constants */
-} numbers;
+/* x of a product: the node that dequantizes it, and, where bytes could be moved instead, a move behind that; else -1.
+ */
+typedef struct dynamic_operand {
+    int dequantize, move;
+} dynamic_operand;
 
-/* The zero point of a column. */
-static int zero_of(const terse_value *zeros, int64_t column)
+/* A DequantizeLinear from UINT8 whose scale is known at run time only, as a whole tensor's. */
+static bool find_dynamic(const terse_edit *edit, int value, dynamic_operand *ret_operand)
 {
-    if (!zeros)
-        return 0;
-    const size_t at = terse_dims_count(zeros->dims, zeros->rank) == 1 ? 0 : (size_t)column;
-    return zeros->dtype == TERSE_INT8 ? ((const int8_t *)zeros->data)[at] : ((const uint8_t *)zeros->data)[at];
-}
-
-/* False when a weight does not fit a signed byte once its zero point is taken off. */
-static bool pack(terse_edit *edit, const terse_value *w, const terse_value *zeros, int8_t *to, int32_t *sums)
-{
-    const int64_t k = w->dims[0], n = w->dims[1], deep = (k + 3) / 4 * 4;
-    for (int64_t i = 0; i < k && !edit->failed; i++)
-        for (int64_t j = 0; j < n; j++) {
-            const size_t at = (size_t)(i * n + j);
-            const int number = w->dtype == TERSE_INT8 ? ((const int8_t *)w->data)[at] : ((const uint8_t *)w->data)[at];
-            const int less = number - zero_of(zeros, j);
-            if (less < -128 || less > 127)
-                return false;
-            to[j / 16 * deep * 16 + i / 4 * 64 + j % 16 * 4 + i % 4] = (int8_t)less;
-            sums[j] += less;
-        }
-    return true;
-}
-
-static bool make_numbers(terse_edit *edit, int dequantize, numbers *ret_numbers)
-{
-    const int in = terse_edit_input(edit, dequantize, 0), scale = terse_edit_input(edit, dequantize, 1);
-    const int zero = terse_edit_input(edit, dequantize, 2);
-    const terse_value w = edit->graph->values[in], s = edit->graph->values[scale];
-    const terse_value zeros = zero < 0 ? (terse_value){0} : edit->graph->values[zero];
-    const int64_t n = w.dims[1], scales = terse_dims_count(s.dims, s.rank);
-    const int64_t bytes = terse_layout_bytes(TERSE_LAYOUT_S8_N16K4, TERSE_INT8, 2, w.dims, 1);
-    int8_t *packed = bytes < 0 ? NULL : terse_edit_alloc(edit, (size_t)bytes);
-    int32_t *sums = terse_edit_alloc(edit, (size_t)n * sizeof *sums);
-    float *multiplier = terse_edit_alloc(edit, 2 * (size_t)n * sizeof *multiplier);
-    if (!packed || !sums || !multiplier || (scales != 1 && scales != n) ||
-        !pack(edit, &w, zero < 0 ? NULL : &zeros, packed, sums))
-        return false;
-    for (int64_t j = 0; j < n; j++) {
-        multiplier[j] = ((const float *)s.data)[scales == 1 ? 0 : j];
-        if (!(fabsf(multiplier[j]) <= 1e30f))
-            return false;
-    }
-    numbers made = {.weights = terse_edit_add_constant(edit, w.name, TERSE_INT8, 2, w.dims, packed),
-                    .multiplier =
-                        terse_edit_add_constant(edit, "multiplier", TERSE_FP32, 2, (int64_t[]){2, n}, multiplier),
-                    .sums = terse_edit_add_constant(edit, "sums", TERSE_INT32, 1, &n, sums)};
-    if (made.weights < 0 || made.multiplier < 0 || made.sums < 0)
-        return false;
-    edit->graph->values[made.weights].layout = TERSE_LAYOUT_S8_N16K4;
-    edit->graph->values[made.weights].bytes = (size_t)bytes;
-    *ret_numbers = made;
-    return true;
-}
-
-/* The DequantizeLinear from UINT8 whose scale is known at run time only, as a whole tensor's; -1 for others. */
-static int find_dynamic(const terse_edit *edit, int value)
-{
-    const int node = value < 0 ? -1 : terse_edit_maker(edit, value, TERSE_OP_DEQUANTIZE_LINEAR);
-    const int bytes = node < 0 ? -1 : terse_edit_input(edit, node, 0);
-    const int scale = node < 0 ? -1 : terse_edit_input(edit, node, 1),
-              zero = node < 0 ? -1 : terse_edit_input(edit, node, 2);
+    dynamic_operand x = {.dequantize = -1, .move = terse_edit_maker(edit, value, TERSE_OP_TRANSPOSE)};
+    if (value >= 0 && x.move < 0)
+        x.move = terse_edit_maker(edit, value, TERSE_OP_RESHAPE);
+    const int from = x.move < 0 ? value : terse_edit_input(edit, x.move, 0);
+    x.dequantize = from < 0 ? -1 : terse_edit_maker(edit, from, TERSE_OP_DEQUANTIZE_LINEAR);
+    const int bytes = x.dequantize < 0 ? -1 : terse_edit_input(edit, x.dequantize, 0);
+    const int scale = x.dequantize < 0 ? -1 : terse_edit_input(edit, x.dequantize, 1),
+              zero = x.dequantize < 0 ? -1 : terse_edit_input(edit, x.dequantize, 2);
     if (bytes < 0 || scale < 0 || terse_edit_is_constant(edit, scale) || terse_edit_is_constant(edit, bytes))
-        return -1;
+        return false;
     const terse_value *values = edit->graph->values;
+    *ret_operand = x;
     return values[bytes].dtype == TERSE_UINT8 && values[scale].rank == 0 && values[scale].dtype == TERSE_FP32 &&
-                   (zero < 0 || (values[zero].rank == 0 && values[zero].dtype == TERSE_UINT8))
-               ? node
-               : -1;
+           (zero < 0 || (values[zero].rank == 0 && values[zero].dtype == TERSE_UINT8));
 }
 
-/* A MatMul in whose place a QGemm can be: bias [N] constant, weights per column. */
-static bool fits(const terse_edit *edit, int node, int dequantize)
+/* The bytes that the product reads, `value` being what it reads now. */
+static int bytes_of(terse_edit *edit, int value, dynamic_operand x)
 {
-    const int in = terse_edit_input(edit, dequantize, 0), scale = terse_edit_input(edit, dequantize, 1);
+    const int bytes = terse_edit_input(edit, x.dequantize, 0);
+    const terse_node move = x.move < 0 ? (terse_node){0} : edit->graph->nodes[x.move];
+    const int moved = x.move < 0 ? -1 : terse_edit_add_like(edit, value, "/u8");
+    if (moved < 0)
+        return bytes;
+    edit->graph->values[moved].dtype = TERSE_UINT8;
+    const int inputs[2] = {bytes, move.n_inputs > 1 ? move.inputs[1] : TERSE_NO_VALUE};
+    const int node = terse_edit_add_node(edit, move.op, move.name, inputs, move.n_inputs, &moved, 1);
+    if (node >= 0) {
+        edit->graph->nodes[node].attrs = move.attrs;
+        edit->graph->nodes[node].n_attrs = move.n_attrs;
+    }
+    return moved;
+}
+
+/* A bias for each column, constant, or none; nothing else that a product of bytes does not have. */
+static bool fits(const terse_edit *edit, int node, int64_t columns)
+{
+    const terse_node *n = &edit->graph->nodes[node];
     const int bias = terse_edit_input(edit, node, 2);
-    const terse_value *w = &edit->graph->values[in], *s = &edit->graph->values[scale];
-    const bool columns =
-        terse_dims_count(s->dims, s->rank) == 1 ||
-        (s->rank == 1 && s->dims[0] == w->dims[1] && terse_edit_axis(edit, dequantize, "axis", 1, w->rank) == 1 &&
-         terse_node_int(&edit->graph->nodes[dequantize], "block_size", 0) == 0);
-    return w->rank == 2 && w->dims[0] > 0 && w->dims[1] > 0 && columns &&
+    return (n->op == TERSE_OP_MATMUL || terse_node_int(n, "channels_last", 0) != 0) &&
            (bias < 0 || (terse_edit_floats(edit, bias) && edit->graph->values[bias].rank == 1 &&
-                         edit->graph->values[bias].dims[0] == w->dims[1]));
+                         edit->graph->values[bias].dims[0] == columns));
 }
 
-static void lower(terse_edit *edit, int node)
+/* Multiplier and sums of the weights; false when memory is out. */
+static bool add_numbers(terse_edit *edit, const terse_lower_weights *w, int *ret_multiplier, int *ret_sums)
 {
-    const int x = find_dynamic(edit, terse_edit_input(edit, node, 0));
-    const int w = x < 0 ? -1 : terse_edit_bytes(edit, terse_edit_input(edit, node, 1));
-    numbers made;
-    if (w < 0 || !fits(edit, node, w) || !make_numbers(edit, w, &made))
+    float *multiplier = terse_edit_alloc(edit, 2 * (size_t)w->n * sizeof *multiplier);
+    int32_t *sums = terse_edit_alloc(edit, (size_t)w->n * sizeof *sums);
+    if (!multiplier || !sums)
+        return false;
+    for (int64_t n = 0; n < w->n; n++) {
+        int64_t sum = 0;
+        for (int64_t k = 0; k < w->k; k++)
+            sum += w->numbers[n * w->k + k];
+        sums[n] = (int32_t)(uint32_t)sum;
+        multiplier[n] = (float)w->scales[n];
+    }
+    *ret_multiplier = terse_edit_add_constant(edit, "multiplier", TERSE_FP32, 2, (int64_t[]){2, w->n}, multiplier);
+    *ret_sums = terse_edit_add_constant(edit, "sums", TERSE_INT32, 1, &w->n, sums);
+    return *ret_multiplier >= 0 && *ret_sums >= 0;
+}
+
+static void lower(terse_lower *lower, int node)
+{
+    terse_edit *edit = &lower->edit;
+    const int value = terse_edit_input(edit, node, 0);
+    dynamic_operand x;
+    terse_lower_weights w;
+    int multiplier, sums;
+    if (!find_dynamic(edit, value, &x) || !terse_lower_read_weights(lower, node, &(terse_form){.s = 1}, &w) ||
+        !fits(edit, node, w.n) || !add_numbers(edit, &w, &multiplier, &sums))
         return;
     terse_graph *graph = edit->graph;
-    const int zero = terse_edit_input(edit, x, 2), y = graph->nodes[node].outputs[0];
-    const int inputs[9] = {terse_edit_input(edit, x, 0),
-                           made.weights,
-                           made.multiplier,
+    const int zero = terse_edit_input(edit, x.dequantize, 2), y = graph->nodes[node].outputs[0];
+    const int inputs[9] = {bytes_of(edit, value, x),
+                           terse_lower_pack_weights(lower, &w),
+                           multiplier,
                            TERSE_NO_VALUE,
                            terse_edit_input(edit, node, 3),
                            terse_edit_input(edit, node, 2),
-                           terse_edit_input(edit, x, 1),
+                           terse_edit_input(edit, x.dequantize, 1),
                            zero,
-                           zero < 0 ? TERSE_NO_VALUE : made.sums};
+                           zero < 0 ? TERSE_NO_VALUE : sums};
     const terse_node old = graph->nodes[node];
-    terse_edit_remove(edit, node);
-    const int qgemm = terse_edit_add_node(edit, TERSE_OP_QGEMM, old.name, inputs, 9, &y, 1);
-    if (qgemm < 0)
+    if (edit->failed)
         return;
-    graph->nodes[qgemm].compression = old.compression;
-    graph->nodes[qgemm].attrs = old.attrs;
-    graph->nodes[qgemm].n_attrs = old.n_attrs;
-    if (!terse_node_set_text(graph, &graph->nodes[qgemm], "to", "f32"))
+    terse_edit_remove(edit, node);
+    const int made = terse_edit_add_node(edit, w.matrix ? TERSE_OP_QGEMM : TERSE_OP_QCONV, old.name, inputs, 9, &y, 1);
+    if (made < 0)
+        return;
+    graph->nodes[made].compression = old.compression;
+    graph->nodes[made].attrs = old.attrs;
+    graph->nodes[made].n_attrs = old.n_attrs;
+    if (!terse_node_set_text(graph, &graph->nodes[made], "to", "f32"))
         edit->failed = true;
 }
 
 int terse_pass_lower_dynamic(terse_graph *graph, terse_error *error)
 {
-    terse_edit edit;
-    const int status = terse_edit_open(graph, &edit, error);
+    terse_lower lowering = {0}; /* forms are those of the other pass: its weights are what is shared */
+    const int status = terse_edit_open(graph, &lowering.edit, error);
     if (status != TERSE_OK)
         return status;
-    for (int node = 0, n = graph->n_nodes; node < n && !edit.failed; node++)
-        if (graph->nodes[node].op == TERSE_OP_MATMUL && graph->nodes[node].outputs[0] >= 0)
-            lower(&edit, node);
-    return terse_edit_close(&edit, error);
+    for (int node = 0, n = graph->n_nodes; node < n && !lowering.edit.failed; node++)
+        if ((graph->nodes[node].op == TERSE_OP_MATMUL || graph->nodes[node].op == TERSE_OP_CONV) &&
+            graph->nodes[node].outputs[0] >= 0)
+            lower(&lowering, node);
+    return terse_edit_close(&lowering.edit, error);
 }

@@ -47,7 +47,7 @@ int terse_pass_channels_last(terse_graph *graph, terse_error *error);
 int terse_pass_transposes(terse_graph *graph, terse_error *error);
 /* Attention over heads, written out between Transposes, becomes one node that moves nothing. */
 int terse_pass_attention(terse_graph *graph, terse_error *error);
-/* Products of bytes whose scale is known at run time only become QGemm. */
+/* Products of bytes whose scale is known at run time only become QGemm and QConv. */
 int terse_pass_lower_dynamic(terse_graph *graph, terse_error *error);
 /* DequantizeLinear -> float operators -> QuantizeLinear become operators on bytes (common/ops/README.md). */
 int terse_pass_lower(terse_graph *graph, terse_error *error);

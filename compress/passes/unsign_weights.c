@@ -206,6 +206,12 @@ static int repeat(terse_edit *edit, int bytes, int axis, int64_t size, int64_t g
     return node < 0 ? -1 : made;
 }
 
+/* A scale of the whole tensor, which may be known at run time only. */
+static bool is_one_number(const terse_value *scale)
+{
+    return scale->dtype == TERSE_FP32 && (scale->rank == 0 || (scale->rank == 1 && scale->dims[0] == 1));
+}
+
 /* The product reads weights in parts, and its activation as often. */
 static void split(terse_edit *edit, int node, int dequantize, int axis, int16_t *numbers, int parts)
 {
@@ -215,9 +221,7 @@ static void split(terse_edit *edit, int node, int dequantize, int axis, int16_t 
     const terse_value w = edit->graph->values[terse_edit_input(edit, dequantize, 0)];
     const int bytes = terse_edit_input(edit, from, 0), scale = terse_edit_input(edit, from, 1);
     int x_axis, w_axis;
-    double number;
-    if (bytes < 0 || edit->graph->values[bytes].rank < 0 || !terse_edit_scalar(edit, scale, &number) ||
-        edit->graph->values[scale].rank > 1 ||
+    if (bytes < 0 || edit->graph->values[bytes].rank < 0 || !is_one_number(&edit->graph->values[scale]) ||
         !summed_axes(edit, node, edit->graph->values[bytes].rank, w.rank, &x_axis, &w_axis) || axis == w_axis)
         return;
     const int64_t groups =

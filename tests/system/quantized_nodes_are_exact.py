@@ -61,10 +61,11 @@ class Model:
         self.constants[name] = np.asarray(array)
         return name
 
-    def add(self, op, inputs, attributes=None):
-        name = f"n{len(self.nodes)}"
-        self.nodes.append((op, inputs, [name], attributes or {}))
-        return name
+    def add(self, op, inputs, attributes=None, more=0):
+        """The output's name; with `more` outputs, all names."""
+        names = [f"n{len(self.nodes)}"] + [f"n{len(self.nodes)}_{i}" for i in range(more)]
+        self.nodes.append((op, inputs, names, attributes or {}))
+        return names if more else names[0]
 
     def result(self, name, want, told):
         self.outputs.append((name, want.dtype.str[1:], list(want.shape)))
@@ -299,6 +300,29 @@ def dynamic_product(model):
                  real.astype("f4"), f"DynamicQuantizeMatMul {w.dtype}")
 
 
+def dynamic_convolution(model):
+    """DynamicQuantizeLinear -> ConvInteger -> Cast -> Mul by both scales [-> Add]: FP32 in and out, weights constant."""
+    _, _, _, w, _, wz, _, attributes, _, _ = conv_case()
+    groups = attributes["group"]
+    x = rng.standard_normal((2, w.shape[1] * groups, *rng.integers(5, 9, 2))).astype("f4") + np.float32(pick(0, 0.5, 3))
+    low, high = min(np.float32(0), x.min()), max(np.float32(0), x.max())
+    scale = np.float32(high - low) / np.float32(255)
+    zero = np.clip(np.rint(-low / scale), 0, 255)
+    q = np.clip(np.rint(x / scale) + zero, 0, 255)
+    ws = scales(pick((), (w.shape[0], 1, 1), (1, w.shape[0], 1, 1)), 0.005, False)
+    bias = rng.standard_normal((1, w.shape[0], 1, 1)).astype("f4") if pick(False, True) else None
+    sums = convolution(q.astype("i8") - int(zero), w.astype("i8") - wz.astype("i8").reshape(-1, 1, 1, 1), attributes["pads"],
+                       attributes["strides"], attributes["dilations"], groups)
+    dynamic = model.add("DynamicQuantizeLinear", [model.give(x)], more=2)
+    product = model.add("ConvInteger", [dynamic[0], model.constant(w), dynamic[2], model.constant(wz)], attributes)
+    factor = model.add("Mul", [dynamic[1], model.constant(ws)])
+    y = model.add("Mul", [model.add("Cast", [product], {"to": 1}), factor])
+    if bias is not None:
+        y = model.add("Add", [y, model.constant(bias)])
+    real = sums * (float(scale) * ws.astype("f8")) + (0 if bias is None else bias.astype("f8"))
+    model.result(y, real.astype("f4"), f"dynamic ConvInteger {w.dtype}{w.shape} zero {wz.tolist()} scale {ws.shape} {attributes}")
+
+
 def differs(got, want):
     if got.dtype != want.dtype or got.shape != want.shape:
         return f"{got.dtype}{got.shape}, wanted {want.dtype}{want.shape}"
@@ -355,7 +379,7 @@ with harness.story("what cannot be read quantized is refused by name") as story:
 with harness.story("quantized nodes are exact") as story:
     print(f"# seed {seed}")
     kinds = {"convolutions": [lambda m: qlinear_conv(m, True), qdq_conv], "products": [lambda m: qlinear_matmul(m, True), qgemm, transposed_weights],
-             "computed scales": [lambda m: qlinear_conv(m, False), lambda m: qlinear_matmul(m, False), dynamic_product],
+             "computed scales": [lambda m: qlinear_conv(m, False), lambda m: qlinear_matmul(m, False), dynamic_product, dynamic_convolution],
              "elementwise": [qlinear_binary, qlinear_concat, qlinear_unary], "bytes": [linear, moved, integer_products]}
     for turn in range(ROUNDS):
         for name, makers in kinds.items():
