@@ -39,7 +39,8 @@ LIBS_MSGPACK = $(shell $(PKG) --libs $(MSGPACK_PC))
 LIBS_ZMQ = $(shell $(PKG) --libs libzmq)
 LIBS_COMMON = $(LIBS_MSGPACK) -lxxhash -lsodium -lzip -lm
 LIBS_COMPRESS = $(shell $(PKG) --libs libprotobuf-c) -llapacke -lopenblas $(LIBS_COMMON)
-LIBS_LOADER = $(shell $(PKG) --libs libseccomp) $(LIBS_COMMON)
+LIBS_SECCOMP = $(shell $(PKG) --libs libseccomp)
+LIBS_LOADER = $(LIBS_SECCOMP) $(LIBS_COMMON)
 LIBS_SUPERVISOR = $(shell $(PKG) --libs libsystemd) -linih
 
 # --- sources: a file belongs to the program whose folder it is in ---------------------------------------
@@ -121,10 +122,10 @@ $(B)/tersed: $(B)/obj/daemon/supervisor/main.o $(B)/libdaemon.a $(B)/libcommon.a
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_SUPERVISOR)
 $(B)/terse-frontend: $(B)/obj/daemon/frontend/main.o $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_COMMON)
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SECCOMP) $(LIBS_COMMON)
 $(B)/terse-worker: $(B)/obj/daemon/worker/main.o $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON)
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_SECCOMP) $(LIBS_COMMON)
 $(B)/terse-loader: $(B)/obj/daemon/loader/main.o $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_LOADER)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/frontend/frontend.h"
+#include "daemon/sandbox.h"
 
 #define SECOND_NS UINT64_C(1000000000)
 
@@ -162,6 +163,8 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
     for (uint32_t i = 0; i < fe->n_workers; i++)
         if (fe->workers[i].fd >= 0)
             send_hello(fe, &fe->workers[i], i);
+    /* ZeroMQ's threads run and all sockets listen: nothing is opened any more. */
+    terse_sandbox_filter(TERSE_ROLE_FRONTEND);
     fe->serving = true;
     terse_control_tell(fe, TERSE_MSG_SERVING);
     return true;

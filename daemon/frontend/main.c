@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "daemon/frontend/loop.h"
+#include "daemon/sandbox.h"
 
 /* Replies and requests that may lie in ZeroMQ's pipes, per client. */
 enum { SEND_MARK = 4096, RECEIVE_MARK = 1000 };
@@ -92,6 +93,7 @@ static void close_all(terse_frontend *fe)
 int main(void)
 {
     terse_log_init("terse-frontend");
+    terse_sandbox_drop();
     int type = 0;
     socklen_t size = sizeof type;
     if (getsockopt(TERSE_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) {

@@ -16,6 +16,7 @@
 
 #include "common/bytes.h"
 #include "daemon/log.h"
+#include "daemon/sandbox.h"
 #include "daemon/worker/worker.h"
 
 static void leave_front_end(terse_worker *worker)
@@ -71,7 +72,10 @@ static bool take_hello(terse_worker *worker, const terse_msg_hello *hello, const
     malloc_trim(0); /* what reading the models left behind */
     if (!worker->private_bytes)
         worker->private_bytes = terse_worker_private_bytes();
-    terse_worker_sandbox();
+    if (!worker->confined) {
+        terse_sandbox_filter(TERSE_ROLE_WORKER);
+        worker->confined = true;
+    }
     tell_warmed(worker);
     return true;
 }
@@ -147,6 +151,7 @@ static void serve(terse_worker *worker)
 int main(void)
 {
     terse_log_init("terse-worker");
+    terse_sandbox_drop();
     int type = 0;
     socklen_t size = sizeof type;
     if (getsockopt(TERSE_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) {

@@ -3,7 +3,7 @@
  * Runs in: terse-worker, no ZeroMQ; one thread, but for those of `threads` while a plan runs. Ownership: the struct
  * owns all below it; weights are pages of the sealed memfd that every process maps, never touched for writing.
  *
- * Rooms: main.c hears the sockets; models.c maps and warms; batch.c runs one batch; sandbox.c closes the doors. */
+ * Rooms: main.c hears the sockets; models.c maps and warms; batch.c runs one batch. */
 #ifndef TERSE_WORKER_WORKER_H
 #define TERSE_WORKER_WORKER_H
 
@@ -31,6 +31,7 @@ typedef struct terse_worker_buffer {
 typedef struct terse_worker {
     int control_fd, data_fd; /* data_fd -1: no front end */
     uint32_t index, epoch;
+    bool confined; /* its filter of system calls is in force */
     uint64_t private_bytes; /* when it first served: /proc is out of reach later */
     terse_worker_model models[TERSE_MAX_MODELS];
     uint32_t n_models;
@@ -55,9 +56,5 @@ uint64_t terse_worker_private_bytes(void);
 uint32_t terse_worker_run(terse_worker *worker, size_t size);
 /* Grows a buffer; false: no memory. What was in it is lost. */
 bool terse_worker_reserve(terse_worker_buffer *buffer, size_t bytes);
-
-/* sandbox.c: from the first call on only what serving needs is allowed. Does nothing in sanitizer builds and with
- * TERSE_NO_SECCOMP in the environment. */
-void terse_worker_sandbox(void);
 
 #endif
