@@ -24,8 +24,9 @@ bool peak_has(peak_kind kind)
     CHAIN(instruction, 18)                                                                                             \
     CHAIN(instruction, 19)                                                                                             \
     CHAIN(instruction, 20)                                                                                             \
-    CHAIN(instruction, 21) CHAIN(instruction, 22) CHAIN(instruction, 23) CHAIN(instruction, 24) CHAIN(instruction, 25) \
-        CHAIN(instruction, 26) CHAIN(instruction, 27) CHAIN(instruction, 28) CHAIN(instruction, 29)
+    CHAIN(instruction, 21)                                                                                             \
+    CHAIN(instruction, 22) CHAIN(instruction, 23) CHAIN(instruction, 24) CHAIN(instruction, 25) CHAIN(instruction, 26) \
+        CHAIN(instruction, 27) CHAIN(instruction, 28) CHAIN(instruction, 29)
 
 double peak_burst(peak_kind kind, int rounds)
 {

@@ -158,6 +158,12 @@ INLINE void v16_transpose(v16 x[16])
     UNROLL for (int i = 0; i < 16; i++) x[i] = y[i];
 }
 
+/* x, in registers from here on: here nothing else can be. */
+INLINE v16 v16_keep(v16 x)
+{
+    return x;
+}
+
 /* Into the second-level cache. */
 INLINE void v16_prefetch(const float *p)
 {

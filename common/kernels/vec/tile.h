@@ -70,11 +70,10 @@ INLINE void tile_store(const tile_product *p, int64_t at, v16 x, int64_t left)
 }
 #endif
 
-/* What a tile brings closer while it computes: per k the lines at `from` and at `from + second`, moving on by `step`
- * floats. */
+/* What a tile brings closer while it computes: with each line of its first panel those so many bytes behind it (0: that
+ * line itself, which costs nothing). Two distances, as registers are few. */
 typedef struct tile_ahead {
-    const float *from;
-    int64_t second, step;
+    uintptr_t first, second;
 } tile_ahead;
 
 /* rows: [positions][TILE_ROWS] pointers; first_row: of c; panel: the first of this tile. */
@@ -105,15 +104,17 @@ INLINE void tile_multiply(int n_rows, int n_panels, const tile_product *p, const
     UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++) acc[r][v] = v16_zero();
     for (int64_t position = 0; position < p->positions; position++, rows += TILE_ROWS) {
         const float *a[TILE_ROWS];
-        UNROLL for (int r = 0; r < n_rows; r++) a[r] = rows[r];
-        for (int64_t k = 0; k < p->run; k++, b += 16) {
+        UNROLL for (int r = 0; r < n_rows; r++) a[r] = rows[r] + p->run;
+        for (int64_t k = -p->run; k < 0; k++, b += 16) {
             v16 x[TILE_PANELS];
             if (n_rows > TILE_FEW) {
-                v16_prefetch(ahead.from);
-                v16_prefetch(ahead.from + ahead.second);
-                ahead.from += ahead.step;
+                v16_prefetch((const float *)((uintptr_t)b + ahead.first));
+                v16_prefetch((const float *)((uintptr_t)b + ahead.second));
             }
             UNROLL for (int v = 0; v < n_panels; v++) x[v] = v16_load(b + v * panel_floats);
+            if (n_rows > 1) {
+                UNROLL for (int v = 0; v < n_panels; v++) x[v] = v16_keep(x[v]);
+            }
             UNROLL for (int r = 0; r < n_rows; r++)
             {
                 v16 y = v16_set1(a[r][k]);
@@ -194,12 +195,14 @@ INLINE int tile_rows(const tile_deal *deal, int64_t tile)
 
 /* Weights may come from memory at less than the speed of the products. While `count` tiles pass over n panels, tile t
  * brings its share of the n panels behind them (`next`) closer. */
-INLINE tile_ahead tile_ahead_of(const tile_product *p, const float *next, int64_t n, int64_t t, int64_t count)
+INLINE tile_ahead tile_ahead_of(const tile_product *p, const float *next, int64_t panel, int64_t n, int64_t t,
+                                int64_t count)
 {
     const int64_t k = p->positions * p->run, lines = n > count ? 2 : 1;
     if (!next || n * k > TILE_AHEAD_FLOATS / 16 || t * lines >= n)
-        return (tile_ahead){p->b, 0, 0};
-    return (tile_ahead){next + t * lines * k * 16, lines == 2 ? 16 : 0, lines * 16};
+        return (tile_ahead){0, 0};
+    const uintptr_t first = (uintptr_t)(next + t * lines * k * 16) - (uintptr_t)(p->b + panel * k * 16);
+    return (tile_ahead){first, lines == 2 ? first + (uintptr_t)k * 16 * sizeof(float) : 0};
 }
 
 /* Runs tiles first..first+count-1, whose pointers lie one after the other, over all panels. A few panels of B stay
@@ -213,10 +216,12 @@ static void tile_block(const tile_product *p, const tile_deal *deal, int64_t fir
         int n = TILE_WIDE(most);
         while (n > panels - panel || !tiles[most][n] || !tiles[least][n])
             n--;
+        if (panels - panel == n + 1 && n > 2 && tiles[most][n - 1] && tiles[least][n - 1])
+            n--; /* 2 + 2 panels rather than 3 + 1: one alone has few chains and reads much per product */
         const float *next = panel + n < panels ? p->b + (panel + n) * p->positions * p->run * 16 : p->next;
         for (int64_t t = 0; t < count; t++)
             tiles[tile_rows(deal, first + t)][n](p, rows + t * p->positions * TILE_ROWS, tile_first(deal, first + t),
-                                                 panel, tile_ahead_of(p, next, n, t, count));
+                                                 panel, tile_ahead_of(p, next, panel, n, t, count));
         panel += n;
     }
 }

@@ -176,6 +176,13 @@ INLINE void v16_transpose(v16 x[16])
     }
 }
 
+/* x, in registers from here on: gcc would rather read it from memory once for each FMA. */
+INLINE v16 v16_keep(v16 x)
+{
+    __asm__("" : "+x"(x.a), "+x"(x.b));
+    return x;
+}
+
 /* Into the second-level cache. */
 INLINE void v16_prefetch(const float *p)
 {
