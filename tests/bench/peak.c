@@ -19,14 +19,9 @@ bool peak_has(peak_kind kind)
 }
 
 /* Twelve chains in registers that code for the baseline does not have: nothing to save, nothing to spill. */
-#define CHAIN(instruction, to) instruction " %%zmm16, %%zmm17, %%zmm" #to "\n\t"
-#define CHAINS(instruction)                                                                                            \
-    CHAIN(instruction, 18)                                                                                             \
-    CHAIN(instruction, 19)                                                                                             \
-    CHAIN(instruction, 20)                                                                                             \
-    CHAIN(instruction, 21)                                                                                             \
-    CHAIN(instruction, 22) CHAIN(instruction, 23) CHAIN(instruction, 24) CHAIN(instruction, 25) CHAIN(instruction, 26) \
-        CHAIN(instruction, 27) CHAIN(instruction, 28) CHAIN(instruction, 29)
+#define CHAIN(name, to) name " %%zmm16, %%zmm17, %%zmm" #to "\n\t"
+#define FOUR(name, a, b, c, d) CHAIN(name, a) CHAIN(name, b) CHAIN(name, c) CHAIN(name, d)
+#define CHAINS(name) FOUR(name, 18, 19, 20, 21) FOUR(name, 22, 23, 24, 25) FOUR(name, 26, 27, 28, 29)
 
 double peak_burst(peak_kind kind, int rounds)
 {

@@ -3,6 +3,8 @@
 #ifndef TERSE_TESTS_KERNELS_NETWORKS_H
 #define TERSE_TESTS_KERNELS_NETWORKS_H
 
+#include "harness.h"
+
 /* One layer of a network: square maps and kernels. `times`: how often the network has it. */
 typedef struct layer {
     int size, channels, filters, kernel, stride, pad, times;
@@ -29,5 +31,31 @@ static const layer mobilenetv2[] = {{224, 3, 32, 3, 2, 1, 1},  {112, 32, 16, 1, 
                                     {14, 384, 96, 1, 1, 0, 1}, {14, 96, 576, 1, 1, 0, 3},  {14, 576, 96, 1, 1, 0, 2},
                                     {7, 576, 160, 1, 1, 0, 1}, {7, 160, 960, 1, 1, 0, 3},  {7, 960, 160, 1, 1, 0, 2},
                                     {7, 960, 320, 1, 1, 0, 1}, {7, 320, 1280, 1, 1, 0, 1}, {1, 1280, 1000, 1, 1, 0, 1}};
+
+/* Prints the time of one layer; returns the seconds of all that the network has of it. */
+typedef double layer_bench(const terse_kernels *kernels, const layer *l);
+
+/* `peak`: operations per second, or 0 when not known. */
+static void network_bench(const terse_kernels *kernels, const char *name, const layer *layers, size_t n,
+                          layer_bench *bench, double peak)
+{
+    double total = 0.0, macs = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        const layer *l = &layers[i];
+        const double out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1;
+        macs += out * out * l->kernel * l->kernel * l->channels * l->filters * l->times;
+        total += bench(kernels, l);
+    }
+    printf("%-10s %s, dense convolutions: %.3f ms, %.0f M MACs, %.1f GOP/s", kernels->name, name, total * 1e3,
+           macs * 1e-6, 2e-9 * macs / total);
+    printf(peak > 0.0 ? ", %.1f %% of the peak\n" : "\n", 200.0 * macs / total / peak);
+}
+
+static void networks_bench(const terse_kernels *kernels, layer_bench *bench, double peak)
+{
+    network_bench(kernels, "SqueezeNet 1.1", squeezenet, sizeof squeezenet / sizeof *squeezenet, bench, peak);
+    network_bench(kernels, "ResNet-50", resnet50, sizeof resnet50 / sizeof *resnet50, bench, peak);
+    network_bench(kernels, "MobileNetV2", mobilenetv2, sizeof mobilenetv2 / sizeof *mobilenetv2, bench, peak);
+}
 
 #endif

@@ -345,19 +345,6 @@ static double conv_bench(const terse_kernels *kernels, const layer *l)
     return best * l->times;
 }
 
-static void network_bench(const terse_kernels *kernels, const char *name, const layer *layers, size_t n)
-{
-    double total = 0.0, macs = 0.0;
-    for (size_t i = 0; i < n; i++) {
-        const layer *l = &layers[i];
-        double out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1;
-        macs += out * out * l->kernel * l->kernel * l->channels * l->filters * l->times;
-        total += conv_bench(kernels, l);
-    }
-    printf("%-10s %s, dense convolutions: %.3f ms, %.0f M MACs, %.1f GFLOP/s\n", kernels->name, name, total * 1e3,
-           macs * 1e-6, 2e-9 * macs / total);
-}
-
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static void bench(void)
@@ -374,9 +361,7 @@ static void bench(void)
             gemm_bench(tier(t), rows[i], 1024, 1024);
         for (size_t i = 0; i < COUNT(others); i++)
             gemm_bench(tier(t), others[i][0], others[i][1], others[i][2]);
-        network_bench(tier(t), "SqueezeNet 1.1", squeezenet, COUNT(squeezenet));
-        network_bench(tier(t), "ResNet-50", resnet50, COUNT(resnet50));
-        network_bench(tier(t), "MobileNetV2", mobilenetv2, COUNT(mobilenetv2));
+        networks_bench(tier(t), conv_bench, 0.0);
     }
 }
 

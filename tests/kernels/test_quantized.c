@@ -405,20 +405,6 @@ static double conv_bench(const terse_kernels *kernels, const layer *l)
     return best * l->times;
 }
 
-static void network_bench(const terse_kernels *kernels, const char *name, const layer *layers, size_t n)
-{
-    double total = 0.0, macs = 0.0;
-    for (size_t i = 0; i < n; i++) {
-        const layer *l = &layers[i];
-        double out = (l->size + 2 * l->pad - l->kernel) / l->stride + 1;
-        macs += out * out * l->kernel * l->kernel * l->channels * l->filters * l->times;
-        total += conv_bench(kernels, l);
-    }
-    printf("%-10s %s, dense convolutions: %.3f ms, %.0f M MACs, %.1f GOP/s", kernels->name, name, total * 1e3,
-           macs * 1e-6, 2e-9 * macs / total);
-    printf(peak > 0.0 ? ", %.1f %% of the peak\n" : "\n", 200.0 * macs / total / peak);
-}
-
 static void bench(void)
 {
     static const int64_t sizes[][3] = {
@@ -439,9 +425,7 @@ static void bench(void)
         for (size_t i = 0; i < COUNT(sizes); i++)
             gemm_bench(tier(t), sizes[i][0], sizes[i][1], sizes[i][2], false);
         gemm_bench(tier(t), 196, 1024, 256, true);
-        network_bench(tier(t), "SqueezeNet 1.1", squeezenet, COUNT(squeezenet));
-        network_bench(tier(t), "ResNet-50", resnet50, COUNT(resnet50));
-        network_bench(tier(t), "MobileNetV2", mobilenetv2, COUNT(mobilenetv2));
+        networks_bench(tier(t), conv_bench, peak);
     }
 }
 

@@ -4,6 +4,7 @@
 #define TERSE_KERNELS_VEC_BF16_H
 
 #include "common/kernels/bf16.h"
+#include "common/kernels/kernels.h"
 #include "common/kernels/vec/v16.h"
 
 #if defined(__AVX512F__)
@@ -99,6 +100,34 @@ INLINE v16 v16_dot_bf16(v16 a, v16 b, v16 acc)
 #else
     return v16_fma(v16_pair_even(a), v16_pair_even(b), v16_fma(v16_pair_odd(a), v16_pair_odd(b), acc));
 #endif
+}
+
+/* The same convolution with BF16 behind the pointers of floats; strides and channels are as in `args`. */
+INLINE terse_conv_f32_args conv_args_of_bf16(const terse_conv_bf16_args *args, int64_t groups)
+{
+    terse_conv_f32_args same = {.n = args->n,
+                                .channels = args->channels,
+                                .filters = args->filters,
+                                .groups = groups,
+                                .input = (const float *)(const void *)args->input,
+                                .in_stride = args->in_stride,
+                                .weights = args->weights,
+                                .bias = args->bias,
+                                .residual = args->residual,
+                                .residual_stride = args->residual_stride,
+                                .output = args->output,
+                                .out_stride = args->out_stride,
+                                .activation = args->activation,
+                                .scratch = args->scratch};
+    for (int axis = 0; axis < 3; axis++) {
+        same.in[axis] = args->in[axis];
+        same.out[axis] = args->out[axis];
+        same.kernel[axis] = args->kernel[axis];
+        same.stride[axis] = args->stride[axis];
+        same.dilation[axis] = args->dilation[axis];
+        same.pad[axis] = args->pad[axis];
+    }
+    return same;
 }
 
 #endif

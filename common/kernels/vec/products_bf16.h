@@ -33,28 +33,9 @@ void TIER_NAME(terse_gemm_bf16)(const terse_gemm_bf16_args *args)
 
 static terse_conv_f32_args conv_pairs(const terse_conv_bf16_args *args)
 {
-    terse_conv_f32_args pairs = {.n = args->n,
-                                 .channels = args->channels / 2,
-                                 .filters = args->filters,
-                                 .groups = 1,
-                                 .input = pairs_of(args->input),
-                                 .in_stride = args->in_stride / 2,
-                                 .weights = args->weights,
-                                 .bias = args->bias,
-                                 .residual = args->residual,
-                                 .residual_stride = args->residual_stride,
-                                 .output = args->output,
-                                 .out_stride = args->out_stride,
-                                 .activation = args->activation,
-                                 .scratch = args->scratch};
-    for (int axis = 0; axis < 3; axis++) {
-        pairs.in[axis] = args->in[axis];
-        pairs.out[axis] = args->out[axis];
-        pairs.kernel[axis] = args->kernel[axis];
-        pairs.stride[axis] = args->stride[axis];
-        pairs.dilation[axis] = args->dilation[axis];
-        pairs.pad[axis] = args->pad[axis];
-    }
+    terse_conv_f32_args pairs = conv_args_of_bf16(args, 1);
+    pairs.channels /= 2;
+    pairs.in_stride /= 2;
     return pairs;
 }
 

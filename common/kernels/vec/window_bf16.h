@@ -9,27 +9,7 @@
 
 void TIER_NAME(terse_dwconv_bf16)(const terse_conv_bf16_args *args)
 {
-    terse_conv_f32_args pixels = {.n = args->n,
-                                  .channels = args->channels,
-                                  .filters = args->filters,
-                                  .groups = args->channels,
-                                  .input = (const float *)(const void *)args->input,
-                                  .in_stride = args->in_stride,
-                                  .weights = args->weights,
-                                  .bias = args->bias,
-                                  .residual = args->residual,
-                                  .residual_stride = args->residual_stride,
-                                  .output = args->output,
-                                  .out_stride = args->out_stride,
-                                  .activation = args->activation};
-    for (int axis = 0; axis < 3; axis++) {
-        pixels.in[axis] = args->in[axis];
-        pixels.out[axis] = args->out[axis];
-        pixels.kernel[axis] = args->kernel[axis];
-        pixels.stride[axis] = args->stride[axis];
-        pixels.dilation[axis] = args->dilation[axis];
-        pixels.pad[axis] = args->pad[axis];
-    }
+    const terse_conv_f32_args pixels = conv_args_of_bf16(args, args->channels);
     dw_run(&pixels);
 }
 
