@@ -534,8 +534,10 @@ terse_status terse_client_open(const terse_client_options *options, terse_client
 static void free_entries(terse_client *client)
 {
     for (size_t i = 0; client->table.slots && i <= client->table.mask; i++)
-        if (client->table.slots[i])
-            terse_pending_free(client, client->table.slots[i]);
+        for (pending *entry; (entry = client->table.slots[i]);) {
+            client->table.slots[i] = entry->table_next;
+            terse_pending_free(client, entry);
+        }
     for (pending *entry = client->spare, *next; entry; entry = next) {
         next = entry->next;
         free(entry);

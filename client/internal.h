@@ -68,6 +68,7 @@ typedef enum pending_kind {
 
 typedef struct pending {
     struct pending *next, *previous; /* the client's list */
+    struct pending *table_next;      /* same slot of the table */
     struct pending *next_done;       /* completed requests, first come first served */
     uint64_t id, deadline_ns;        /* 0: none */
     pending_kind kind;
@@ -78,7 +79,7 @@ typedef struct pending {
     terse_reply *reply;
 } pending;
 
-/* By id, open addressing; never more than half full. */
+/* By id, chained. */
 typedef struct pending_table {
     pending **slots;
     size_t mask, n;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ids are consecutive, so that id & mask spreads them without hashing: runs are as long as the span of ids that are
- * open. */
+/* Ids are consecutive, so that id & mask spreads them without hashing; those that share a slot are linked. Open
+ * addressing would make one run of all that is outstanding, which every removal would have to walk. */
 #include "client/internal.h"
 
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 bool terse_table_init(pending_table *table, size_t capacity)
 {
     size_t size = 64;
-    while (size < capacity * 2)
+    while (size < capacity)
         size *= 2;
     table->slots = calloc(size, sizeof *table->slots);
     table->mask = size - 1;
@@ -24,44 +24,30 @@ void terse_table_done(pending_table *table)
 
 void terse_table_put(pending_table *table, pending *entry)
 {
-    size_t at = (size_t)entry->id & table->mask;
-    while (table->slots[at])
-        at = (at + 1) & table->mask;
-    table->slots[at] = entry;
+    pending **slot = &table->slots[(size_t)entry->id & table->mask];
+    entry->table_next = *slot;
+    *slot = entry;
     table->n++;
 }
 
-static size_t slot_of(const pending_table *table, uint64_t id)
+static pending **link_to(const pending_table *table, uint64_t id)
 {
-    size_t at = (size_t)id & table->mask;
-    while (table->slots[at] && table->slots[at]->id != id)
-        at = (at + 1) & table->mask;
+    pending **at = &table->slots[(size_t)id & table->mask];
+    while (*at && (*at)->id != id)
+        at = &(*at)->table_next;
     return at;
 }
 
 pending *terse_table_find(const pending_table *table, uint64_t id)
 {
-    return table->slots[slot_of(table, id)];
+    return *link_to(table, id);
 }
 
 void terse_table_remove(pending_table *table, uint64_t id)
 {
-    size_t hole = slot_of(table, id);
-    if (!table->slots[hole])
+    pending **at = link_to(table, id);
+    if (!*at)
         return;
+    *at = (*at)->table_next;
     table->n--;
-    /* Knuth, The Art of Computer Programming 3, 6.4, algorithm R: close the hole with entries that probed past it. */
-    for (size_t at = hole;;) {
-        table->slots[hole] = NULL;
-        for (;;) {
-            at = (at + 1) & table->mask;
-            if (!table->slots[at])
-                return;
-            const size_t home = (size_t)table->slots[at]->id & table->mask;
-            if (((at - home) & table->mask) >= ((at - hole) & table->mask))
-                break;
-        }
-        table->slots[hole] = table->slots[at];
-        hole = at;
-    }
 }

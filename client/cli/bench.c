@@ -3,7 +3,8 @@
  *
  * Closed loop (--concurrency C): C requests are always outstanding; a latency counts from the submission. Open loop
  * (--rate R): requests are due at Poisson moments whatever the daemon does, and a latency counts from the moment at
- * which its request was due, so that a stall is charged to all requests that it delayed (no coordinated omission). */
+ * which its request was due, so that a stall is charged to all requests that it delayed (no coordinated omission). How
+ * far this program itself was behind is reported beside it: a rate that it cannot offer shows there. */
 #include "client/cli/cli.h"
 
 #include <inttypes.h>
@@ -20,6 +21,11 @@
 
 enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 17 };
 
+typedef struct samples {
+    uint64_t *ns;
+    size_t n, capacity;
+} samples;
+
 typedef struct bench {
     const char *model, *endpoint, *input;
     bool json, verify;
@@ -35,9 +41,9 @@ typedef struct bench {
 
     uint64_t *due_ns; /* by id modulo RING */
     uint64_t measure_from_ns, end_ns;
-    uint64_t *latencies; /* of measured requests that were answered OK */
-    size_t n_latencies, capacity;
-    char first_error[512]; /* the text of the first reply that was no OK */
+    samples answered, refused; /* latencies of measured requests: that were answered OK, that were not */
+    samples behind;            /* open loop: how late each was sent */
+    char first_error[512];     /* the text of the first reply that was no OK */
     uint64_t sent, ok, errors[N_STATUS], mismatches, batches; /* batches: sum over replies of their batch's rows */
     double elapsed;
     uint64_t first_ns, last_ns; /* of measured completions */
@@ -80,17 +86,17 @@ static bool same_outputs(const terse_reply *a, const terse_reply *b)
     return true;
 }
 
-static bool record(bench *b, uint64_t latency)
+static bool record(samples *to, uint64_t ns)
 {
-    if (b->n_latencies == b->capacity) {
-        const size_t capacity = b->capacity ? b->capacity * 2 : 1 << 16;
-        uint64_t *more = realloc(b->latencies, capacity * sizeof *more);
+    if (to->n == to->capacity) {
+        const size_t capacity = to->capacity ? to->capacity * 2 : 1 << 16;
+        uint64_t *more = realloc(to->ns, capacity * sizeof *more);
         if (!more)
             return false;
-        b->latencies = more;
-        b->capacity = capacity;
+        to->ns = more;
+        to->capacity = capacity;
     }
-    b->latencies[b->n_latencies++] = latency;
+    to->ns[to->n++] = ns;
     return true;
 }
 
@@ -116,9 +122,10 @@ static bool take_reply(bench *b, terse_reply *reply)
             terse_reply_timing(reply, NULL, NULL, &batch);
             b->ok++;
             b->batches += batch;
-            room = record(b, now - due);
+            room = record(&b->answered, now - due);
         } else {
             b->errors[(unsigned)status < N_STATUS ? status : TERSE_INTERNAL]++;
+            room = record(&b->refused, now - due);
             if (!*b->first_error)
                 snprintf(b->first_error, sizeof b->first_error, "%s", terse_reply_error(reply));
         }
@@ -198,7 +205,10 @@ static int open_loop(bench *b)
                 sending = false;
                 break;
             }
+            const uint64_t sent = terse_now_ns();
             submit(b, due);
+            if (due >= b->measure_from_ns && !record(&b->behind, sent > due ? sent - due : 0))
+                return terse_cli_fail("bench", &(terse_error){.message = "out of memory for latencies"});
             due += (uint64_t)(-log(uniform(&state)) * 1e9 / b->rate);
         }
         terse_reply *reply = NULL;
@@ -219,19 +229,26 @@ static int compare_u64(const void *a, const void *b)
 }
 
 /* The smallest latency that at least a part of q of all do not pass (nearest rank). */
-static double percentile_us(const bench *b, double q)
+static double percentile_us(const samples *of, double q)
 {
-    if (b->n_latencies == 0)
+    if (of->n == 0)
         return NAN;
-    size_t rank = (size_t)ceil(q * (double)b->n_latencies);
+    size_t rank = (size_t)ceil(q * (double)of->n);
     rank = rank < 1 ? 1 : rank;
-    return (double)b->latencies[rank - 1] / 1e3;
+    return (double)of->ns[rank - 1] / 1e3;
+}
+
+static void sort(samples *of)
+{
+    if (of->n)
+        qsort(of->ns, of->n, sizeof *of->ns, compare_u64);
 }
 
 static void report(bench *b)
 {
-    if (b->n_latencies)
-        qsort(b->latencies, b->n_latencies, sizeof *b->latencies, compare_u64);
+    sort(&b->answered);
+    sort(&b->refused);
+    sort(&b->behind);
     const double seconds = (double)(b->last_ns - b->first_ns) / 1e9;
     const double rate = seconds > 0 ? (double)b->ok / seconds : 0;
     const double mean_batch = b->ok ? (double)b->batches / (double)b->ok : 0;
@@ -256,10 +273,21 @@ static void report(bench *b)
             terse_json_text(&json, "first_error", b->first_error);
         if (b->verify)
             terse_json_uint(&json, "mismatches", b->mismatches);
-        terse_json_double(&json, "p50_us", percentile_us(b, 0.5));
-        terse_json_double(&json, "p90_us", percentile_us(b, 0.9));
-        terse_json_double(&json, "p99_us", percentile_us(b, 0.99));
-        terse_json_double(&json, "p999_us", percentile_us(b, 0.999));
+        terse_json_double(&json, "p50_us", percentile_us(&b->answered, 0.5));
+        terse_json_double(&json, "p90_us", percentile_us(&b->answered, 0.9));
+        terse_json_double(&json, "p99_us", percentile_us(&b->answered, 0.99));
+        terse_json_double(&json, "p999_us", percentile_us(&b->answered, 0.999));
+        terse_json_double(&json, "max_us", percentile_us(&b->answered, 1));
+        if (b->refused.n) {
+            terse_json_double(&json, "refused_p50_us", percentile_us(&b->refused, 0.5));
+            terse_json_double(&json, "refused_p99_us", percentile_us(&b->refused, 0.99));
+            terse_json_double(&json, "refused_max_us", percentile_us(&b->refused, 1));
+        }
+        if (b->behind.n) {
+            terse_json_double(&json, "behind_p50_us", percentile_us(&b->behind, 0.5));
+            terse_json_double(&json, "behind_p99_us", percentile_us(&b->behind, 0.99));
+            terse_json_double(&json, "behind_max_us", percentile_us(&b->behind, 1));
+        }
         terse_json_double(&json, "mean_batch", mean_batch);
         terse_json_end(&json);
         putchar('\n');
@@ -274,9 +302,15 @@ static void report(bench *b)
         printf("  the first: %s\n", b->first_error);
     if (b->verify)
         printf("  replies that differ from the first: %" PRIu64 "\n", b->mismatches);
-    if (b->n_latencies)
-        printf("  latency: p50 %.0f us, p90 %.0f us, p99 %.0f us, p99.9 %.0f us\n", percentile_us(b, 0.5),
-               percentile_us(b, 0.9), percentile_us(b, 0.99), percentile_us(b, 0.999));
+    if (b->answered.n)
+        printf("  latency: p50 %.0f us, p90 %.0f us, p99 %.0f us, p99.9 %.0f us\n", percentile_us(&b->answered, 0.5),
+               percentile_us(&b->answered, 0.9), percentile_us(&b->answered, 0.99), percentile_us(&b->answered, 0.999));
+    if (b->refused.n)
+        printf("  refused after: p50 %.0f us, p99 %.0f us, at most %.0f us\n", percentile_us(&b->refused, 0.5),
+               percentile_us(&b->refused, 0.99), percentile_us(&b->refused, 1));
+    if (b->behind.n && percentile_us(&b->behind, 0.99) > 1000)
+        printf("  sent late by this program itself: p50 %.0f us, p99 %.0f us\n", percentile_us(&b->behind, 0.5),
+               percentile_us(&b->behind, 0.99));
 }
 
 static int bench_run(bench *b)
@@ -302,7 +336,9 @@ static void bench_done(bench *b)
 {
     for (int i = 0; i < MAX_IO; i++)
         free(b->inputs[i].data);
-    free(b->latencies);
+    free(b->answered.ns);
+    free(b->refused.ns);
+    free(b->behind.ns);
     free(b->due_ns);
     terse_reply_free(b->reference);
     terse_request_free(b->request);

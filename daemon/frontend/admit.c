@@ -2,7 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "daemon/frontend/frontend.h"
+#include "daemon/frontend/overload.h"
 
 static void join_client(terse_client *client, terse_request *request)
 {
@@ -14,6 +14,7 @@ static void join_client(terse_client *client, terse_request *request)
     client->requests = request;
     client->outstanding++;
     client->input_bytes += request->input_bytes;
+    client->work_ns += request->work_ns;
 }
 
 /* A request that is sent again while the first one still waits or runs: its answer goes where the last one came from.
@@ -36,8 +37,10 @@ static bool attach(terse_frontend *fe, terse_client *client, const terse_wire_re
         request->client_next->client_previous = request->client_previous;
     old->outstanding--;
     old->input_bytes -= request->input_bytes;
+    old->work_ns -= request->work_ns;
     join_client(client, request);
     if (request->state == TERSE_REQUEST_PARKED && !client->slow) {
+        request->queued_ns = fe->now_ns;
         if (request->alone)
             terse_queue_push_suspect(&fe->queue, request);
         else
@@ -57,36 +60,6 @@ static int find_served(terse_frontend *fe, const terse_wire_request *wire, terse
                           (int)(wire->version.length < 100 ? wire->version.length : 100), wire->version.data,
                           model->version);
     *ret_model = model;
-    return TERSE_OK;
-}
-
-static int check_limits(const terse_frontend *fe, const terse_client *client, const terse_served_call *call,
-                        terse_error *error)
-{
-    if (fe->draining)
-        return terse_fail(error, TERSE_UNAVAILABLE, "the daemon is shutting down");
-    /* A moment of falling behind only parks what it sends; who takes nothing for longer gets no more in. */
-    if (client->slow && fe->now_ns - client->moved_ns > TERSE_SLOW_NS)
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
-                          "this client does not read its replies: %" PRIu32 " of them and %" PRIu64 " bytes wait",
-                          client->n_late, client->owed_bytes);
-    if (client->outstanding >= fe->max_client_outstanding)
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
-                          "%" PRIu32 " requests of this client are outstanding, %" PRIu32 " are allowed",
-                          client->outstanding, fe->max_client_outstanding);
-    if (fe->queue.n_requests >= fe->max_queue)
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
-                          "the queue is full: %" PRIu32 " requests wait, %" PRIu32 " are allowed", fe->queue.n_requests,
-                          fe->max_queue);
-    if (call->bytes > fe->max_request_bytes)
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
-                          "the request's tensors have %" PRIu64 " bytes, %" PRIu64 " are allowed", call->bytes,
-                          fe->max_request_bytes);
-    /* Or one request of any allowed size. */
-    if (client->input_bytes > 0 && client->input_bytes + call->bytes > fe->max_client_bytes)
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
-                          "the tensors of this client's requests would take %" PRIu64 " bytes, %" PRIu64 " are allowed",
-                          client->input_bytes + call->bytes, fe->max_client_bytes);
     return TERSE_OK;
 }
 
@@ -115,26 +88,28 @@ static uint64_t deadline_of(const terse_frontend *fe, const terse_served *model,
 }
 
 /* Takes slots, copies the tensors and puts the request into its lane. */
-static int enter(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, terse_served *model,
-                 const terse_served_call *call, zmq_msg_t *frames, terse_error *error)
+static int enter(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, const terse_served *model,
+                 terse_lane *lane, const terse_served_call *call, const terse_overload_request *asked,
+                 zmq_msg_t *frames, terse_error *error)
 {
     terse_request *request = terse_request_new(fe);
     if (!request)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a request");
     request->state = TERSE_REQUEST_PARKED;
     request->id = wire->id;
-    request->arrival_ns = fe->now_ns;
-    request->deadline_ns = deadline_of(fe, model, wire);
+    request->arrival_ns = request->queued_ns = fe->now_ns;
+    request->deadline_ns = asked->deadline_ns;
+    request->work_ns = asked->work_ns;
+    request->reckoned_ns = asked->reckoned_ns;
     request->priority = (uint8_t)wire->priority;
     request->rows = call->rows;
     request->n_wanted = call->n_wanted;
     memcpy(request->wanted, call->wanted, call->n_wanted);
     for (uint32_t i = 0; i < call->n_wanted; i++)
         request->wanted_mask |= UINT64_C(1) << call->wanted[i];
-    request->lane = terse_served_lane(model, call, fe->now_ns);
-    if (request->lane)
-        request->lane->n_users++;
-    if (!request->lane || !terse_queue_deadline_add(&fe->queue, request)) {
+    request->lane = lane;
+    lane->n_users++;
+    if (!terse_queue_deadline_add(&fe->queue, request)) {
         terse_request_free(fe, request);
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a request");
     }
@@ -158,32 +133,50 @@ static int enter(terse_frontend *fe, terse_client *client, const terse_wire_requ
     return TERSE_OK;
 }
 
+/* Checks, then lets in: nothing is copied before all is known to be good and to have a place. */
+static int let_in(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, terse_served *model,
+                  zmq_msg_t *frames, uint32_t n_frames, terse_overload_request *asked, terse_error *error)
+{
+    terse_served_call call;
+    size_t frame_bytes[TERSE_WIRE_MAX_IO];
+    for (uint32_t i = 0; i < n_frames; i++)
+        frame_bytes[i] = zmq_msg_size(&frames[i]);
+    int status = terse_served_match(model, wire, n_frames, frame_bytes, &call, error);
+    if (status)
+        return status;
+    terse_lane *lane = terse_served_lane(model, &call, fe->now_ns);
+    if (!lane)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a request");
+    asked->rows = call.rows;
+    asked->bytes = call.bytes;
+    asked->priority = wire->priority;
+    asked->deadline_ns = deadline_of(fe, model, wire);
+    status = terse_overload_check(fe, client, model, lane, asked, error);
+    if (status)
+        return status;
+    if (asked->deadline_ns <= fe->now_ns)
+        return terse_fail(error, TERSE_DEADLINE_EXCEEDED, "the request allows 0 us");
+    asked->retry_after_ms = terse_overload_retry_ms(fe);
+    return enter(fe, client, wire, model, lane, &call, asked, frames, error);
+}
+
 void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, zmq_msg_t *frames,
                  uint32_t n_frames)
 {
     terse_error error;
     terse_served *model = NULL;
-    terse_served_call call;
-    size_t frame_bytes[TERSE_WIRE_MAX_IO];
+    terse_overload_request asked = {.retry_after_ms = TERSE_WIRE_NO_RETRY};
     if (attach(fe, client, wire))
         return;
     int status = find_served(fe, wire, &model, &error);
     if (!status) {
         model->stats.requests++;
-        for (uint32_t i = 0; i < n_frames; i++)
-            frame_bytes[i] = zmq_msg_size(&frames[i]);
-        status = terse_served_match(model, wire, n_frames, frame_bytes, &call, &error);
+        status = let_in(fe, client, wire, model, frames, n_frames, &asked, &error);
     }
-    if (!status)
-        status = check_limits(fe, client, &call, &error);
-    if (!status && wire->has_timeout && wire->timeout_us == 0)
-        status = terse_fail(&error, TERSE_DEADLINE_EXCEEDED, "the request allows 0 us");
-    if (!status)
-        status = enter(fe, client, wire, model, &call, frames, &error);
     if (!status)
         return;
     if (model)
         model->stats.by_status[status]++;
     fe->failed++;
-    terse_reply_error(fe, client, wire->id, (terse_status)status, error.message);
+    terse_reply_rejection(fe, client, wire->id, (terse_status)status, error.message, asked.retry_after_ms);
 }

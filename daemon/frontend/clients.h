@@ -30,6 +30,7 @@ typedef struct terse_client {
     uint32_t n_late;
     uint64_t owed_bytes;  /* pinned or copied, not yet sent by ZeroMQ */
     uint64_t input_bytes; /* held by its requests */
+    uint64_t work_ns;     /* that they take a worker, as it was estimated */
     uint64_t seen_ns;     /* its last message */
     uint64_t moved_ns;    /* when it last took something, while it is slow */
     uint64_t dropped;     /* replies that it never got */

@@ -161,9 +161,15 @@ static void finish_needs_room(terse_frontend *fe, terse_pool_worker *worker, con
     become_idle(fe, worker);
 }
 
+static void settle_share(const terse_frontend *fe, const terse_pool_worker *worker)
+{
+    terse_share_correct(worker->lane->share, worker->expected_ns, fe->now_ns - worker->started_ns);
+}
+
 static void finish(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_done *done, size_t size)
 {
     terse_served *model = fe->models[worker->lane->model];
+    settle_share(fe, worker);
     const terse_msg_tensor *outputs = (const terse_msg_tensor *)(const void *)(done + 1);
     const bool has_outputs = done->n_outputs == model->n_outputs &&
                              size == sizeof *done + model->n_outputs * sizeof *outputs &&
@@ -183,14 +189,15 @@ static void finish(terse_frontend *fe, terse_pool_worker *worker, const terse_ms
         finish_ok(fe, worker, outputs, done->compute_ns);
 }
 
-/* What warming measured is worth more than nothing, and less than any batch that was served. */
+/* What warming measured is worth more than nothing, and less than any batch that was served: it lacks what waking the
+ * worker takes. */
 static void learn_costs(terse_frontend *fe, const terse_msg_warm_cost *costs, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         terse_served *model = costs[i].model < fe->n_models ? fe->models[costs[i].model] : NULL;
         terse_lane *lane = model ? terse_served_plain_lane(model, fe->now_ns) : NULL;
         if (lane && terse_cost_samples(&lane->cost, costs[i].rows) == 0)
-            terse_cost_learn(&lane->cost, costs[i].rows, costs[i].ns);
+            terse_cost_learn(&lane->cost, costs[i].rows, costs[i].ns + TERSE_BATCHER_WAKE_NS);
     }
 }
 
@@ -281,6 +288,7 @@ void terse_complete_gone(terse_frontend *fe, terse_pool_worker *worker)
     worker->state = TERSE_POOL_ABSENT;
     if (worker->n_members > 0) {
         fe->models[worker->lane->model]->stats.crashed_batches++;
+        settle_share(fe, worker);
         remember(worker);
         make_suspects(fe, worker);
     }

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/frontend/cost.h"
 
+/* Times what was usual, as a mean takes it. */
+#define MOST_JUMP 4.0
+
 static unsigned step_of(uint32_t rows)
 {
     const unsigned step = rows <= 1 ? 0 : 32u - (unsigned)__builtin_clz(rows - 1);
@@ -20,7 +23,9 @@ void terse_cost_learn(terse_cost *cost, uint32_t rows, uint64_t ns)
     /* Means over about the last 16 batches. The peak sinks by a 64th per batch towards what is usual. */
     const double share = cost->steps[i].samples < 16 ? 1.0 / (double)cost->steps[i].samples : 1.0 / 16;
     cost->steps[i].rows += (rows - cost->steps[i].rows) * share;
-    cost->steps[i].ns += (now - cost->steps[i].ns) * share;
+    /* One batch that was interrupted must not make all that follow look late: a jump is followed step by step. */
+    const double most = MOST_JUMP * cost->steps[i].ns;
+    cost->steps[i].ns += ((now < most ? now : most) - cost->steps[i].ns) * share;
     const double sunk = cost->steps[i].peak_ns - (cost->steps[i].peak_ns - cost->steps[i].ns) / 64;
     cost->steps[i].peak_ns = now > sunk ? now : sunk;
 }
@@ -72,4 +77,27 @@ uint64_t terse_cost_peak(const terse_cost *cost, uint32_t rows)
         return expected;
     const double peak = cost->steps[i].peak_ns * ((double)expected / usual);
     return peak > (double)expected ? (uint64_t)peak : expected;
+}
+
+uint32_t terse_cost_limit(const terse_cost *cost, uint32_t most)
+{
+    double best = 0;
+    unsigned last = TERSE_COST_STEPS;
+    const unsigned end = step_of(most) + 1;
+    for (unsigned i = 0; i < end; i++) {
+        if (!cost->steps[i].samples)
+            continue;
+        const double per_row = cost->steps[i].ns / cost->steps[i].rows;
+        if (last == TERSE_COST_STEPS || per_row < best)
+            best = per_row;
+        last = i;
+    }
+    if (last == TERSE_COST_STEPS)
+        return most;
+    unsigned step = 0;
+    while (!cost->steps[step].samples || cost->steps[step].ns / cost->steps[step].rows > best * TERSE_COST_NEAR)
+        step++;
+    if (step == last)
+        step++;
+    return 1u << step < most ? 1u << step : most;
 }

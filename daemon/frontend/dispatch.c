@@ -7,9 +7,7 @@
 #include "daemon/frontend/frontend.h"
 
 /* Design notes
- *   Every turn of the loop each idle worker is offered work: suspects first, then the lane whose first request has the
- *   highest priority, and among equals the one that waits for longest: so models share the pool by arrival.
- *   The batcher says how many rows of that lane to take; a lane that it holds is passed over.
+ *   Every turn of the loop each idle worker is offered work: suspects first, then what choose.c finds.
  *   A request's outputs get their slot when its batch forms. Without room the batch shrinks, and when not even one
  *   request fits dispatch waits until ZeroMQ has sent something. */
 
@@ -141,20 +139,12 @@ bool terse_dispatch_send(terse_frontend *fe, terse_pool_worker *worker)
     worker->batch = head.batch;
     worker->started_ns = fe->now_ns;
     worker->expected_ns = terse_cost_of(&worker->lane->cost, worker->rows);
+    terse_share_charge(worker->lane->share, &fe->queue.clock_ns, worker->expected_ns);
     worker->hang_ns = fe->now_ns + hang_limit(model, worker->lane, worker->rows);
     /* A send that fails means that the worker is gone: the end of its socket brings the batch back. */
     if (!terse_msg_send(worker->fd, fe->message, head.head.bytes, NULL, 0) && errno != EPIPE && errno != ECONNRESET)
         terse_log(TERSE_LOG_WARNING, "worker %d takes no batch: %s", worker->pid, strerror(errno));
     return true;
-}
-
-static void add_member(terse_frontend *fe, terse_pool_worker *worker, terse_request *request)
-{
-    terse_queue_remove(&fe->queue, request);
-    request->state = TERSE_REQUEST_RUNNING;
-    request->start_ns = fe->now_ns;
-    worker->members[worker->n_members++] = request;
-    worker->rows += request->rows;
 }
 
 /* Puts the last members back into the queue until `keep` are left. */
@@ -206,99 +196,24 @@ static bool run_suspect(terse_frontend *fe, terse_pool_worker *worker)
     terse_request *request = fe->queue.suspects.first;
     terse_served *model = fe->models[request->lane->model];
     begin(worker, request->lane);
-    add_member(fe, worker, request);
+    terse_choose_add(fe, worker, request);
     if (!send_gathered(fe, worker))
         return false;
     model->stats.retries++;
     return true;
 }
 
-static void gather(terse_frontend *fe, terse_pool_worker *worker, terse_lane *lane, uint32_t rows)
-{
-    const terse_served *model = fe->models[lane->model];
-    uint32_t limit = TERSE_MAX_BATCH < model->max_members ? TERSE_MAX_BATCH : model->max_members;
-    begin(worker, lane);
-    for (terse_request *request; limit > 0 && (request = terse_queue_first(lane)); limit--) {
-        if (worker->n_members > 0 && worker->rows + request->rows > rows)
-            break;
-        add_member(fe, worker, request);
-    }
-}
-
-static int compare_u64(const void *a, const void *b)
-{
-    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* The pool as the batcher sees it. `left_ns` has room for all workers. */
-static void describe_pool(const terse_frontend *fe, terse_batcher_input *input, uint64_t *left_ns)
-{
-    input->idle = input->busy = 0;
-    for (uint32_t i = 0; i < fe->n_workers; i++) {
-        const terse_pool_worker *worker = &fe->workers[i];
-        if (worker->state == TERSE_POOL_IDLE)
-            input->idle++;
-        if (worker->state != TERSE_POOL_RUNNING)
-            continue;
-        const uint64_t end = worker->started_ns + worker->expected_ns;
-        /* Late already, or never measured: who knows. */
-        left_ns[input->busy++] = worker->expected_ns && end > fe->now_ns ? end - fe->now_ns : UINT64_MAX;
-    }
-    if (input->busy > 1)
-        qsort(left_ns, input->busy, sizeof *left_ns, compare_u64);
-    input->left_ns = left_ns;
-}
-
-/* true when a's first request goes before b's. */
-static bool goes_before(const terse_lane *a, const terse_lane *b)
-{
-    const int pa = 31 - __builtin_clz(a->mask), pb = 31 - __builtin_clz(b->mask);
-    if (pa != pb)
-        return pa > pb;
-    return a->waiting[pa].first->sequence < b->waiting[pb].first->sequence;
-}
-
-/* The lane to serve now, with the batcher's word on it; NULL when all are held or empty. */
-static terse_lane *choose(terse_frontend *fe, terse_batcher_input *input, terse_batcher_decision *ret_decision)
-{
-    terse_lane *best = NULL;
-    for (terse_lane *lane = fe->queue.busy; lane; lane = lane->next_busy) {
-        if (best && !goes_before(lane, best))
-            continue;
-        const terse_served *model = fe->models[lane->model];
-        input->rows = lane->n_rows;
-        input->max_batch = model->max_batch;
-        input->timeout_ns = model->batch_timeout_ns;
-        input->cost = &lane->cost;
-        input->oldest_ns = input->timeout_ns ? terse_queue_oldest_ns(lane) : 0;
-        input->deadline_ns = input->timeout_ns ? terse_queue_deadline_ns(lane, model->max_batch) : TERSE_NO_DEADLINE;
-        const terse_batcher_decision decision = terse_batcher_decide(input);
-        if (decision.rows == 0) {
-            if (decision.wake_ns < fe->hold_ns)
-                fe->hold_ns = decision.wake_ns;
-            continue;
-        }
-        best = lane;
-        *ret_decision = decision;
-    }
-    return best;
-}
-
 static bool run_lane(terse_frontend *fe, terse_pool_worker *worker)
 {
-    uint64_t left_ns[TERSE_MAX_WORKERS];
-    terse_batcher_input input = {.now_ns = fe->now_ns, .draining = fe->draining};
-    terse_batcher_decision decision = {0};
-    describe_pool(fe, &input, left_ns);
-    terse_lane *lane = choose(fe, &input, &decision);
-    if (!lane)
-        return false;
-    gather(fe, worker, lane, decision.rows);
+    terse_batcher_reason reason = TERSE_CLOSE_REASONS;
+    const terse_chosen chosen = terse_choose_batch(fe, worker, &reason);
+    if (chosen != TERSE_CHOSEN_BATCH)
+        return chosen == TERSE_CHOSEN_AGAIN;
+    terse_served *model = fe->models[worker->lane->model];
     if (!send_gathered(fe, worker))
         return false;
     if (worker->state == TERSE_POOL_RUNNING)
-        fe->models[lane->model]->stats.closed[decision.reason]++;
+        model->stats.closed[reason]++;
     return true;
 }
 

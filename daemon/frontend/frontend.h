@@ -5,8 +5,9 @@
  * pointer and, where it may be gone meanwhile, by its generation too.
  *
  * Rooms: main.c starts; loop.c waits; control.c hears the supervisor; receive.c takes messages apart; admit.c lets
- * infer requests in; ops.c answers everything else; dispatch.c fills workers; complete.c takes results and deaths;
- * reply.c sends; clients.c knows the peers. Rooms with state of their own: served, queue, batcher, cost, slots, stats.
+ * infer requests in, overload.c says whether; ops.c answers everything else; choose.c makes batches, dispatch.c sends
+ * them; complete.c takes results and deaths; reply.c sends; clients.c knows the peers. Rooms with state of their own:
+ * served, queue, share, batcher, cost, codel, predict, slots, stats.
  */
 #ifndef TERSE_FRONTEND_FRONTEND_H
 #define TERSE_FRONTEND_FRONTEND_H
@@ -128,6 +129,16 @@ void terse_ops_answer(terse_frontend *fe, terse_client *client, const terse_wire
 terse_served *terse_ops_find_model(terse_frontend *fe, terse_wire_text name);
 bool terse_ops_ready(const terse_frontend *fe); /* a warmed worker serves */
 
+/* choose.c: fills `worker` with the members of its next batch. */
+typedef enum terse_chosen {
+    TERSE_CHOSEN_NOTHING, /* all is held, or nothing waits */
+    TERSE_CHOSEN_AGAIN,   /* some were answered instead: ask again */
+    TERSE_CHOSEN_BATCH,
+} terse_chosen;
+terse_chosen terse_choose_batch(terse_frontend *fe, terse_pool_worker *worker, terse_batcher_reason *ret_reason);
+/* Moves a waiting request into the batch of `worker`. */
+void terse_choose_add(terse_frontend *fe, terse_pool_worker *worker, terse_request *request);
+
 /* dispatch.c: gives every idle worker what the batcher decides. */
 void terse_dispatch(terse_frontend *fe);
 /* Sends a batch (members, lane, rows are in `worker`) with room for its outputs; false: no room. */
@@ -145,13 +156,17 @@ terse_request *terse_request_new(terse_frontend *fe); /* NULL: no memory */
 void terse_request_free(terse_frontend *fe, terse_request *request);
 /* Takes a waiting request out of wherever it waits. */
 void terse_request_withdraw(terse_frontend *fe, terse_request *request);
-/* Answers a request with an error: at once, wherever it is. A running one is marked, its result dropped later. */
+/* Answers a request with an error: at once, wherever it is. A running one is marked, its result dropped later. Those
+ * that are full or not there now say when to come again. */
 void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status status, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void terse_request_expire(terse_frontend *fe); /* answers those whose deadline has passed */
 
 /* reply.c */
 void terse_reply_error(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status, const char *message);
+/* The same, with when to come again (TERSE_WIRE_NO_RETRY: not told). */
+void terse_reply_rejection(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status,
+                           const char *message, uint64_t retry_after_ms);
 /* Sends fe->header[0..size) alone. */
 void terse_reply_header(terse_frontend *fe, terse_client *client, const void *header, size_t size);
 /* Sends the result of a running request. `outputs` describes the batch, in the model's order. The output slot of the

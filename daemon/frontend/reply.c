@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/frontend/frontend.h"
+#include "daemon/frontend/overload.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -74,6 +74,7 @@ static void leave_slow(terse_frontend *fe, terse_client *client)
     for (terse_request *r = client->requests; r; r = r->client_next) {
         if (r->state != TERSE_REQUEST_PARKED)
             continue;
+        r->queued_ns = fe->now_ns;
         if (r->alone)
             terse_queue_push_suspect(&fe->queue, r);
         else
@@ -223,10 +224,17 @@ void terse_reply_header(terse_frontend *fe, terse_client *client, const void *he
         send_parts(fe, client, &part, 1);
 }
 
-void terse_reply_error(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status, const char *message)
+void terse_reply_rejection(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status,
+                           const char *message, uint64_t retry_after_ms)
 {
     uint8_t header[TERSE_WIRE_ERROR_BYTES];
-    terse_reply_header(fe, client, header, terse_wire_encode_error(id, status, message, header));
+    terse_reply_header(fe, client, header, terse_wire_encode_rejection(id, status, message, retry_after_ms, header));
+}
+
+void terse_reply_error(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status, const char *message)
+{
+    const bool passes = status == TERSE_RESOURCE_EXHAUSTED || status == TERSE_UNAVAILABLE;
+    terse_reply_rejection(fe, client, id, status, message, passes ? terse_overload_retry_ms(fe) : TERSE_WIRE_NO_RETRY);
 }
 
 static size_t encode_result(terse_frontend *fe, const terse_pool_worker *worker, const terse_request *request,

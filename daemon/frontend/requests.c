@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/frontend/frontend.h"
+#include "daemon/frontend/overload.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -36,6 +36,7 @@ static void leave_client(terse_request *request)
         request->client_next->client_previous = request->client_previous;
     client->outstanding--;
     client->input_bytes -= request->input_bytes;
+    client->work_ns -= request->work_ns;
     request->client = NULL;
 }
 
@@ -100,6 +101,8 @@ void terse_request_expire(terse_frontend *fe)
     for (terse_request *request; (request = terse_queue_deadline_first(&fe->queue));) {
         if (request->deadline_ns > fe->now_ns)
             return;
+        if (request->state != TERSE_REQUEST_RUNNING)
+            terse_overload_learn(fe, request);
         const uint64_t allowed_us = (request->deadline_ns - request->arrival_ns) / 1000;
         terse_request_fail(fe, request, TERSE_DEADLINE_EXCEEDED, "the request's %" PRIu64 " us are over while it %s",
                            allowed_us, request->state == TERSE_REQUEST_RUNNING ? "runs" : "waits");

@@ -75,6 +75,7 @@ static void set_limits(terse_served *served, const terse_msg_model *message)
         served->max_batch = TERSE_MAX_BATCH;
     served->batch_timeout_ns = message->batch_timeout_us * 1000;
     served->deadline_ns = message->deadline_ms * 1000000;
+    served->objective = message->objective == TERSE_OBJECTIVE_ENERGY ? TERSE_OBJECTIVE_ENERGY : TERSE_OBJECTIVE_LATENCY;
     served->hang_ns = message->hang_timeout_ms * 1000000;
     const size_t per_member = sizeof(uint64_t) * (1 + served->n_inputs + 2 * (size_t)served->n_outputs);
     const size_t left = TERSE_MSG_BYTES - sizeof(terse_msg_batch) - served->n_inputs * sizeof(terse_msg_tensor);
@@ -172,7 +173,7 @@ static uint64_t output_bytes(const terse_served *served, const terse_lane *lane,
     return (uint64_t)bytes;
 }
 
-static terse_lane *new_lane(const terse_served *served, const terse_served_call *call)
+static terse_lane *new_lane(terse_served *served, const terse_served_call *call)
 {
     terse_lane *lane = calloc(1, sizeof *lane);
     if (!lane)
@@ -185,6 +186,7 @@ static terse_lane *new_lane(const terse_served *served, const terse_served_call 
         return NULL;
     }
     lane->model = served->index;
+    lane->share = &served->share;
     for (uint32_t i = 0; i < served->n_inputs; i++) {
         const terse_wire_tensor *input = call->inputs[i];
         memcpy(lane->dims[i], input->dims, sizeof(int64_t) * (size_t)input->rank);

@@ -6,6 +6,7 @@
 #define TERSE_FRONTEND_SERVED_H
 
 #include "common/bytes.h"
+#include "daemon/frontend/predict.h"
 #include "daemon/frontend/queue.h"
 #include "daemon/frontend/stats.h"
 #include "daemon/protocol.h"
@@ -24,6 +25,7 @@ typedef struct terse_served {
     uint32_t index, max_batch;
     uint32_t max_members;                            /* of a batch: what fits one message */
     uint64_t batch_timeout_ns, deadline_ns, hang_ns; /* 0: none, or automatic */
+    terse_objective objective;
     bool batchable;
     uint32_t n_inputs, n_outputs, n_symbols;
     terse_served_tensor *inputs, *outputs;
@@ -31,6 +33,9 @@ typedef struct terse_served {
     terse_arena *arena;
     terse_lane *lanes;
     uint32_t n_lanes;
+    terse_share share;
+    terse_predict predict;
+    double offered, let_in; /* requests of late: that came, and that were let in (overload.c) */
     terse_stats stats;
 } terse_served;
 

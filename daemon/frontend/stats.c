@@ -39,7 +39,7 @@ static void pack_errors(msgpack_packer *packer, const terse_stats *stats)
 
 void terse_stats_pack(const terse_stats *stats, const char *state, msgpack_packer *packer)
 {
-    msgpack_pack_map(packer, 13);
+    msgpack_pack_map(packer, 14);
     terse_pack_cstr(packer, "state");
     terse_pack_cstr(packer, state);
     pack_u64(packer, "requests", stats->requests);
@@ -49,6 +49,7 @@ void terse_stats_pack(const terse_stats *stats, const char *state, msgpack_packe
     pack_u64(packer, "batches", stats->batches);
     pack_u64(packer, "crashed_batches", stats->crashed_batches);
     pack_u64(packer, "retries", stats->retries);
+    pack_u64(packer, "turned_away", stats->turned_away);
     terse_pack_cstr(packer, "closed");
     msgpack_pack_map(packer, TERSE_CLOSE_REASONS);
     for (unsigned i = 0; i < TERSE_CLOSE_REASONS; i++)

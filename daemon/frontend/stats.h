@@ -32,6 +32,7 @@ typedef struct terse_stats {
     uint64_t by_status[TERSE_STATUS_COUNT]; /* replies */
     uint64_t rows, batches;                 /* that workers completed */
     uint64_t crashed_batches, retries;      /* batches lost with a worker; requests run again */
+    uint64_t turned_away;                   /* by CoDel, when their turn came */
     uint64_t closed[TERSE_CLOSE_REASONS];
     terse_histogram queue_us, compute_us, total_us; /* per answered request: waiting, its batch's run, all in all */
     terse_histogram batch_rows;                     /* per batch */

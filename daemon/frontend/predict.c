@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/frontend/predict.h"
+
+#define FOLD_NS UINT64_C(50000000)
+#define KEPT 0.9            /* of the old sums at each fold: half of them after a third of a second */
+#define CERTAIN_NS 200000.0 /* what a wake-up costs more or less says nothing about a queue */
+#define LEAST_FACTOR 0.5
+#define MOST_FACTOR 8.0
+
+uint64_t terse_predict_wait(const terse_predict_input *in)
+{
+    return in->workers ? (in->running_ns + in->ahead_ns + in->others_ns) / in->workers : 0;
+}
+
+void terse_predict_learn(terse_predict *predict, uint64_t reckoned_ns, uint64_t waited_ns, uint64_t now_ns)
+{
+    predict->fresh.n++;
+    predict->fresh.reckoned_ns += (double)reckoned_ns;
+    predict->fresh.waited_ns += (double)waited_ns;
+    if (now_ns - predict->folded_ns < FOLD_NS)
+        return;
+    predict->folded_ns = now_ns;
+    predict->late.n = KEPT * predict->late.n + predict->fresh.n;
+    predict->late.reckoned_ns = KEPT * predict->late.reckoned_ns + predict->fresh.reckoned_ns;
+    predict->late.waited_ns = KEPT * predict->late.waited_ns + predict->fresh.waited_ns;
+    predict->fresh.n = predict->fresh.reckoned_ns = predict->fresh.waited_ns = 0;
+    const double certain = CERTAIN_NS * predict->late.n;
+    const double ratio = (predict->late.waited_ns + certain) / (predict->late.reckoned_ns + certain);
+    predict->factor = ratio < LEAST_FACTOR ? LEAST_FACTOR : ratio > MOST_FACTOR ? MOST_FACTOR : ratio;
+}
+
+uint64_t terse_predict_correct(const terse_predict *predict, uint64_t reckoned_ns)
+{
+    return predict->factor > 0 ? (uint64_t)((double)reckoned_ns * predict->factor) : reckoned_ns;
+}
