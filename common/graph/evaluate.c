@@ -18,6 +18,7 @@ static bool takes_packed(terse_op op, int input)
     case TERSE_OP_BGEMM:
     case TERSE_OP_QCONV:
     case TERSE_OP_QGEMM:
+    case TERSE_OP_CONV_INTEGER:
         return input == 1;
     case TERSE_OP_RNN:
     case TERSE_OP_GRU:

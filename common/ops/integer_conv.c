@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ConvInteger and QLinearConv: integer.h has the algebra, kernels->conv_u8s8 the sums, channels-last and image by
  * image. Where filters have zero points, each group gets one filter more, all ones: it makes sum(a). Padding is the
- * zero point of x, so that it adds nothing. */
+ * zero point of x, so that it adds nothing.
+ *
+ * ConvInteger's weights may come packed (TERSE_LAYOUT_S8_N16K4, INT8, the filters of ones among them), with the sums of
+ * weights minus zero points as input 4: the compressor does that to constant ones. Others are packed at every run. */
 #include "common/ops/integer.h"
 
 #include <inttypes.h>
@@ -9,9 +12,11 @@
 
 #include "common/ops/window.h"
 
+enum { SUMS = 4 }; /* ConvInteger's input beside packed weights */
+
 typedef struct conv_params {
-    terse_conv_u8s8_args args; /* filters with the extra ones; all but the pointers */
-    bool requantize;
+    terse_conv_u8s8_args args;                           /* filters with the extra ones; all but the pointers */
+    bool requantize, ready;                              /* the weights are packed */
     int64_t filters, positions;                          /* without the extra ones; of the kernel */
     int x, w, x_zero, w_zero, bias;                      /* inputs; zero points and bias may be absent */
     size_t dense, packed, constant, image, sums, kernel; /* offsets in scratch */
@@ -41,6 +46,25 @@ static int check_zero_points(const terse_op_plan *plan, const conv_params *p, te
     return status;
 }
 
+/* Packed weights and the sums of filters come together. */
+static int check_sums(const terse_op_plan *plan, const conv_params *p, terse_error *error)
+{
+    if (p->requantize)
+        return TERSE_OK;
+    const terse_tensor *w = plan->inputs[p->w], *sums = terse_op_input(plan, SUMS);
+    if (!p->ready && !sums && w->layout == TERSE_LAYOUT_PLAIN)
+        return TERSE_OK;
+    if (!p->ready || w->dtype != TERSE_INT8 || !w->data)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "the weights are %s in layout %d, constant INT8 in layout %d go with sums",
+                          terse_dtype_name(w->dtype), (int)w->layout, (int)TERSE_LAYOUT_S8_N16K4);
+    const int status = terse_op_expect(plan, SUMS, "sums", 1u << TERSE_INT32, error);
+    if (status == TERSE_OK && (sums->rank != 1 || sums->dims[0] != p->filters))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (sums) has %" PRId64 " numbers, needed are %" PRId64,
+                          SUMS, terse_tensor_count(sums), p->filters);
+    return status;
+}
+
 static int plan_scratch(terse_op_plan *plan, conv_params *p, terse_error *error)
 {
     const terse_conv_u8s8_args *a = &p->args;
@@ -49,8 +73,8 @@ static int plan_scratch(terse_op_plan *plan, conv_params *p, terse_error *error)
     const int64_t pixels_in = a->in[0] * a->in[1] * a->in[2], pixels_out = a->out[0] * a->out[1] * a->out[2];
     size_t total = 0;
     int64_t bytes = TERSE_PRODUCT(panels, rows, row);
-    int status = terse_integer_reserve(&total, a->groups, bytes, &p->packed, error);
-    if (status == TERSE_OK)
+    int status = p->ready ? TERSE_OK : terse_integer_reserve(&total, a->groups, bytes, &p->packed, error);
+    if (status == TERSE_OK && !p->ready)
         status =
             terse_integer_reserve(&total, filters_of_group(p), TERSE_PRODUCT(p->positions, channels), &p->dense, error);
     if (status == TERSE_OK)
@@ -87,17 +111,21 @@ static int plan_conv(terse_op_plan *plan, conv_params *p, terse_dtype dtype, ter
         status = terse_support_int(plan->node, "group", 1, 1, TERSE_WINDOW_MAX, &groups, error);
     if (status != TERSE_OK)
         return status;
-    p->filters = w->dims[0];
-    if (window.channels % groups != 0 || p->filters % groups != 0 || window.channels / groups != w->dims[1])
+    p->ready = w->layout == TERSE_LAYOUT_S8_N16K4;
+    p->filters = w->dims[0] - (p->ready && terse_op_input(plan, p->w_zero) ? groups : 0);
+    if (p->filters < 1 || window.channels % groups != 0 || p->filters % groups != 0 ||
+        window.channels / groups != w->dims[1])
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "%" PRId64 " channels in, weights %s and group %" PRId64 " do not go together",
                           window.channels, terse_dims_text(w->dims, w->rank, text, sizeof text), groups);
     status = check_zero_points(plan, p, error);
     if (status == TERSE_OK)
+        status = check_sums(plan, p, error);
+    if (status == TERSE_OK)
         status = terse_op_output(plan, 0, dtype, terse_window_dims(&window, p->filters, dims), dims, error);
     if (status != TERSE_OK)
         return status;
-    const bool zeros = w->dtype == TERSE_UINT8 || terse_op_input(plan, p->w_zero);
+    const bool zeros = (!p->ready && w->dtype == TERSE_UINT8) || terse_op_input(plan, p->w_zero);
     p->args = (terse_conv_u8s8_args){.n = 1,
                                      .channels = window.channels,
                                      .filters = p->filters + (zeros ? groups : 0),
@@ -210,6 +238,15 @@ static void pack_weights(const terse_op_call *call, const conv_params *p, int32_
     }
 }
 
+/* The same where the weights are packed. */
+static void read_sums(const terse_op_call *call, const conv_params *p, int32_t x_zero)
+{
+    const int32_t *sums = call->inputs[SUMS]->data;
+    int32_t *constant = (void *)((char *)call->scratch + p->constant);
+    for (int64_t filter = 0; filter < p->filters; filter++)
+        constant[filter] = (int32_t)(0 - (uint32_t)x_zero * (uint32_t)sums[filter]);
+}
+
 static void load_image(const terse_op_call *call, const conv_params *p, int64_t index)
 {
     const terse_tensor *x = call->inputs[p->x];
@@ -265,11 +302,14 @@ static int run_conv(const terse_op_call *call, terse_error *error)
     char *scratch = call->scratch;
     terse_conv_u8s8_args args = p->args;
     args.input = (const uint8_t *)scratch + p->image;
-    args.weights = (const int8_t *)scratch + p->packed;
+    args.weights = p->ready ? (const int8_t *)call->inputs[p->w]->data : (const int8_t *)scratch + p->packed;
     args.x_zero_point = (uint8_t)zero;
     args.output = scratch + p->sums;
     args.scratch = scratch + p->kernel;
-    pack_weights(call, p, zero);
+    if (p->ready)
+        read_sums(call, p, zero);
+    else
+        pack_weights(call, p, zero);
     for (int64_t i = 0; i < x->dims[0]; i++) {
         load_image(call, p, i);
         call->kernels->conv_u8s8(&args);
@@ -281,7 +321,7 @@ static int run_conv(const terse_op_call *call, terse_error *error)
 const terse_op_impl terse_op_conv_integer = {
     .name = "ConvInteger",
     .min_inputs = 2,
-    .max_inputs = 4,
+    .max_inputs = 5,
     .min_outputs = 1,
     .max_outputs = 1,
     .plan = plan_conv_integer,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* lower.h: what the parts of the pass `lower` share: lower.c (forms of values, the walk), lower_products.c (Conv, Gemm,
- * MatMul), lower_weights.c (their numbers), lower_elementwise.c (tables, Add, Mul, pools), lower_moves.c (what only
- * moves elements). Runs in: terse-compress.
+ * MatMul), lower_weights.c (their numbers), lower_integer.c (ConvInteger), lower_elementwise.c (tables, Add, Mul,
+ * pools), lower_moves.c (what only moves elements). Runs in: terse-compress.
  *
  * Design notes. The graph comes in the form DequantizeLinear -> float operators -> QuantizeLinear. A float value has a
  * *form* when it is DequantizeLinear of bytes that are there anyway, and an *image* when each of its elements is a
@@ -92,6 +92,9 @@ typedef struct terse_lower_bias {
  * of whose weights are 0. */
 bool terse_lower_read_bias(terse_lower *lower, int node, int32_t x_zero_point, bool exact, terse_lower_weights *weights,
                            terse_lower_bias *ret_bias);
+
+/* lower_integer.c: constant weights of a ConvInteger are packed. */
+void terse_lower_conv_integer(terse_lower *lower, int node);
 
 /* lower_elementwise.c */
 /* Finds the image of an elementwise node's output. */

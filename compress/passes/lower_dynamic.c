@@ -306,5 +306,7 @@ int terse_pass_lower_dynamic(terse_graph *graph, terse_error *error)
         if ((graph->nodes[node].op == TERSE_OP_MATMUL || graph->nodes[node].op == TERSE_OP_CONV) &&
             graph->nodes[node].outputs[0] >= 0)
             lower(&lowering, node);
+        else if (graph->nodes[node].op == TERSE_OP_CONV_INTEGER && graph->nodes[node].outputs[0] >= 0)
+            terse_lower_conv_integer(&lowering, node);
     return terse_edit_close(&lowering.edit, error);
 }

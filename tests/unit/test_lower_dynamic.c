@@ -150,7 +150,8 @@ typedef struct window_form {
     bool bias, relu, residual;
 } window_form;
 
-static int dynamic_convolution(terse_graph *g, int x, const window_form *f)
+/* The sums in FP32. */
+static int convolution_of_bytes(terse_graph *g, int q, const window_form *f)
 {
     const bool unsigned_weights = f->zeros >= 3;
     const terse_dtype dtype = unsigned_weights ? TERSE_UINT8 : TERSE_INT8;
@@ -160,10 +161,6 @@ static int dynamic_convolution(terse_graph *g, int x, const window_form *f)
     const int zeros = f->zeros == 0   ? TERSE_NO_VALUE
                       : f->zeros == 2 ? make_bytes(g, dtype, 3, 9, DIMS(filters))
                                       : make_bytes(g, dtype, f->zeros == 3 ? 128 : 0, 0, 0, NULL);
-    const int scale = f->scale == 0   ? make_number(g, 0.01f)
-                      : f->scale == 1 ? make_weights(g, 0.01f, 0.005f, DIMS(filters, 1, 1))
-                                      : make_weights(g, 0.01f, 0.005f, DIMS(1, filters, 1, 1));
-    const int q = make_dynamic(g, x);
     const int sums = make_node(g, TERSE_OP_CONV_INTEGER, INPUTS(q, w, q + 2, zeros));
     terse_node *node = last_node(g);
     terse_node_set_int(g, node, "group", f->groups);
@@ -172,6 +169,16 @@ static int dynamic_convolution(terse_graph *g, int x, const window_form *f)
     terse_node_set_ints(g, node, "dilations", (int64_t[]){f->dilation, f->dilation}, 2);
     const int cast = make_node(g, TERSE_OP_CAST, INPUTS(sums));
     terse_node_set_int(g, last_node(g), "to", TERSE_FP32);
+    return cast;
+}
+
+static int dynamic_convolution(terse_graph *g, int x, const window_form *f)
+{
+    const int64_t filters = f->groups == CHANNELS ? CHANNELS : FILTERS;
+    const int q = make_dynamic(g, x), cast = convolution_of_bytes(g, q, f);
+    const int scale = f->scale == 0   ? make_number(g, 0.01f)
+                      : f->scale == 1 ? make_weights(g, 0.01f, 0.005f, DIMS(filters, 1, 1))
+                                      : make_weights(g, 0.01f, 0.005f, DIMS(1, filters, 1, 1));
     int y = times(g, cast, times(g, q + 1, scale));
     if (f->bias)
         y = make_node(g, TERSE_OP_ADD, INPUTS(y, make_weights(g, 0, 1, DIMS(1, filters, 1, 1))));
@@ -241,11 +248,40 @@ static void convolutions_become_one_product(void **state)
             }
 }
 
+static void sums_by_themselves_read_packed_weights(void **state)
+{
+    (void)state;
+    for (int zeros = 0; zeros < 5; zeros++)
+        for (int64_t groups = 1; groups <= CHANNELS; groups *= groups == 1 ? 3 : 4) {
+            const window_form f = {
+                .groups = groups, .side = 3, .stride = 2, .dilation = 1, .pads = {1, 2, 0, 1}, .zeros = zeros};
+            terse_graph *g = terse_graph_new();
+            random_state = 5;
+            const int x = make_input(g, "x", DIMS(2, CHANNELS, SIDE, SIDE));
+            make_output(g, convolution_of_bytes(g, make_dynamic(g, x), &f));
+            state_values(g);
+            answers before = answer(g, 2, SIDE);
+            run_passes(g);
+            answers after = answer(g, 2, SIDE);
+            assert_true(apart(&before, &after) == 0);
+            for (int n = 0; n < g->n_nodes; n++)
+                if (g->nodes[n].op == TERSE_OP_CONV_INTEGER)
+                    assert_int_equal(g->values[g->nodes[n].inputs[1]].layout, TERSE_LAYOUT_S8_N16K4);
+            assert_int_equal(count_ops(g, TERSE_OP_CONV_INTEGER), 1);
+            answers_done(&before);
+            answers_done(&after);
+            terse_graph_free(g);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_form_becomes_one_product),        cmocka_unit_test(what_follows_is_fused),
-        cmocka_unit_test(weights_of_nine_bits_are_two_that_fit), cmocka_unit_test(convolutions_become_one_product),
+        cmocka_unit_test(every_form_becomes_one_product),
+        cmocka_unit_test(what_follows_is_fused),
+        cmocka_unit_test(weights_of_nine_bits_are_two_that_fit),
+        cmocka_unit_test(convolutions_become_one_product),
+        cmocka_unit_test(sums_by_themselves_read_packed_weights),
         cmocka_unit_test(what_does_not_fit_stays_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

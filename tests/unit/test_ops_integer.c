@@ -218,6 +218,17 @@ static void test_convolutions_of_bytes_are_exact(void **state)
     }
 }
 
+static void test_sums_go_with_packed_weights_only(void **state)
+{
+    (void)state;
+    op_case c = case_new(TERSE_OP_CONV_INTEGER, 1);
+    give_bytes(&c, 0, false, DIMS(1, 1, 3, 3));
+    give_bytes(&c, 1, true, DIMS(2, 1, 2, 2));
+    const int32_t sums[2] = {1, 2};
+    case_constant(&c, 4, TERSE_INT32, 1, (int64_t[]){2}, sums);
+    REFUSES(&c, "the weights are INT8 in layout 0, constant INT8 in layout");
+}
+
 int main(void)
 {
     case_seed = (unsigned)time(NULL);
@@ -227,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_matmul_integer_takes_vectors_and_nothing),
         cmocka_unit_test(test_qlinear_matmul_rounds_what_double_says),
         cmocka_unit_test(test_convolutions_of_bytes_are_exact),
+        cmocka_unit_test(test_sums_go_with_packed_weights_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
