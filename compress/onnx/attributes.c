@@ -139,6 +139,7 @@ static const terse_onnx_operator contributed[] = {
     {"QLinearMul", TERSE_OP_MUL, "", terse_onnx_rewrite_qlinear_binary, false},
     {"QLinearSigmoid", TERSE_OP_SIGMOID, "", terse_onnx_rewrite_qlinear_unary, false},
     {"QLinearSoftmax", TERSE_OP_SOFTMAX, "axis=i opset=i", terse_onnx_rewrite_qlinear_unary, false},
+    {"QLinearWhere", TERSE_OP_WHERE, "", terse_onnx_rewrite_qlinear_where, false},
     {"QuantizeLinear", TERSE_OP_QUANTIZE_LINEAR, "axis=i", terse_onnx_rewrite_quantize, false},
 };
 

@@ -129,9 +129,9 @@ terse_onnx_rewrite terse_onnx_rewrite_broadcast, terse_onnx_rewrite_prelu, terse
     terse_onnx_rewrite_dropout, terse_onnx_rewrite_gemm, terse_onnx_rewrite_recurrent, terse_onnx_rewrite_windows,
     terse_onnx_rewrite_pad, terse_onnx_rewrite_slice, terse_onnx_rewrite_split, terse_onnx_rewrite_squeeze,
     terse_onnx_rewrite_reshape, terse_onnx_rewrite_top_k, terse_onnx_rewrite_reduce, terse_onnx_rewrite_tile,
-    terse_onnx_rewrite_concat, terse_onnx_rewrite_resize, terse_onnx_rewrite_upsample,
-    terse_onnx_rewrite_quantize, terse_onnx_rewrite_qlinear_conv, terse_onnx_rewrite_qlinear_matmul,
-    terse_onnx_rewrite_qlinear_binary, terse_onnx_rewrite_qlinear_unary, terse_onnx_rewrite_qlinear_concat,
+    terse_onnx_rewrite_concat, terse_onnx_rewrite_resize, terse_onnx_rewrite_upsample, terse_onnx_rewrite_quantize,
+    terse_onnx_rewrite_qlinear_conv, terse_onnx_rewrite_qlinear_matmul, terse_onnx_rewrite_qlinear_binary,
+    terse_onnx_rewrite_qlinear_where, terse_onnx_rewrite_qlinear_unary, terse_onnx_rewrite_qlinear_concat,
     terse_onnx_rewrite_qgemm, terse_onnx_rewrite_dynamic_quantize_matmul, terse_onnx_rewrite_matmul_integer_to_float;
 
 /* Helpers of the rewrites. */
@@ -172,7 +172,8 @@ typedef struct terse_onnx_probe {
 } terse_onnx_probe;
 
 /* terse_onnx_infer, which also tells the first failure (left alone when there is none). */
-int terse_onnx_infer_telling(terse_graph *graph, terse_onnx_report *report, terse_error *ret_failed, terse_error *error);
+int terse_onnx_infer_telling(terse_graph *graph, terse_onnx_report *report, terse_error *ret_failed,
+                             terse_error *error);
 
 /* Operators that do not take what they are given are noted in `report` (may be NULL). A graph whose nodes do not fit
  * together fails when nothing is symbolic; with symbols that is n_failed > 0, since another choice might fit. */

@@ -298,6 +298,22 @@ int terse_onnx_rewrite_qlinear_binary(terse_onnx_builder *builder, int index, te
     return finish(&to, error);
 }
 
+/* QLinearWhere: inputs condition, X, x_scale, x_zero_point, Y, y_scale, y_zero_point, z_scale, z_zero_point. */
+int terse_onnx_rewrite_qlinear_where(terse_onnx_builder *builder, int index, terse_error *error)
+{
+    const int status = need_inputs(&builder->graph->nodes[index], 9, 9, 0x1ff, error);
+    if (status != TERSE_OK)
+        return status;
+    rewriting to = start(builder, index);
+    const terse_node old = builder->graph->nodes[index];
+    const int *in = old.inputs, output = old.outputs[0];
+    const quantized x = {in[1], in[2], in[3]}, y = {in[4], in[5], in[6]};
+    const int operands[3] = {in[0], dequantized(&to, x, 1), dequantized(&to, y, 1)};
+    const int made = become(&to, index, old.op, operands, 3);
+    quantize(&to, made, in[7], in[8], TERSE_UINT8, output);
+    return finish(&to, error);
+}
+
 /* Inputs X, X_scale, X_zero_point, Y_scale, Y_zero_point. */
 int terse_onnx_rewrite_qlinear_unary(terse_onnx_builder *builder, int index, terse_error *error)
 {

@@ -223,6 +223,17 @@ def qlinear_concat(model):
     model.result(model.add(MS + "QLinearConcat", names, {"axis": 1}), np.concatenate(want, 1), f"QLinearConcat {kind}")
 
 
+def qlinear_where(model):
+    kind, dyadic = pick("u1", "i1"), pick(False, True)
+    shape = [int(v) for v in rng.integers(1, 6, int(rng.integers(1, 5)))]
+    a, sa, za, ra = operand(kind, shape, dyadic)
+    b, sb, zb, rb = operand(kind, [1 if pick(False, False, True) else d for d in shape], dyadic)
+    chosen = rng.random(shape) < 0.5
+    ys, yz = scales((), 0.08, dyadic), integers(kind, ())
+    names = [model.give(chosen), model.give(a)] + [model.constant(v) for v in (sa, za, b, sb, zb, ys, yz)]
+    model.result(model.add(MS + "QLinearWhere", names), rounded(np.where(chosen, ra, rb) / float(ys), yz), f"QLinearWhere {kind} {shape}")
+
+
 def qlinear_unary(model):
     kind, dyadic, op = pick("u1", "i1"), pick(False, True), pick("LeakyRelu", "Sigmoid", "GlobalAveragePool")
     q, s, z, real = operand(kind, (2, 3, int(rng.integers(2, 8)), int(rng.integers(2, 8))), dyadic)
@@ -380,7 +391,7 @@ with harness.story("quantized nodes are exact") as story:
     print(f"# seed {seed}")
     kinds = {"convolutions": [lambda m: qlinear_conv(m, True), qdq_conv], "products": [lambda m: qlinear_matmul(m, True), qgemm, transposed_weights],
              "computed scales": [lambda m: qlinear_conv(m, False), lambda m: qlinear_matmul(m, False), dynamic_product, dynamic_convolution],
-             "elementwise": [qlinear_binary, qlinear_concat, qlinear_unary], "bytes": [linear, moved, integer_products]}
+             "elementwise": [qlinear_binary, qlinear_where, qlinear_concat, qlinear_unary], "bytes": [linear, moved, integer_products]}
     for turn in range(ROUNDS):
         for name, makers in kinds.items():
             model = Model()
