@@ -85,6 +85,8 @@ static const struct {
     {SCMP_SYS(clock_nanosleep), RUNNING},
     {SCMP_SYS(nanosleep), RUNNING},
     {SCMP_SYS(sched_yield), RUNNING},
+    {SCMP_SYS(sched_getparam), SERVERS},
+    {SCMP_SYS(sched_getscheduler), SERVERS},
     {SCMP_SYS(getpid), RUNNING},
     {SCMP_SYS(gettid), RUNNING},
     {SCMP_SYS(geteuid), SERVERS},
@@ -183,6 +185,13 @@ static int allow_calls(scmp_filter_ctx filter, unsigned role)
         failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, of_descriptor);
     if (!failed && (role & RUNNING))
         failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, to_ourselves);
+    /* ZeroMQ's threads begin with their plain priority and a name, and abort when they cannot; one may not have come to
+     * that yet. */
+    const struct scmp_arg_cmp plain = SCMP_A1_64(SCMP_CMP_EQ, SCHED_OTHER), name = SCMP_A0_64(SCMP_CMP_EQ, PR_SET_NAME);
+    if (!failed && (role & SERVERS))
+        failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sched_setscheduler), 1, plain);
+    if (!failed && (role & SERVERS))
+        failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, name);
     if (!failed && (role & G))
         failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, local);
     return failed;
