@@ -64,6 +64,8 @@ typedef enum terse_msg_kind {
     /* worker -> front end (data socket); WARMED to the supervisor too */
     TERSE_MSG_WARMED = 96, /* terse_msg_warmed; on the data socket terse_msg_warm_cost may follow */
     TERSE_MSG_DONE,        /* terse_msg_done and its output tensors */
+    /* supervisor -> front end */
+    TERSE_MSG_WORKER_WAITS = 120, /* terse_msg_worker_waits: it is in a crash loop */
 } terse_msg_kind;
 
 typedef struct terse_msg {
@@ -117,12 +119,22 @@ typedef struct terse_msg_worker {
     uint32_t expected;    /* WORKER_EXIT: it was told to go */
 } terse_msg_worker;
 
+/* A worker whose starts failed in a row is started again after a delay. Told when that begins, and to a new front end;
+ * WORKER ends it. */
+typedef struct terse_msg_worker_waits {
+    terse_msg head;
+    uint32_t worker, restarts;
+    uint32_t failures; /* in a row */
+    uint32_t wait_ms;  /* until the next start */
+} terse_msg_worker_waits;
+
 typedef struct terse_msg_configured {
     terse_msg head;
     uint32_t n_models, n_workers;
     uint64_t input_bytes, output_bytes; /* sizes of the slot memories */
     uint64_t max_request_bytes;         /* the tensors of one request */
     uint64_t max_queue_bytes, max_client_bytes; /* 0: automatic, as the next two */
+    uint64_t finished_bytes;                    /* for replies that were sent */
     uint32_t max_queue;                 /* requests waiting, all models */
     uint32_t max_client_outstanding;
 } terse_msg_configured;

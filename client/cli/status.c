@@ -49,7 +49,11 @@ static void print_workers(const msgpack_object *workers)
         const msgpack_object *worker = &workers->via.array.ptr[i];
         printf("%-8" PRIu32 " %-10" PRIu64 " ", i, number(worker, "pid"));
         print_text_of(worker, "state", 10);
-        printf("%10" PRIu64 " %16" PRIu64 "\n", number(worker, "restarts"), number(worker, "private_bytes"));
+        printf("%10" PRIu64 " %16" PRIu64, number(worker, "restarts"), number(worker, "private_bytes"));
+        if (terse_pack_find(worker, "next_start_ms"))
+            printf("  %" PRIu64 " failed starts, next start in %" PRIu64 " ms", number(worker, "failed_starts"),
+                   number(worker, "next_start_ms"));
+        putchar('\n');
     }
 }
 

@@ -130,6 +130,21 @@ static void take_worker(terse_frontend *fe, const terse_msg_worker *message, int
         send_hello(fe, worker, message->worker);
 }
 
+static void take_waiting(terse_frontend *fe, const terse_msg_worker_waits *message)
+{
+    if (message->worker >= TERSE_MAX_WORKERS)
+        return;
+    terse_pool_worker *worker = &fe->workers[message->worker];
+    terse_complete_gone(fe, worker);
+    worker->state = TERSE_POOL_WAITING;
+    worker->pid = 0;
+    worker->restarts = message->restarts;
+    worker->failures = message->failures;
+    worker->next_start_ns = terse_now_ns() + message->wait_ms * UINT64_C(1000000);
+    if (message->worker >= fe->n_workers)
+        fe->n_workers = message->worker + 1;
+}
+
 /* Slots are made once their sizes are known; workers that came before get their HELLO now. */
 static bool take_configured(terse_frontend *fe, const terse_msg_configured *message)
 {
@@ -150,7 +165,8 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
         terse_log(TERSE_LOG_ERROR, "%s", error.message);
         return false;
     }
-    if (!terse_sessions_init(&fe->sessions, fe->max_queue)) {
+    fe->finished = terse_finished_new(message->finished_bytes);
+    if (!fe->finished || !terse_sessions_init(&fe->sessions, fe->max_queue)) {
         terse_log(TERSE_LOG_ERROR, "no memory for %" PRIu32 " requests", fe->max_queue);
         return false;
     }
@@ -179,6 +195,7 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
         terse_msg_listen listen;
         terse_msg_worker worker;
         terse_msg_configured configured;
+        terse_msg_worker_waits waits;
     } m = {0};
     memcpy(&m, fe->message, size < sizeof m ? size : sizeof m);
     switch (m.head.kind) {
@@ -197,6 +214,10 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
     case TERSE_MSG_WORKER_EXIT:
         if (size == sizeof m.worker && m.worker.worker < fe->n_workers)
             terse_complete_exit(fe, &fe->workers[m.worker.worker], &m.worker);
+        return true;
+    case TERSE_MSG_WORKER_WAITS:
+        if (size == sizeof m.waits)
+            take_waiting(fe, &m.waits);
         return true;
     case TERSE_MSG_CONFIGURED:
         return size != sizeof m.configured || take_configured(fe, &m.configured);

@@ -15,6 +15,7 @@
 #include <zmq.h>
 
 #include "daemon/frontend/clients.h"
+#include "daemon/frontend/finished.h"
 #include "daemon/frontend/pins.h"
 #include "daemon/frontend/served.h"
 #include "daemon/frontend/slots.h"
@@ -27,7 +28,8 @@ typedef enum terse_pool_state {
     TERSE_POOL_WARMING, /* has our HELLO */
     TERSE_POOL_IDLE,
     TERSE_POOL_RUNNING,
-    TERSE_POOL_HUNG, /* we asked for its end */
+    TERSE_POOL_HUNG,    /* we asked for its end */
+    TERSE_POOL_WAITING, /* in a crash loop: its next start is delayed */
 } terse_pool_state;
 
 /* A request that may be gone: valid while the generation agrees. */
@@ -43,6 +45,8 @@ typedef struct terse_pool_worker {
     int32_t pid;
     uint32_t restarts;
     uint64_t private_bytes;
+    uint32_t failures;      /* WAITING: starts in a row that came to nothing */
+    uint64_t next_start_ns; /* WAITING */
     uint64_t batches, busy_ns;
     /* the batch that it has */
     uint64_t batch, started_ns, expected_ns, hang_ns; /* hang_ns: when it counts as hung */
@@ -92,12 +96,13 @@ struct terse_frontend {
     terse_queue queue;
     terse_clients clients;
     terse_sessions sessions;
-    terse_arena *arena; /* of the requests */
+    terse_finished *finished; /* replies that were sent */
+    terse_arena *arena;       /* of the requests */
     terse_request *unused_requests;
     uint32_t n_live; /* requests that are not unused */
 
     /* totals */
-    uint64_t started_ns, served, failed, malformed, dropped_replies, refused_peers;
+    uint64_t started_ns, served, failed, malformed, dropped_replies, refused_peers, repeated;
 
     /* times */
     uint64_t now_ns, alive_ns; /* of this turn of the loop; when ALIVE is due */
@@ -173,6 +178,8 @@ void terse_reply_header(terse_frontend *fe, terse_client *client, const void *he
  * request is given away. */
 void terse_reply_result(terse_frontend *fe, const terse_pool_worker *worker, terse_request *request,
                         const terse_msg_tensor *outputs, uint64_t compute_ns);
+/* Sends the reply of a request that has ended once more, as far as it is still there. */
+bool terse_reply_repeat(terse_frontend *fe, terse_client *client, const uint8_t *session, uint64_t id);
 /* Takes back what ZeroMQ has sent, and tries again to send what waits for slow readers. */
 void terse_reply_collect(terse_frontend *fe);
 void terse_reply_retry(terse_frontend *fe);

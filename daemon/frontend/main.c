@@ -16,7 +16,7 @@
 #include "daemon/sandbox.h"
 
 /* Replies and requests that may lie in ZeroMQ's pipes, per client. */
-enum { SEND_MARK = 4096, RECEIVE_MARK = 128 };
+enum { SEND_MARK = 4096, RECEIVE_MARK = 1000 };
 
 static bool set_option(void *socket, int option, int value)
 {
@@ -72,6 +72,7 @@ static void close_all(terse_frontend *fe)
         }
     terse_pins_free(fe->pins);
     terse_sessions_done(&fe->sessions);
+    terse_finished_free(fe->finished);
     terse_queue_done(&fe->queue);
     for (uint32_t i = 0; i < fe->n_models; i++)
         terse_served_close(fe->models[i]);

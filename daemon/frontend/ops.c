@@ -148,7 +148,7 @@ static void pack_u64(msgpack_packer *packer, const char *key, uint64_t value)
 
 static const char *const pool_states[] = {
     [TERSE_POOL_ABSENT] = "absent", [TERSE_POOL_WARMING] = "warming", [TERSE_POOL_IDLE] = "idle",
-    [TERSE_POOL_RUNNING] = "busy",  [TERSE_POOL_HUNG] = "hung",
+    [TERSE_POOL_RUNNING] = "busy",  [TERSE_POOL_HUNG] = "hung",       [TERSE_POOL_WAITING] = "crash loop",
 };
 
 static void pack_workers(const terse_frontend *fe, msgpack_packer *packer)
@@ -157,8 +157,14 @@ static void pack_workers(const terse_frontend *fe, msgpack_packer *packer)
     msgpack_pack_array(packer, fe->n_workers);
     for (uint32_t i = 0; i < fe->n_workers; i++) {
         const terse_pool_worker *worker = &fe->workers[i];
-        msgpack_pack_map(packer, 7);
+        const bool waits = worker->state == TERSE_POOL_WAITING;
+        msgpack_pack_map(packer, waits ? 9 : 7);
         pack_u64(packer, "worker", i);
+        if (waits) {
+            pack_u64(packer, "failed_starts", worker->failures);
+            pack_u64(packer, "next_start_ms",
+                     worker->next_start_ns > fe->now_ns ? (worker->next_start_ns - fe->now_ns) / 1000000 : 0);
+        }
         pack_u64(packer, "pid", (uint64_t)worker->pid);
         terse_pack_cstr(packer, "state");
         terse_pack_cstr(packer, pool_states[worker->state]);
@@ -191,6 +197,7 @@ static void pack_daemon(const terse_frontend *fe, msgpack_packer *packer)
     pack_u64(packer, "malformed", fe->malformed);
     pack_u64(packer, "dropped_replies", fe->dropped_replies);
     pack_u64(packer, "refused_peers", fe->refused_peers);
+    pack_u64(packer, "repeated_replies", fe->repeated);
     pack_u64(packer, "queued", fe->queue.n_requests);
     pack_u64(packer, "clients", fe->clients.n);
     pack_u64(packer, "input_bytes_used", terse_slots_used(fe->inputs));
@@ -204,7 +211,7 @@ static void answer_stats(terse_frontend *fe, terse_client *client, const terse_w
     terse_pack_buffer buffer = {.data = bytes, .capacity = bytes ? TERSE_WIRE_STATS_BYTES : 0};
     msgpack_packer packer;
     msgpack_packer_init(&packer, &buffer, terse_pack_buffer_write);
-    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 12);
+    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 13);
     pack_daemon(fe, &packer);
     pack_workers(fe, &packer);
     pack_models(fe, &packer);

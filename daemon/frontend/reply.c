@@ -331,6 +331,32 @@ static uint32_t result_parts(terse_frontend *fe, const terse_pool_worker *worker
     return 1u + request->n_wanted;
 }
 
+/* For a client that does not get it, because its connection is lost, and asks again. */
+static void keep_finished(terse_frontend *fe, const terse_request *request, zmq_msg_t *parts, uint32_t n)
+{
+    terse_finished_part kept[MAX_PARTS];
+    for (uint32_t i = 0; i < n; i++)
+        kept[i] = (terse_finished_part){zmq_msg_data(&parts[i]), zmq_msg_size(&parts[i])};
+    terse_finished_keep(fe->finished, request->session, request->id, kept, n);
+}
+
+bool terse_reply_repeat(terse_frontend *fe, terse_client *client, const uint8_t *session, uint64_t id)
+{
+    terse_finished_part kept[TERSE_FINISHED_MAX_PARTS];
+    zmq_msg_t parts[MAX_PARTS];
+    const uint32_t n = terse_finished_find(fe->finished, session, id, kept);
+    for (uint32_t i = 0; i < n; i++)
+        if (!part_of(&parts[i], kept[i].data, kept[i].bytes)) {
+            close_parts(parts, i);
+            return false;
+        }
+    if (n == 0)
+        return false;
+    fe->repeated++;
+    send_parts(fe, client, parts, n);
+    return true;
+}
+
 void terse_reply_result(terse_frontend *fe, const terse_pool_worker *worker, terse_request *request,
                         const terse_msg_tensor *outputs, uint64_t compute_ns)
 {
@@ -345,6 +371,8 @@ void terse_reply_result(terse_frontend *fe, const terse_pool_worker *worker, ter
         terse_reply_error(fe, client, request->id, TERSE_RESOURCE_EXHAUSTED, "no memory for the reply");
         return;
     }
+    if (request->has_session)
+        keep_finished(fe, request, parts, n);
     send_parts(fe, client, parts, n);
     if (client->owed_bytes > OWED_BYTES && !client->gone)
         become_slow(fe, client);

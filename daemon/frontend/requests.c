@@ -67,6 +67,17 @@ void terse_request_withdraw(terse_frontend *fe, terse_request *request)
     request->state = TERSE_REQUEST_PARKED;
 }
 
+/* An end that stays one when the client asks again: a request that crashed workers must not crash more. What was
+ * refused for want of room or time is another matter: asked again it may find both. */
+static void keep_failure(terse_frontend *fe, const terse_request *request, terse_status status, const char *message)
+{
+    uint8_t header[TERSE_WIRE_ERROR_BYTES];
+    if (!request->has_session || status == TERSE_RESOURCE_EXHAUSTED || status == TERSE_UNAVAILABLE)
+        return;
+    const terse_finished_part part = {header, terse_wire_encode_error(request->id, status, message, header)};
+    terse_finished_keep(fe->finished, request->session, request->id, &part, 1);
+}
+
 void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status status, const char *format, ...)
 {
     terse_client *client = request->client;
@@ -79,6 +90,7 @@ void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status
         fe->models[request->lane->model]->stats.by_status[status]++;
         fe->failed++;
         request->answered = true;
+        keep_failure(fe, request, status, message);
         /* Out of the client's list first: sending may find the client gone and end all that it has waiting. */
         const uint64_t id = request->id;
         if (request->state != TERSE_REQUEST_RUNNING) {

@@ -239,6 +239,19 @@ void terse_child_arm(terse_child *child, uint64_t after_ms)
         terse_log(TERSE_LOG_ERROR, "%s: no timer: %s", child->name, strerror(-r));
 }
 
+void terse_child_wait(terse_child *child, uint64_t delay_ms)
+{
+    child->state = TERSE_CHILD_WAITING;
+    child->due_ns = terse_now_ns() + delay_ms * 1000000;
+    terse_child_arm(child, delay_ms);
+}
+
+uint64_t terse_child_wait_ms(const terse_child *child)
+{
+    const uint64_t now = terse_now_ns();
+    return child->state == TERSE_CHILD_WAITING && child->due_ns > now ? (child->due_ns - now + 999999) / 1000000 : 0;
+}
+
 /* A child that was killed by somebody else did not fail by itself, unless it never became ready: the OOM killer's
  * work on a machine that has no room for it must not make a storm of restarts. */
 uint64_t terse_child_back_off(terse_child *child, int wait_status, uint64_t lived_ms)

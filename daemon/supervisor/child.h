@@ -53,6 +53,7 @@ struct terse_child {
     bool killed_hung;  /* we killed it on the front end's word */
     unsigned restarts; /* processes before this one */
     unsigned failures; /* starts in a row that came to nothing */
+    uint64_t due_ns;   /* WAITING: when it is started again */
 };
 
 void terse_child_init(terse_child *child, sd_event *loop, const terse_child_events *events, void *owner,
@@ -72,6 +73,10 @@ void terse_child_stop(terse_child *child); /* closes its control socket */
 void terse_child_kill(terse_child *child); /* SIGKILL */
 /* events->timer is called once, after so many milliseconds, unless the child exits before. 0 cancels. */
 void terse_child_arm(terse_child *child, uint64_t after_ms);
+
+/* Waits before the next start: WAITING until events->timer. terse_child_wait_ms: what is left of that. */
+void terse_child_wait(terse_child *child, uint64_t delay_ms);
+uint64_t terse_child_wait_ms(const terse_child *child);
 
 /* Judges an exit: counts failed starts in a row and returns the milliseconds to wait before the next, 0: none. */
 uint64_t terse_child_back_off(terse_child *child, int wait_status, uint64_t lived_ms);

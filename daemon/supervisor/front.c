@@ -23,8 +23,7 @@ static void start_again(terse_supervisor *s, uint64_t delay_ms)
     }
     terse_log(TERSE_LOG_WARNING, "front end: failed to start %u times in a row; next attempt in %" PRIu64 " ms",
               frontend->failures, delay_ms);
-    frontend->state = TERSE_CHILD_WAITING;
-    terse_child_arm(frontend, delay_ms);
+    terse_child_wait(frontend, delay_ms);
     terse_notify_status(s, "");
 }
 
@@ -39,6 +38,7 @@ static void send_configured(terse_supervisor *s)
         .max_request_bytes = value[TERSE_SET_MAX_REQUEST],
         .max_queue_bytes = value[TERSE_SET_MAX_QUEUE_BYTES],
         .max_client_bytes = value[TERSE_SET_MAX_CLIENT_BYTES],
+        .finished_bytes = value[TERSE_SET_FINISHED_MEMORY],
         .max_queue = (uint32_t)value[TERSE_SET_MAX_QUEUE],
         .max_client_outstanding = (uint32_t)value[TERSE_SET_MAX_CLIENT],
     };
@@ -68,8 +68,11 @@ void terse_front_start(terse_supervisor *s)
         memcpy(message.endpoint, s->listeners.at[i].endpoint, sizeof message.endpoint);
         terse_child_send(frontend, TERSE_MSG_LISTEN, &message.head, sizeof message, s->listeners.at[i].fd);
     }
-    for (unsigned i = 0; i < s->n_workers; i++)
+    for (unsigned i = 0; i < s->n_workers; i++) {
         terse_pool_connect(s, &s->workers[i]);
+        if (s->workers[i].state == TERSE_CHILD_WAITING)
+            terse_front_tell_waiting(s, &s->workers[i]);
+    }
     send_configured(s);
     terse_notify_status(s, "");
 }
@@ -78,6 +81,17 @@ void terse_front_tell_worker(terse_supervisor *s, const terse_child *worker, int
 {
     terse_msg_worker message = {.worker = worker->index, .pid = worker->pid, .restarts = worker->restarts};
     terse_child_send(&s->frontend, TERSE_MSG_WORKER, &message.head, sizeof message, data);
+}
+
+void terse_front_tell_waiting(terse_supervisor *s, const terse_child *worker)
+{
+    terse_msg_worker_waits message = {
+        .worker = worker->index,
+        .restarts = worker->restarts,
+        .failures = worker->failures,
+        .wait_ms = (uint32_t)terse_child_wait_ms(worker),
+    };
+    terse_child_send(&s->frontend, TERSE_MSG_WORKER_WAITS, &message.head, sizeof message, -1);
 }
 
 void terse_front_tell_exit(terse_supervisor *s, const terse_child *worker, int wait_status)

@@ -2,6 +2,7 @@
 /* Notify: what the service manager is told: READY, STOPPING, STATUS and the watchdog. Without one all of it is silent.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +24,8 @@ __attribute__((format(printf, 3, 4))) static void add(char *text, size_t size, c
 static void describe_trouble(const terse_child *child, char *text, size_t size)
 {
     if (child->state == TERSE_CHILD_WAITING)
-        add(text, size, "; %s in a crash loop, %u failed starts", child->name, child->failures);
+        add(text, size, "; %s in a crash loop: %u failed starts, next in %" PRIu64 " ms", child->name, child->failures,
+            terse_child_wait_ms(child));
 }
 
 static void describe(const terse_supervisor *s, char *text, size_t size)

@@ -31,8 +31,8 @@ static void start_again(terse_supervisor *s, terse_child *worker, uint64_t delay
     }
     terse_log(TERSE_LOG_WARNING, "%s: failed to start %u times in a row; next attempt in %" PRIu64 " ms", worker->name,
               worker->failures, delay_ms);
-    worker->state = TERSE_CHILD_WAITING;
-    terse_child_arm(worker, delay_ms);
+    terse_child_wait(worker, delay_ms);
+    terse_front_tell_waiting(s, worker);
     terse_notify_status(s, "");
 }
 

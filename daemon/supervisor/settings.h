@@ -70,6 +70,8 @@ typedef enum terse_setting_type {
       "memory for the tensors of waiting requests (automatic: an eighth of the memory, 64M to 1G)")                    \
     X(OUTPUT_MEMORY, TERSE_IN_SERVER, BYTES, "output_bytes", NULL, "N", "bytes", 0, 1 << 20, UINT64_C(1) << 40,        \
       "memory for the tensors of replies (automatic: as input_bytes)")                                                 \
+    X(FINISHED_MEMORY, TERSE_IN_SERVER, BYTES, "finished_bytes", NULL, "N", "bytes", 8 << 20, 0, UINT64_C(1) << 36,    \
+      "memory for replies that were sent, for clients that lose one and ask again; 0: such a request runs again")      \
     X(LOAD_TIMEOUT, TERSE_IN_SERVER, NUMBER, "load_timeout_ms", NULL, "T", "milliseconds", 60000, 100, 86400000,       \
       "most time to load one model")                                                                                   \
     X(WARM_TIMEOUT, TERSE_IN_SERVER, NUMBER, "warm_timeout_ms", NULL, "T", "milliseconds", 120000, 100, 86400000,      \

@@ -87,6 +87,8 @@ void terse_front_start(terse_supervisor *s);
 void terse_front_drain(terse_supervisor *s);
 /* Tells the front end of a worker: its exit (wait status), or its new data socket. */
 void terse_front_tell_exit(terse_supervisor *s, const terse_child *worker, int wait_status);
+/* Tells it of a worker that waits for its next start. */
+void terse_front_tell_waiting(terse_supervisor *s, const terse_child *worker);
 void terse_front_tell_worker(terse_supervisor *s, const terse_child *worker, int data);
 /* Shows no sign of life although it should. */
 bool terse_front_silent(const terse_supervisor *s);

@@ -126,7 +126,16 @@ with harness.story("a crash loop shows in the status, and ends once its cause do
     open(flag, "w").close()
     os.kill(tersed.workers()[1], signal.SIGKILL)
     said = manager.until("STATUS", "crash loop")
-    story.check("worker 1 in a crash loop" in said["STATUS"], said["STATUS"])
+    story.check(re.search("worker 1 in a crash loop: [3-9] failed starts, next in [0-9]+ ms", said["STATUS"]), said["STATUS"])
+    looping = harness.wait_until(lambda: [w for w in tersed.status()["workers"] if w["state"] == "crash loop"],
+                                 "terse status tells of it too")
+    story.check(looping[0]["worker"] == 1 and looping[0]["failed_starts"] >= 3 and 0 <= looping[0]["next_start_ms"] <= 5000,
+                f"with its number and the time of the next start: {looping}")
+    table = harness.wait_until(lambda: re.search("1 .*crash loop .* failed starts, next start in [0-9]+ ms",
+                                                 harness.run("terse", "status", "-e", tersed.endpoint).stdout), "for people")
+    story.check(table, "the table has it")
+    os.kill(tersed.frontend(), signal.SIGKILL)
+    harness.wait_until(lambda: any(w["state"] == "crash loop" for w in tersed.status()["workers"]), "a new front end knows it")
     story.check(tersed.infer("digits", {"image": harness.digits_images()[0][:1]}), "the other worker answers")
     os.unlink(flag)
     manager.until("STATUS", "2 of 2 workers ready")
