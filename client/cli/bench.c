@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <xxhash.h>
 
 #include "common/bytes.h"
 #include "common/json.h"
@@ -44,7 +45,8 @@ typedef struct bench {
     samples answered, refused; /* latencies of measured requests: that were answered OK, that were not */
     samples behind;            /* open loop: how late each was sent */
     char first_error[512];     /* the text of the first reply that was no OK */
-    uint64_t sent, ok, errors[N_STATUS], mismatches, batches; /* batches: sum over replies of their batch's rows */
+    uint64_t sent, ok, errors[N_STATUS], mismatches, duplicates,
+        batches; /* batches: sum over replies of their batch's rows */
     double elapsed;
     uint64_t first_ns, last_ns; /* of measured completions */
 } bench;
@@ -86,6 +88,18 @@ static bool same_outputs(const terse_reply *a, const terse_reply *b)
     return true;
 }
 
+/* Of the first answer's bytes: the same in every run with the same inputs. */
+static uint64_t outputs_hash(const terse_reply *reply)
+{
+    uint64_t hash = 0;
+    for (int i = 0; reply && i < terse_reply_n_outputs(reply); i++) {
+        size_t size = 0;
+        const void *data = terse_reply_data(reply, i, &size);
+        hash = XXH3_64bits_withSeed(data, size, hash);
+    }
+    return hash;
+}
+
 static bool record(samples *to, uint64_t ns)
 {
     if (to->n == to->capacity) {
@@ -104,6 +118,12 @@ static bool take_reply(bench *b, terse_reply *reply)
 {
     const uint64_t now = terse_now_ns(), due = b->due_ns[terse_reply_id(reply) % RING];
     const terse_status status = terse_reply_status(reply);
+    if (due == 0) { /* answered before */
+        b->duplicates++;
+        terse_reply_free(reply);
+        return true;
+    }
+    b->due_ns[terse_reply_id(reply) % RING] = 0;
     bool kept = false, room = true;
     if (status == TERSE_OK && b->verify) {
         if (!b->reference) {
@@ -271,8 +291,13 @@ static void report(bench *b)
         terse_json_end(&json);
         if (*b->first_error)
             terse_json_text(&json, "first_error", b->first_error);
-        if (b->verify)
+        if (b->verify) {
+            char hash[17];
+            snprintf(hash, sizeof hash, "%016" PRIx64, outputs_hash(b->reference));
             terse_json_uint(&json, "mismatches", b->mismatches);
+            terse_json_uint(&json, "duplicates", b->duplicates);
+            terse_json_text(&json, "outputs_hash", hash);
+        }
         terse_json_double(&json, "p50_us", percentile_us(&b->answered, 0.5));
         terse_json_double(&json, "p90_us", percentile_us(&b->answered, 0.9));
         terse_json_double(&json, "p99_us", percentile_us(&b->answered, 0.99));
@@ -301,7 +326,8 @@ static void report(bench *b)
     if (*b->first_error)
         printf("  the first: %s\n", b->first_error);
     if (b->verify)
-        printf("  replies that differ from the first: %" PRIu64 "\n", b->mismatches);
+        printf("  replies that differ from the first: %" PRIu64 ", second replies to a request: %" PRIu64 "\n",
+               b->mismatches, b->duplicates);
     if (b->answered.n)
         printf("  latency: p50 %.0f us, p90 %.0f us, p99 %.0f us, p99.9 %.0f us\n", percentile_us(&b->answered, 0.5),
                percentile_us(&b->answered, 0.9), percentile_us(&b->answered, 0.99), percentile_us(&b->answered, 0.999));
@@ -329,7 +355,7 @@ static int bench_run(bench *b)
     if (code)
         return code;
     report(b);
-    return b->mismatches ? TERSE_CLI_FAILED : TERSE_CLI_DONE;
+    return b->mismatches || b->duplicates ? TERSE_CLI_FAILED : TERSE_CLI_DONE;
 }
 
 static void bench_done(bench *b)
@@ -373,7 +399,7 @@ int terse_cli_bench(int argc, char **argv)
         {"timeout-ms", 0, TERSE_CLI_COUNT, "T", &b.timeout_ms, 1, 1e9, "deadline of each request (default: none)"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &b.connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
         {"verify", 0, TERSE_CLI_FLAG, NULL, &b.verify, 0, 0,
-         "compare every reply with the first, bit by bit; exit 1 if one differs"},
+         "compare every reply with the first, bit by bit; exit 1 if one differs or comes twice"},
         {"json", 0, TERSE_CLI_FLAG, NULL, &b.json, 0, 0, "print one JSON object"},
         {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},
     };
