@@ -154,10 +154,15 @@ $(B)/tests/%: $(B)/obj/tests/fuzz/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_LOADER) $(LIBS_COMPRESS)
+# Preloaded into the daemon by stories; plain, whatever the variant: a sanitizer's runtime is loaded once already.
+$(B)/faults.so: tests/system/faults.c daemon/protocol.h
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	@$(CC) -std=c17 -D_GNU_SOURCE -I. $(WARN) -O2 -fPIC -shared -fvisibility=hidden -o $@ $< -ldl
 .SECONDARY:
 
 .PHONY: tests
-tests: all $(UNIT) $(FUZZ)
+tests: all $(UNIT) $(FUZZ) $(B)/faults.so
 
 SYSTEM := $(sort $(wildcard tests/system/*.py))
 SYSTEM := $(filter-out tests/system/harness.py tests/system/onnx_writer.py,$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))

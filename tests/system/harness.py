@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -220,6 +221,24 @@ class Story:
                     self.check(False, "tersed ends on SIGTERM")
             if "Sanitizer" in daemon.log():
                 self.check(False, "no sanitizer reports anything")
+
+
+class Fault:
+    """Makes calls of the daemon's processes fail: faults.c says how. `environment` is for story.tersed."""
+
+    def __init__(self, folder, program_name, call, nth=1, times=1, error=0):
+        handle, self.path = tempfile.mkstemp(prefix="fault-", dir=folder)
+        os.write(handle, bytes(16))
+        os.close(handle)
+        self.environment = {"LD_PRELOAD": os.path.abspath(program("faults.so")), "TERSE_FAULT_STATE": self.path,
+                            "TERSE_FAULT": f"{program_name}:{call}:{nth}:{times}:{error}"}
+        if "asan" in BUILD:  # whose runtime wants to be the first library
+            self.environment["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+
+    def counts(self):
+        """How many such calls were made, and how many of them failed."""
+        with open(self.path, "rb") as file:
+            return struct.unpack("QQ", file.read())
 
 
 class Skip(Exception):
