@@ -68,6 +68,7 @@ enum {
     REQUEST_MAX_BATCH,
     REQUEST_BATCH_TIMEOUT,
     REQUEST_WORKERS,
+    REQUEST_ARENA,
 };
 
 static const terse_wire_walk_key request_keys[] = {
@@ -86,21 +87,23 @@ static const terse_wire_walk_key request_keys[] = {
     [REQUEST_MAX_BATCH] = TERSE_WIRE_WALK_KEY("max_batch"),
     [REQUEST_BATCH_TIMEOUT] = TERSE_WIRE_WALK_KEY("batch_timeout_us"),
     [REQUEST_WORKERS] = TERSE_WIRE_WALK_KEY("workers"),
+    [REQUEST_ARENA] = TERSE_WIRE_WALK_KEY("arena"),
 };
 
-static int take_session(terse_wire_walk *w, terse_wire_request *request)
+/* The 16 bytes of a session or an arena. */
+static int take_token(terse_wire_walk *w, const char *key, uint8_t *ret_token, bool *ret_there)
 {
     terse_pack_item item;
     const int status = terse_wire_walk_item(w, &item);
     if (status || item.type == TERSE_PACK_NIL)
         return status;
     if (item.type != TERSE_PACK_BIN)
-        return terse_wire_walk_wrong(w, "session", &item, "16 bytes of binary data");
+        return terse_wire_walk_wrong(w, key, &item, "16 bytes of binary data");
     if (item.length != TERSE_WIRE_SESSION_BYTES)
-        return terse_fail(w->error, TERSE_INVALID_ARGUMENT, "key 'session' has %" PRIu32 " bytes, allowed are %d",
+        return terse_fail(w->error, TERSE_INVALID_ARGUMENT, "key '%s' has %" PRIu32 " bytes, allowed are %d", key,
                           item.length, TERSE_WIRE_SESSION_BYTES);
-    memcpy(request->session, item.data, TERSE_WIRE_SESSION_BYTES);
-    request->has_session = true;
+    memcpy(ret_token, item.data, TERSE_WIRE_SESSION_BYTES);
+    *ret_there = true;
     return TERSE_OK;
 }
 
@@ -126,7 +129,7 @@ static int take_request_value(terse_wire_walk *w, int index, terse_wire_request 
     case REQUEST_ID:
         return terse_wire_walk_u64(w, "id", UINT64_MAX, &request->id, &request->has_id);
     case REQUEST_SESSION:
-        return take_session(w, request);
+        return take_token(w, "session", request->session, &request->has_session);
     case REQUEST_MODEL:
         return terse_wire_walk_text(w, "model", &request->model);
     case REQUEST_VERSION:
@@ -149,6 +152,8 @@ static int take_request_value(terse_wire_walk *w, int index, terse_wire_request 
                                    &request->has_batch_timeout);
     case REQUEST_WORKERS:
         return terse_wire_walk_u64(w, "workers", UINT64_MAX, &request->workers, &request->has_workers);
+    case REQUEST_ARENA:
+        return take_token(w, "arena", request->arena, &request->has_arena);
     default:
         return terse_wire_walk_u64(w, "target", UINT64_MAX, &request->target, &request->has_target);
     }
@@ -240,7 +245,7 @@ static void salvage(const void *header, size_t size, terse_wire_request *request
             !terse_wire_walk_u64(&w, "id", UINT64_MAX, &request->id, &unused))
             request->has_id = unused;
         else if (!request->has_session && terse_pack_is(&item, "session", 7))
-            take_session(&w, request);
+            take_token(&w, "session", request->session, &request->has_session);
         w.reader = value;
         if (item.type == TERSE_PACK_ARRAY || item.type == TERSE_PACK_MAP || !terse_pack_skip(&w.reader))
             return;

@@ -29,6 +29,7 @@ enum {
     TERSE_WIRE_MAX_TEXT = 1024, /* bytes of a name, a version or an error */
     TERSE_WIRE_MAX_PATH = 4095, /* bytes of "file" */
     TERSE_WIRE_SESSION_BYTES = 16,
+    TERSE_WIRE_ARENA_BYTES = 16, /* the token of shared memory */
     TERSE_WIRE_MAX_PRIORITY = 9,
 };
 
@@ -69,11 +70,12 @@ typedef struct terse_wire_tensor {
 
 typedef struct terse_wire_request {
     terse_wire_op op;
-    bool has_id, has_session, has_timeout, has_target;
+    bool has_id, has_session, has_timeout, has_target, has_arena;
     bool has_outputs; /* "outputs" was there: only those are wanted, in that order; else all */
     bool has_max_batch, has_batch_timeout, has_workers; /* configure: what is to change */
     uint8_t session[TERSE_WIRE_SESSION_BYTES];
-    uint32_t priority; /* 0..9, 0 when absent */
+    uint8_t arena[TERSE_WIRE_ARENA_BYTES]; /* in which tensors with `has_shm` lie */
+    uint32_t priority;                     /* 0..9, 0 when absent */
     uint64_t id;
     uint64_t timeout_us;
     uint64_t target; /* cancel: the id that is to end */

@@ -240,7 +240,7 @@ int terse_wire_encode_request(const terse_wire_request *request, void *buffer, s
     put_head(&out, 2u + request->has_id + request->has_session + (request->model.data != NULL) +
                        (request->version.data != NULL) + request->has_timeout + (request->priority > 0) + inputs +
                        request->has_outputs + request->has_target + (request->file.data != NULL) +
-                       request->has_max_batch + request->has_batch_timeout + request->has_workers);
+                       request->has_max_batch + request->has_batch_timeout + request->has_workers + request->has_arena);
     PUT_KEY(&out, "op");
     if (request->op == TERSE_WIRE_UNKNOWN)
         put_wire_text(&out, request->op_name);
@@ -251,6 +251,11 @@ int terse_wire_encode_request(const terse_wire_request *request, void *buffer, s
         PUT_KEY(&out, "session");
         put_big_endian(&out, 0xc4, TERSE_WIRE_SESSION_BYTES, 1);
         put_bytes(&out, request->session, TERSE_WIRE_SESSION_BYTES);
+    }
+    if (request->has_arena) {
+        PUT_KEY(&out, "arena");
+        put_big_endian(&out, 0xc4, TERSE_WIRE_ARENA_BYTES, 1);
+        put_bytes(&out, request->arena, TERSE_WIRE_ARENA_BYTES);
     }
     put_optional_text(&out, "model", request->model);
     put_optional_text(&out, "version", request->version);

@@ -36,16 +36,17 @@ enum {
     TERSE_MAX_BATCH = 1024,
     TERSE_MAX_IO = 64,           /* inputs, and outputs, of a served model */
     TERSE_WARM_COSTS = 12,       /* batch sizes that warming measures: 1, 2, 4 ... max_batch */
+    TERSE_MAX_ARENAS = 1024,     /* clients' shared memories at once, and 1: number 0 stands for the slots */
     TERSE_MODEL_NAME = 128,      /* bytes of a served model's name, with its 0 */
     TERSE_MSG_BYTES = 192 * 1024 /* no message is larger */
 };
 
 typedef enum terse_msg_kind {
     /* supervisor -> front end, worker */
-    TERSE_MSG_MODEL = 1, /* terse_msg_model + sealed memfd */
-    TERSE_MSG_DATA,      /* terse_msg + data socket (to a worker) */
-    TERSE_MSG_LISTEN,    /* terse_msg_listen + listening socket */
-    TERSE_MSG_WORKER,    /* terse_msg_worker + data socket (to the front end) */
+    TERSE_MSG_MODEL = 1,   /* terse_msg_model + sealed memfd */
+    TERSE_MSG_DATA,        /* terse_msg + data socket (to a worker) */
+    TERSE_MSG_LISTEN,      /* terse_msg_listen + listening socket */
+    TERSE_MSG_WORKER,      /* terse_msg_worker + data socket (to the front end) */
     TERSE_MSG_WORKER_EXIT, /* terse_msg_worker */
     TERSE_MSG_CONFIGURED,  /* terse_msg_configured */
     TERSE_MSG_DRAIN,       /* terse_msg */
@@ -53,14 +54,17 @@ typedef enum terse_msg_kind {
     TERSE_MSG_LOAD = 16, /* terse_msg_load */
     TERSE_MSG_LOADED,    /* terse_msg_loaded + sealed memfd when status is OK */
     /* front end -> supervisor */
-    TERSE_MSG_SERVING = 32, /* terse_msg: polls its sockets, all models and listeners are in place */
-    TERSE_MSG_READY,        /* terse_msg: at least one worker has warmed every model (again after none had) */
-    TERSE_MSG_ALIVE,        /* terse_msg_alive, each second */
-    TERSE_MSG_KILL_WORKER,  /* terse_msg_worker: hung */
-    TERSE_MSG_DRAINED,      /* terse_msg */
+    TERSE_MSG_SERVING = 32,   /* terse_msg: polls its sockets, all models and listeners are in place */
+    TERSE_MSG_READY,          /* terse_msg: at least one worker has warmed every model (again after none had) */
+    TERSE_MSG_ALIVE,          /* terse_msg_alive, each second */
+    TERSE_MSG_KILL_WORKER,    /* terse_msg_worker: hung */
+    TERSE_MSG_DRAINED,        /* terse_msg */
+    TERSE_MSG_READ_ONLY = 48, /* terse_msg_read_only + memfd; answered with a descriptor that only reads it */
     /* front end -> worker (data socket) */
     TERSE_MSG_HELLO = 64, /* terse_msg_hello + input memfd (read-only descriptor) + output memfd */
     TERSE_MSG_BATCH,      /* terse_msg_batch, its tensors and its members */
+    TERSE_MSG_ARENA = 80, /* terse_msg_arena + inputs (read-only descriptor) + outputs of a client's shared memory */
+    TERSE_MSG_ARENA_GONE, /* terse_msg_arena */
     /* worker -> front end (data socket); WARMED to the supervisor too */
     TERSE_MSG_WARMED = 96, /* terse_msg_warmed; on the data socket terse_msg_warm_cost may follow */
     TERSE_MSG_DONE,        /* terse_msg_done and its output tensors */
@@ -83,10 +87,10 @@ typedef struct terse_msg_model {
     terse_msg head;
     uint32_t model; /* index, the same in every process */
     uint32_t max_batch;
-    uint32_t threads; /* that may share a batch, 1 to TERSE_MAX_THREADS */
-    uint32_t objective; /* terse_objective */
+    uint32_t threads;                                        /* that may share a batch, 1 to TERSE_MAX_THREADS */
+    uint32_t objective;                                      /* terse_objective */
     uint64_t batch_timeout_us, deadline_ms, hang_timeout_ms; /* 0: none / automatic */
-    uint64_t bytes;             /* of the memfd */
+    uint64_t bytes;                                          /* of the memfd */
     char name[TERSE_MODEL_NAME];
     char version[16];
 } terse_msg_model;
@@ -131,12 +135,15 @@ typedef struct terse_msg_worker_waits {
 typedef struct terse_msg_configured {
     terse_msg head;
     uint32_t n_models, n_workers;
-    uint64_t input_bytes, output_bytes; /* sizes of the slot memories */
-    uint64_t max_request_bytes;         /* the tensors of one request */
+    uint64_t input_bytes, output_bytes;         /* sizes of the slot memories */
+    uint64_t max_request_bytes;                 /* the tensors of one request */
     uint64_t max_queue_bytes, max_client_bytes; /* 0: automatic, as the next two */
     uint64_t finished_bytes;                    /* for replies that were sent */
-    uint32_t max_queue;                 /* requests waiting, all models */
+    uint32_t max_queue;                         /* requests waiting, all models */
     uint32_t max_client_outstanding;
+    uint64_t arena_bytes_per_uid; /* shared memory of all clients of one user */
+    uint32_t arenas_per_uid;
+    uint32_t spin_us; /* front end and workers look again for so long before they sleep */
 } terse_msg_configured;
 
 typedef struct terse_msg_alive {
@@ -144,12 +151,28 @@ typedef struct terse_msg_alive {
     uint64_t served, failed, queued, clients; /* totals since its start; queued and clients now */
 } terse_msg_alive;
 
+/* A process behind a filter cannot open what it has by another mode: the supervisor does. The answer comes without a
+ * descriptor when it could not either. */
+typedef struct terse_msg_read_only {
+    terse_msg head;
+    uint32_t arena, pad;
+} terse_msg_read_only;
+
 typedef struct terse_msg_hello {
     terse_msg head;
     uint32_t worker;
     uint32_t epoch; /* of this front end: every BATCH and DONE carries it */
     uint64_t input_bytes, output_bytes;
+    uint32_t spin_us, pad;
 } terse_msg_hello;
+
+/* A client's shared memory, told to a worker before the first batch that lies in it. GONE: unmap it. */
+typedef struct terse_msg_arena {
+    terse_msg head;
+    uint32_t arena; /* 1..TERSE_MAX_ARENAS - 1 */
+    uint32_t pad;
+    uint64_t input_bytes, output_bytes;
+} terse_msg_arena;
 
 typedef struct terse_msg_warmed {
     terse_msg head;
@@ -176,7 +199,8 @@ typedef struct terse_msg_tensor {
 #define TERSE_MSG_UNWANTED UINT64_MAX
 
 /* BATCH: terse_msg_batch, then n_inputs terse_msg_tensor, then per member: uint64_t rows, then n_inputs input offsets
- * (uint64_t, into the input memfd), then n_outputs {offset, capacity} pairs (into the output memfd). A batch of one
+ * (uint64_t, into the input memfd), then n_outputs {offset, capacity} pairs (into the output memfd). The upper bits of
+ * an offset name the client's memory in which it counts (terse_msg_at), 0 for the slots. A batch of one
  * member carries its tensors as they are; with more, every input is the concatenation of the members' rows. */
 typedef struct terse_msg_batch {
     terse_msg head;
@@ -185,6 +209,12 @@ typedef struct terse_msg_batch {
     uint32_t n_inputs, n_outputs, n_members;
     uint32_t rows; /* all members */
 } terse_msg_batch;
+
+#define TERSE_MSG_ARENA_SHIFT 48
+static inline uint64_t terse_msg_at(uint32_t arena, uint64_t offset)
+{
+    return (uint64_t)arena << TERSE_MSG_ARENA_SHIFT | offset;
+}
 
 /* DONE: terse_msg_done, then n_outputs terse_msg_tensor (absent unless status is OK or needs_room).
  * Each member's output i has bytes * member rows / rows bytes (all bytes for a batch of one). needs_room: some

@@ -79,6 +79,8 @@ static const struct {
     {SCMP_SYS(eventfd2), SERVERS},
     {SCMP_SYS(connect), G},
     {SCMP_SYS(memfd_create), F},
+    {SCMP_SYS(pipe2), F},
+    {SCMP_SYS(pread64), F},
     {SCMP_SYS(ftruncate), F},
     {SCMP_SYS(fallocate), F},
     {SCMP_SYS(clock_gettime), ALL},

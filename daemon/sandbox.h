@@ -9,7 +9,7 @@
  *   role      what it still may do, beside memory that is not executable, its descriptors, clocks and its end
  *   loader    nothing
  *   worker    receive descriptors and map them
- *   frontend  take connections in, talk on them, make sealed memory and eventfds
+ *   frontend  take connections in, talk on them, make sealed memory, eventfds and pipes
  *   gate      take connections in, talk on them, connect to Unix sockets
  *
  * A call that is not on the list fails with EPERM: some C library's forgotten call must not become an outage. What only

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "daemon/frontend/overload.h"
 
@@ -19,12 +20,13 @@ static void join_client(terse_client *client, terse_request *request)
 
 /* A request that is sent again while the first one still waits or runs: its answer goes where the last one came from.
  * true when that was so. */
-static bool attach(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
+static bool attach(terse_frontend *fe, terse_client *client, const terse_wire_request *wire,
+                   const terse_client_arena *arena)
 {
     if (!wire->has_session)
         return false;
     terse_request *request = terse_sessions_find(&fe->sessions, wire->session, wire->id);
-    if (!request || request->answered)
+    if (!request || request->answered || request->arena != arena)
         return false;
     terse_client *old = request->client;
     if (old == client)
@@ -63,17 +65,97 @@ static int find_served(terse_frontend *fe, const terse_wire_request *wire, terse
     return TERSE_OK;
 }
 
-static void copy_inputs(terse_frontend *fe, const terse_request *request, const terse_served *model,
-                        const terse_served_call *call, zmq_msg_t *frames)
+/* Reads from the inputs of an arena: the client may write there meanwhile, but not into the copy. */
+static bool read_shared(const terse_client_arena *arena, uint8_t *to, uint64_t offset, uint64_t bytes)
 {
-    uint8_t *at = terse_slots_data(fe->inputs, request->input_slot);
+    while (bytes > 0) {
+        const ssize_t got = pread(arena->input_fd, to, bytes, (off_t)offset);
+        if (got <= 0)
+            return false;
+        to += got;
+        offset += (uint64_t)got;
+        bytes -= (uint64_t)got;
+    }
+    return true;
+}
+
+/* Copies into the slot what does not stay in shared memory, and notes where each input is. */
+static int copy_inputs(terse_frontend *fe, const terse_request *request, const terse_served *model,
+                       const terse_served_call *call, zmq_msg_t *frames, terse_error *error)
+{
+    uint8_t *at = request->input_slot == TERSE_SLOT_NONE ? NULL : terse_slots_data(fe->inputs, request->input_slot);
     for (uint32_t i = 0; i < model->n_inputs; i++) {
-        zmq_msg_t *frame = &frames[call->inputs[i]->frame - 1];
-        const size_t bytes = zmq_msg_size(frame);
-        if (bytes > 0)
-            memcpy(at, zmq_msg_data(frame), bytes);
+        const terse_wire_tensor *input = call->inputs[i];
+        size_t bytes;
+        if (!input->has_shm) {
+            zmq_msg_t *frame = &frames[input->frame - 1];
+            bytes = zmq_msg_size(frame);
+            if (bytes > 0)
+                memcpy(at, zmq_msg_data(frame), bytes);
+        } else if (terse_served_copies(model, input)) {
+            bytes = input->shm_size;
+            if (!read_shared(request->arena, at, input->shm_offset, bytes))
+                return terse_fail(error, TERSE_SYSTEM, "input '%s' cannot be read from shared memory",
+                                  model->inputs[i].name);
+        } else {
+            request->places->inputs[i] = terse_msg_at(request->arena->number, input->shm_offset);
+            continue;
+        }
+        if (request->places)
+            request->places->inputs[i] = TERSE_PLACE_SLOT;
         at += terse_align(bytes, TERSE_SLOT_ALIGN);
     }
+    return TERSE_OK;
+}
+
+/* Marks the places of the outputs; on failure those marked here are free again. */
+static int claim_outputs(terse_client_arena *arena, const terse_served *model, const terse_served_call *call,
+                         terse_places *places, terse_error *error)
+{
+    for (uint32_t i = 0; i < call->n_wanted; i++)
+        places->outputs[call->wanted[i]].bytes = TERSE_PLACE_SLOT;
+    places->n_outputs = 0;
+    for (uint32_t i = 0; i < call->n_wanted && call->n_placed > 0; i++) {
+        const terse_wire_tensor *wish = &call->wishes[i];
+        if (!wish->has_shm)
+            continue;
+        if (terse_arena_claim(arena, wish->shm_offset, wish->shm_size)) {
+            places->outputs[call->wanted[i]].offset = wish->shm_offset;
+            places->outputs[call->wanted[i]].bytes = wish->shm_size;
+            places->n_outputs++;
+            continue;
+        }
+        for (uint32_t k = 0; k < i; k++)
+            if (call->wishes[k].has_shm)
+                terse_arena_unclaim(arena, call->wishes[k].shm_offset, call->wishes[k].shm_size);
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "output '%s': bytes %" PRIu64 " to %" PRIu64
+                          " of the shared memory belong to another output or to a request that is not answered yet",
+                          model->outputs[call->wanted[i]].name, wish->shm_offset, wish->shm_offset + wish->shm_size);
+    }
+    return TERSE_OK;
+}
+
+/* The shared memory that a request names: that of the ring it came through, or the one of its token. */
+static int find_arena(const terse_frontend *fe, const terse_client *client, const terse_wire_request *wire,
+                      terse_client_arena **ret_arena, terse_error *error)
+{
+    terse_client_arena *arena = client->arena;
+    *ret_arena = arena;
+    if (!wire->has_arena)
+        return TERSE_OK;
+    if (arena)
+        return memcmp(arena->token, wire->arena, sizeof arena->token) == 0
+                   ? TERSE_OK
+                   : terse_fail(error, TERSE_INVALID_ARGUMENT,
+                                "key 'arena' names another shared memory than that of the ring");
+    arena = terse_arenas_find(&fe->arenas, wire->arena);
+    if (!arena)
+        return terse_fail(error, TERSE_NOT_FOUND, "key 'arena' names no shared memory that is attached here");
+    if (client->remote || !client->known || client->uid != arena->uid)
+        return terse_fail(error, TERSE_PERMISSION_DENIED, "key 'arena' names the shared memory of another user");
+    *ret_arena = arena;
+    return TERSE_OK;
 }
 
 static uint64_t deadline_of(const terse_frontend *fe, const terse_served *model, const terse_wire_request *wire)
@@ -89,12 +171,15 @@ static uint64_t deadline_of(const terse_frontend *fe, const terse_served *model,
 
 /* Takes slots, copies the tensors and puts the request into its lane. */
 static int enter(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, const terse_served *model,
-                 terse_lane *lane, const terse_served_call *call, const terse_overload_request *asked,
-                 zmq_msg_t *frames, terse_error *error)
+                 terse_lane *lane, terse_client_arena *arena, const terse_served_call *call,
+                 const terse_overload_request *asked, zmq_msg_t *frames, terse_error *error)
 {
     terse_request *request = terse_request_new(fe);
-    if (!request)
+    if (!request || (arena && !(request->places = terse_places_new(fe)))) {
+        if (request)
+            terse_request_free(fe, request);
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a request");
+    }
     request->state = TERSE_REQUEST_PARKED;
     request->id = wire->id;
     request->arrival_ns = request->queued_ns = fe->now_ns;
@@ -113,15 +198,30 @@ static int enter(terse_frontend *fe, terse_client *client, const terse_wire_requ
         terse_request_free(fe, request);
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a request");
     }
-    request->input_slot = terse_slots_take(fe->inputs, call->bytes);
-    if (request->input_slot == TERSE_SLOT_NONE) {
+    if (arena) {
+        const int status = claim_outputs(arena, model, call, request->places, error);
+        if (!status)
+            terse_arena_join(arena, request);
+        else
+            terse_request_free(fe, request);
+        if (status)
+            return status;
+    }
+    if (call->bytes > 0 || !arena)
+        request->input_slot = terse_slots_take(fe->inputs, call->bytes);
+    if (request->input_slot == TERSE_SLOT_NONE && (call->bytes > 0 || !arena)) {
         terse_request_free(fe, request);
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                           "no room for %" PRIu64 " bytes of tensors: %" PRIu64 " of %" PRIu64 " are in use",
                           call->bytes, terse_slots_used(fe->inputs), fe->input_bytes);
     }
     request->input_bytes = call->bytes;
-    copy_inputs(fe, request, model, call, frames);
+    const int status = copy_inputs(fe, request, model, call, frames, error);
+    if (status) {
+        request->input_bytes = 0; /* of no client yet */
+        terse_request_free(fe, request);
+        return status;
+    }
     if (wire->has_session) {
         request->has_session = true;
         memcpy(request->session, wire->session, TERSE_WIRE_SESSION_BYTES);
@@ -135,13 +235,20 @@ static int enter(terse_frontend *fe, terse_client *client, const terse_wire_requ
 
 /* Checks, then lets in: nothing is copied before all is known to be good and to have a place. */
 static int let_in(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, terse_served *model,
-                  zmq_msg_t *frames, uint32_t n_frames, terse_overload_request *asked, terse_error *error)
+                  terse_client_arena *arena, zmq_msg_t *frames, uint32_t n_frames, terse_overload_request *asked,
+                  terse_error *error)
 {
     terse_served_call call;
     size_t frame_bytes[TERSE_WIRE_MAX_IO];
     for (uint32_t i = 0; i < n_frames; i++)
         frame_bytes[i] = zmq_msg_size(&frames[i]);
-    int status = terse_served_match(model, wire, n_frames, frame_bytes, &call, error);
+    const terse_served_bytes bytes = {n_frames,
+                                      frame_bytes,
+                                      arena != NULL,
+                                      client->arena != NULL,
+                                      arena ? arena->input_bytes : 0,
+                                      arena ? arena->output_bytes : 0};
+    int status = terse_served_match(model, wire, &bytes, &call, error);
     if (status)
         return status;
     terse_lane *lane = terse_served_lane(model, &call, fe->now_ns);
@@ -157,7 +264,7 @@ static int let_in(terse_frontend *fe, terse_client *client, const terse_wire_req
     if (asked->deadline_ns <= fe->now_ns)
         return terse_fail(error, TERSE_DEADLINE_EXCEEDED, "the request allows 0 us");
     asked->retry_after_ms = terse_overload_retry_ms(fe);
-    return enter(fe, client, wire, model, lane, &call, asked, frames, error);
+    return enter(fe, client, wire, model, lane, arena, &call, asked, frames, error);
 }
 
 void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, zmq_msg_t *frames,
@@ -165,13 +272,17 @@ void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_requ
 {
     terse_error error;
     terse_served *model = NULL;
+    terse_client_arena *arena = NULL;
     terse_overload_request asked = {.retry_after_ms = TERSE_WIRE_NO_RETRY};
-    if (attach(fe, client, wire) || (wire->has_session && terse_reply_repeat(fe, client, wire->session, wire->id)))
+    int status = find_arena(fe, client, wire, &arena, &error);
+    if (!status && (attach(fe, client, wire, arena) ||
+                    (!arena && wire->has_session && terse_reply_repeat(fe, client, wire->session, wire->id))))
         return;
-    int status = find_served(fe, wire, &model, &error);
+    if (!status)
+        status = find_served(fe, wire, &model, &error);
     if (!status) {
         model->stats.requests++;
-        status = let_in(fe, client, wire, model, frames, n_frames, &asked, &error);
+        status = let_in(fe, client, wire, model, arena, frames, n_frames, &asked, &error);
     }
     if (!status)
         return;

@@ -10,6 +10,8 @@
  *   over. Which requests: in the lane's order, as they fit. Those that cannot be done in time, and those that CoDel
  * turns away, are answered instead and the batcher is asked again. */
 
+enum { NEW_ARENAS = 32 };
+
 void terse_choose_add(terse_frontend *fe, terse_pool_worker *worker, terse_request *request)
 {
     if (!request->alone) /* what comes back after a death was not foreseen */
@@ -117,8 +119,13 @@ terse_chosen terse_choose_batch(terse_frontend *fe, terse_pool_worker *worker, t
     const uint32_t most = TERSE_MAX_BATCH < model->max_members ? TERSE_MAX_BATCH : model->max_members;
     worker->lane = lane;
     worker->n_members = worker->rows = 0;
+    uint32_t n_new = 0; /* too many when several requests lie in one: then the batch is a little smaller */
     for (terse_request *request; worker->n_members < most && (request = terse_queue_first(lane, fe->now_ns));) {
         if (worker->n_members > 0 && worker->rows + request->rows > decision.rows)
+            break;
+        /* Each arena that is new to the worker is a message of its own, for which its socket has so much room. */
+        if (request->arena && !terse_arena_told(request->arena, (uint32_t)(worker - fe->workers)) &&
+            n_new++ == NEW_ARENAS)
             break;
         if (!turn_away(fe, lane, request))
             terse_choose_add(fe, worker, request);

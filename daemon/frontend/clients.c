@@ -21,7 +21,7 @@ bool terse_clients_init(terse_clients *clients)
     return clients->buckets != NULL;
 }
 
-static void free_client(terse_client *client)
+void terse_client_drop_late(terse_client *client)
 {
     for (terse_late_reply *late = client->late_first, *next; late; late = next) {
         next = late->next;
@@ -29,6 +29,12 @@ static void free_client(terse_client *client)
             zmq_msg_close(&late->parts[i]);
         free(late);
     }
+    client->late_first = client->late_last = NULL;
+}
+
+static void free_client(terse_client *client)
+{
+    terse_client_drop_late(client);
     free(client);
 }
 

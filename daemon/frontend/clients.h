@@ -39,6 +39,7 @@ typedef struct terse_client {
     uint32_t uid, pid;    /* of its process when it is not remote */
     terse_request *requests;
     terse_late_reply *late_first, *late_last;
+    struct terse_client_arena *arena; /* whose completion ring takes its replies; NULL: a peer of the ROUTER */
 } terse_client;
 
 typedef struct terse_clients {
@@ -47,6 +48,9 @@ typedef struct terse_clients {
     terse_client *slow; /* those who do not read fast enough */
     uint64_t swept_ns;
 } terse_clients;
+
+/* Frees the replies that it never got. */
+void terse_client_drop_late(terse_client *client);
 
 bool terse_clients_init(terse_clients *clients);
 void terse_clients_done(terse_clients *clients);

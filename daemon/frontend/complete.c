@@ -39,15 +39,32 @@ static bool outputs_fit(const terse_served *model, const terse_pool_worker *work
     return true;
 }
 
+/* The first output whose place in shared memory is smaller than what is to go there; -1: none. */
+static int too_small_place(const terse_served *model, const terse_pool_worker *worker, const terse_request *request,
+                           const terse_msg_tensor *outputs)
+{
+    for (uint32_t i = 0; request->places && request->places->n_outputs > 0 && i < model->n_outputs; i++)
+        if ((request->wanted_mask >> i & 1) && !terse_request_in_slot(request, i) &&
+            request->places->outputs[i].bytes < outputs[i].bytes / worker->rows * request->rows)
+            return (int)i;
+    return -1;
+}
+
 /* Whether every member's outputs fitted their slots. */
 static bool outputs_had_room(const terse_served *model, const terse_pool_worker *worker,
                              const terse_msg_tensor *outputs)
 {
-    uint64_t wanted = 0;
-    for (uint32_t i = 0; i < worker->n_members; i++)
-        wanted |= worker->members[i]->wanted_mask;
+    uint64_t in_slots = 0;
+    for (uint32_t i = 0; i < worker->n_members; i++) {
+        const terse_request *request = worker->members[i];
+        in_slots |= request->places ? 0 : request->wanted_mask;
+        for (uint32_t k = 0; request->places && k < model->n_outputs; k++)
+            in_slots |= (uint64_t)terse_request_in_slot(request, k) << k;
+        if (too_small_place(model, worker, request, outputs) >= 0)
+            return false;
+    }
     for (uint32_t i = 0; i < model->n_outputs; i++)
-        if ((wanted & UINT64_C(1) << i) && outputs[i].bytes / worker->rows > worker->output_bytes[i])
+        if ((in_slots & UINT64_C(1) << i) && outputs[i].bytes / worker->rows > worker->output_bytes[i])
             return false;
     return true;
 }
@@ -84,6 +101,11 @@ static void finish_ok(terse_frontend *fe, terse_pool_worker *worker, const terse
     count_done(fe, worker, model, compute_ns);
     for (uint32_t i = 0; i < worker->n_members; i++) {
         terse_request *request = worker->members[i];
+        if (request->late && !request->answered) {
+            request->state = TERSE_REQUEST_PARKED;
+            terse_request_end_late(fe, request);
+            continue;
+        }
         if (!request->answered) {
             model->stats.by_status[TERSE_OK]++;
             fe->served++;
@@ -101,13 +123,13 @@ static void make_suspects(terse_frontend *fe, terse_pool_worker *worker)
 {
     for (uint32_t i = 0; i < worker->n_members; i++) {
         terse_request *request = worker->members[i];
-        if (request->output_slot != TERSE_SLOT_NONE) {
-            terse_slots_give(fe->outputs, request->output_slot);
-            request->output_slot = TERSE_SLOT_NONE;
-        }
-        if (request->answered) {
+        terse_request_give_output(fe, request);
+        if (request->answered || request->late) {
             request->state = TERSE_REQUEST_PARKED;
-            terse_request_free(fe, request);
+            if (request->answered)
+                terse_request_free(fe, request);
+            else
+                terse_request_end_late(fe, request);
             continue;
         }
         request->alone = true;
@@ -134,22 +156,51 @@ static void finish_failed(terse_frontend *fe, terse_pool_worker *worker, terse_s
     become_idle(fe, worker);
 }
 
+/* Takes out of a batch that is to run again those who need not: the answered, the late, and those whose place in shared
+ * memory is too small, which are told how much they need. */
+static void drop_members(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_tensor *outputs)
+{
+    const terse_served *model = fe->models[worker->lane->model];
+    uint32_t kept = 0, rows = 0;
+    for (uint32_t i = 0; i < worker->n_members; i++) {
+        terse_request *request = worker->members[i];
+        const int small = too_small_place(model, worker, request, outputs);
+        terse_request_give_output(fe, request);
+        if (!request->answered && !request->late && small < 0) {
+            worker->members[kept++] = request;
+            rows += request->rows;
+            continue;
+        }
+        request->state = TERSE_REQUEST_PARKED;
+        if (request->answered)
+            terse_request_free(fe, request);
+        else if (request->late)
+            terse_request_end_late(fe, request);
+        else
+            terse_request_fail(fe, request, TERSE_RESOURCE_EXHAUSTED,
+                               "output '%s' needs %" PRIu64 " bytes, its place in shared memory has %" PRIu64,
+                               model->outputs[small].name, outputs[small].bytes / worker->rows * request->rows,
+                               request->places->outputs[small].bytes);
+    }
+    worker->n_members = kept;
+    worker->rows = rows;
+}
+
 /* The outputs are larger than was guessed: remembers their sizes and runs the batch again. */
 static void finish_needs_room(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_tensor *outputs)
 {
     terse_served *model = fe->models[worker->lane->model];
-    for (uint32_t i = 0; i < worker->n_members; i++) {
-        terse_slots_give(fe->outputs, worker->members[i]->output_slot);
-        worker->members[i]->output_slot = TERSE_SLOT_NONE;
-    }
     for (uint32_t i = 0; i < model->n_outputs; i++) {
         const uint64_t per_row = (outputs[i].bytes + worker->rows - 1) / worker->rows;
         if (per_row > worker->lane->output_bytes[i])
             worker->lane->output_bytes[i] = per_row;
     }
-    if (terse_dispatch_send(fe, worker))
+    drop_members(fe, worker, outputs);
+    if (worker->n_members > 0 && terse_dispatch_send(fe, worker))
         return;
-    if (worker->n_members == 1) {
+    if (worker->n_members == 0) {
+        /* All were told. */
+    } else if (worker->n_members == 1) {
         terse_request *request = worker->members[0];
         request->state = TERSE_REQUEST_PARKED;
         terse_request_fail(fe, request, TERSE_RESOURCE_EXHAUSTED,
@@ -286,6 +337,7 @@ void terse_complete_gone(terse_frontend *fe, terse_pool_worker *worker)
     close(worker->fd);
     worker->fd = -1;
     worker->state = TERSE_POOL_ABSENT;
+    terse_arenas_forget_worker(fe, worker);
     if (worker->n_members > 0) {
         fe->models[worker->lane->model]->stats.crashed_batches++;
         settle_share(fe, worker);

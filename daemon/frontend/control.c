@@ -48,6 +48,12 @@ void terse_control_kill_worker(terse_frontend *fe, uint32_t worker)
     tell(fe, &message, sizeof message);
 }
 
+bool terse_control_read_only(terse_frontend *fe, uint32_t arena, int fd)
+{
+    const terse_msg_read_only message = {.head = {TERSE_MSG_READ_ONLY, sizeof message}, .arena = arena};
+    return terse_msg_send(fe->control_fd, &message, sizeof message, &fd, 1);
+}
+
 static void take_model(terse_frontend *fe, const terse_msg_model *message, int fd)
 {
     terse_error error;
@@ -78,6 +84,11 @@ static void listen_on(terse_frontend *fe, terse_listener *listener)
 /* Nobody is let in before the limits are known: ZeroMQ takes them over when it begins to listen. */
 static void take_listener(terse_frontend *fe, const terse_msg_listen *message, int *fd)
 {
+    if (strncmp(message->endpoint, TERSE_ATTACH_SCHEME, sizeof TERSE_ATTACH_SCHEME - 1) == 0) {
+        terse_attach_listen(fe, *fd);
+        *fd = -1;
+        return;
+    }
     if (fe->n_listeners == TERSE_MAX_LISTENERS) {
         terse_log(TERSE_LOG_ERROR, "more than %d endpoints", TERSE_MAX_LISTENERS);
         return;
@@ -98,6 +109,7 @@ static void send_hello(terse_frontend *fe, terse_pool_worker *worker, uint32_t i
         .epoch = fe->epoch,
         .input_bytes = terse_slots_bytes(fe->inputs),
         .output_bytes = terse_slots_bytes(fe->outputs),
+        .spin_us = (uint32_t)(fe->spin_ns / 1000),
     };
     const int fds[2] = {terse_slots_fd(fe->inputs), terse_slots_fd(fe->outputs)};
     worker->state = TERSE_POOL_WARMING;
@@ -158,6 +170,9 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
     fe->max_client_outstanding = message->max_client_outstanding ? message->max_client_outstanding : MOST_OF_CLIENT;
     fe->max_queue_bytes = message->max_queue_bytes ? message->max_queue_bytes : UINT64_MAX;
     fe->max_client_bytes = message->max_client_bytes ? message->max_client_bytes : fe->input_bytes / 2;
+    fe->arenas.bytes_per_uid = message->arena_bytes_per_uid;
+    fe->arenas.per_uid = message->arenas_per_uid;
+    fe->spin_ns = message->spin_us * UINT64_C(1000);
     if (fe->configured)
         return true;
     if (terse_slots_open("terse-inputs", fe->input_bytes, true, &fe->inputs, &error) ||
@@ -196,6 +211,7 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
         terse_msg_worker worker;
         terse_msg_configured configured;
         terse_msg_worker_waits waits;
+        terse_msg_read_only read_only;
     } m = {0};
     memcpy(&m, fe->message, size < sizeof m ? size : sizeof m);
     switch (m.head.kind) {
@@ -218,6 +234,10 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
     case TERSE_MSG_WORKER_WAITS:
         if (size == sizeof m.waits)
             take_waiting(fe, &m.waits);
+        return true;
+    case TERSE_MSG_READ_ONLY:
+        if (size == sizeof m.read_only)
+            terse_attach_read_only(fe, m.read_only.arena, fd);
         return true;
     case TERSE_MSG_CONFIGURED:
         return size != sizeof m.configured || take_configured(fe, &m.configured);

@@ -19,7 +19,7 @@ static uint64_t room_of(const terse_served *model, const terse_pool_worker *work
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < model->n_outputs; i++)
-        if (request->wanted_mask & UINT64_C(1) << i)
+        if (terse_request_in_slot(request, i))
             bytes += terse_align(worker->output_bytes[i] * request->rows, TERSE_SLOT_ALIGN);
     return bytes;
 }
@@ -79,15 +79,25 @@ static uint8_t *put_member(const terse_frontend *fe, const terse_served *model, 
                            const terse_request *request, uint8_t *at)
 {
     put_u64(&at, request->rows);
-    uint64_t offset = terse_slots_offset(fe->inputs, request->input_slot);
+    uint64_t offset = request->input_slot == TERSE_SLOT_NONE ? 0 : terse_slots_offset(fe->inputs, request->input_slot);
     for (uint32_t i = 0; i < model->n_inputs; i++) {
+        if (request->places && request->places->inputs[i] != TERSE_PLACE_SLOT) {
+            put_u64(&at, request->places->inputs[i]);
+            continue;
+        }
         put_u64(&at, offset);
         offset += terse_align(worker->lane->input_bytes[i] * request->rows, TERSE_SLOT_ALIGN);
     }
-    offset = terse_slots_offset(fe->outputs, request->output_slot);
+    offset = request->output_slot == TERSE_SLOT_NONE ? 0 : terse_slots_offset(fe->outputs, request->output_slot);
     for (uint32_t i = 0; i < model->n_outputs; i++) {
+        const bool in_slot = terse_request_in_slot(request, i);
         const bool wanted = request->wanted_mask & UINT64_C(1) << i;
         const uint64_t bytes = worker->output_bytes[i] * request->rows;
+        if (wanted && !in_slot) {
+            put_u64(&at, terse_msg_at(request->arena->number, request->places->outputs[i].offset));
+            put_u64(&at, request->places->outputs[i].bytes);
+            continue;
+        }
         put_u64(&at, wanted ? offset : 0);
         put_u64(&at, wanted ? bytes : TERSE_MSG_UNWANTED);
         if (wanted)
@@ -103,13 +113,13 @@ static bool take_output_slots(terse_frontend *fe, terse_pool_worker *worker)
     memcpy(worker->output_bytes, worker->lane->output_bytes, model->n_outputs * sizeof worker->output_bytes[0]);
     for (uint32_t i = 0; i < worker->n_members; i++) {
         terse_request *request = worker->members[i];
+        if (request->places && request->places->n_outputs == request->n_wanted)
+            continue;
         request->output_slot = terse_slots_take(fe->outputs, room_of(model, worker, request));
         if (request->output_slot != TERSE_SLOT_NONE)
             continue;
-        for (uint32_t k = 0; k < i; k++) {
-            terse_slots_give(fe->outputs, worker->members[k]->output_slot);
-            worker->members[k]->output_slot = TERSE_SLOT_NONE;
-        }
+        for (uint32_t k = 0; k < i; k++)
+            terse_request_give_output(fe, worker->members[k]);
         return false;
     }
     return true;
@@ -120,6 +130,9 @@ bool terse_dispatch_send(terse_frontend *fe, terse_pool_worker *worker)
     const terse_served *model = fe->models[worker->lane->model];
     if (!take_output_slots(fe, worker))
         return false;
+    for (uint32_t i = 0; i < worker->n_members; i++)
+        if (worker->members[i]->arena && !terse_arenas_tell_worker(fe, worker, worker->members[i]->arena))
+            terse_log(TERSE_LOG_WARNING, "worker %d takes no shared memory: %s", worker->pid, strerror(errno));
     terse_msg_batch head = {
         .head = {TERSE_MSG_BATCH, 0},
         .batch = ++fe->next_batch,

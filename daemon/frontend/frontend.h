@@ -14,6 +14,8 @@
 
 #include <zmq.h>
 
+#include "daemon/frontend/arenas.h"
+#include "daemon/frontend/attach.h"
 #include "daemon/frontend/clients.h"
 #include "daemon/frontend/finished.h"
 #include "daemon/frontend/pins.h"
@@ -99,6 +101,10 @@ struct terse_frontend {
     terse_finished *finished; /* replies that were sent */
     terse_arena *arena;       /* of the requests */
     terse_request *unused_requests;
+    terse_places *unused_places; /* linked by their first word */
+    terse_arenas arenas;
+    terse_attach attach;
+    uint64_t spin_ns;
     uint32_t n_live; /* requests that are not unused */
 
     /* totals */
@@ -113,6 +119,7 @@ struct terse_frontend {
     terse_wire_request request;
     terse_wire_reply reply;
     uint8_t header[TERSE_WIRE_HEADER_BYTES];
+    uint8_t entry[TERSE_WIRE_HEADER_BYTES]; /* of a ring, copied before it is looked at */
     _Alignas(16) uint8_t message[TERSE_MSG_BYTES];
 };
 
@@ -122,10 +129,28 @@ void terse_control_alive(terse_frontend *fe);
 void terse_control_tell(terse_frontend *fe, terse_msg_kind kind);
 void terse_control_kill_worker(terse_frontend *fe, uint32_t worker);
 
+/* Asks for a descriptor that only reads an arena's inputs; false: the supervisor does not hear now. */
+bool terse_control_read_only(terse_frontend *fe, uint32_t arena, int fd);
+
 /* receive.c: takes up to `limit` messages; returns how many there were. */
 unsigned terse_receive(terse_frontend *fe, unsigned limit);
+/* A request of `bytes` in fe->entry, from an arena's ring. */
+void terse_receive_entry(terse_frontend *fe, terse_client_arena *arena, size_t bytes);
 
-/* admit.c: an infer request; its frames stay the caller's. */
+/* ring.c: requests from the rings of shared memories, replies into them. */
+void terse_ring_rung(terse_frontend *fe, uint32_t arena); /* its doorbell */
+unsigned terse_ring_receive(terse_frontend *fe);          /* takes entries of those that may have some */
+terse_ring_result terse_ring_send(terse_frontend *fe, terse_client_arena *arena, const void *header, size_t bytes);
+void terse_ring_tell_all(terse_frontend *fe); /* publishes what was sent */
+/* The client of an arena is gone, or must go: what waits is dropped, what runs ends into memory that nobody else gets.
+ * The struct stays until terse_arenas_settle, which is called between two turns of the loop. */
+void terse_arenas_drop(terse_frontend *fe, terse_client_arena *arena);
+void terse_arenas_settle(terse_frontend *fe);
+/* Makes an arena known to a worker that is to run a batch in it. false: the worker does not listen now. */
+bool terse_arenas_tell_worker(terse_frontend *fe, const terse_pool_worker *worker, terse_client_arena *arena);
+void terse_arenas_forget_worker(terse_frontend *fe, const terse_pool_worker *worker); /* it is gone */
+
+/* admit.c: an infer request; its frames stay the caller's. (From a ring: none.) */
 void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, zmq_msg_t *frames,
                  uint32_t n_frames);
 
@@ -165,7 +190,17 @@ void terse_request_withdraw(terse_frontend *fe, terse_request *request);
  * that are full or not there now say when to come again. */
 void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status status, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-void terse_request_expire(terse_frontend *fe); /* answers those whose deadline has passed */
+void terse_request_expire(terse_frontend *fe);                           /* answers those whose deadline has passed */
+void terse_request_end_late(terse_frontend *fe, terse_request *request); /* its time is over */
+terse_places *terse_places_new(terse_frontend *fe); /* uninitialized; goes with its request. NULL: no memory */
+
+/* Whether output i of a request is wanted and goes into its output slot, not into shared memory. */
+static inline bool terse_request_in_slot(const terse_request *request, uint32_t i)
+{
+    return (request->wanted_mask >> i & 1) &&
+           (!request->places || request->places->outputs[i].bytes == TERSE_PLACE_SLOT);
+}
+void terse_request_give_output(terse_frontend *fe, terse_request *request); /* its output slot, if it has one */
 
 /* reply.c */
 void terse_reply_error(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status, const char *message);
@@ -183,5 +218,8 @@ bool terse_reply_repeat(terse_frontend *fe, terse_client *client, const uint8_t 
 /* Takes back what ZeroMQ has sent, and tries again to send what waits for slow readers. */
 void terse_reply_collect(terse_frontend *fe);
 void terse_reply_retry(terse_frontend *fe);
+void terse_reply_retry_client(terse_frontend *fe, terse_client *client);
+/* The client is there no more: what it has waiting is dropped. */
+void terse_reply_gone(terse_frontend *fe, terse_client *client);
 
 #endif

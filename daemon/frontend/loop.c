@@ -70,7 +70,14 @@ static bool handle_events(terse_frontend *fe, const struct epoll_event *events, 
             uint64_t count;
             if (read(fe->wake_fd, &count, sizeof count) < 0)
                 continue; /* rung already taken */
-        }
+        } else if (what >= TERSE_LOOP_RING)
+            terse_ring_rung(fe, (uint32_t)(what - TERSE_LOOP_RING));
+        else if (what >= TERSE_LOOP_ARENA)
+            terse_attach_hear_arena(fe, (uint32_t)(what - TERSE_LOOP_ARENA));
+        else if (what >= TERSE_LOOP_ATTACH_WAITING)
+            terse_attach_hear(fe, (uint32_t)(what - TERSE_LOOP_ATTACH_WAITING));
+        else if (what >= TERSE_LOOP_ATTACH_SOCKET)
+            terse_attach_accept(fe, (uint32_t)(what - TERSE_LOOP_ATTACH_SOCKET));
     }
     /* Last: it may replace workers whose events stand above. */
     return !control || terse_control_receive(fe);
@@ -91,6 +98,7 @@ static void handle_time(terse_frontend *fe)
     if (fe->now_ns < fe->alive_ns)
         return;
     terse_control_alive(fe);
+    terse_attach_tick(fe);
     terse_clients_sweep(&fe->clients, fe->now_ns);
 }
 
@@ -139,9 +147,12 @@ int terse_loop_run(terse_frontend *fe)
             return 0;
         handle_time(fe);
         terse_dispatch(fe);
-        received = fe->serving ? terse_receive(fe, RECEIVE_AT_ONCE) : 0;
+        received = fe->serving ? terse_receive(fe, RECEIVE_AT_ONCE) + terse_ring_receive(fe) : 0;
         if (received)
             terse_dispatch(fe);
+        terse_ring_tell_all(fe);
+        if (fe->arenas.n_leaving > 0)
+            terse_arenas_settle(fe);
         if (drained(fe) && received == 0) {
             finish_drain(fe);
             wait_for_end(fe);

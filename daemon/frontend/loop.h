@@ -7,7 +7,16 @@
 #include "daemon/frontend/frontend.h"
 
 /* What epoll tells beside the number of a worker. */
-enum { TERSE_LOOP_CONTROL = 1 << 20, TERSE_LOOP_ROUTER, TERSE_LOOP_WAKE };
+enum {
+    TERSE_LOOP_CONTROL = 1 << 20,
+    TERSE_LOOP_ROUTER,
+    TERSE_LOOP_WAKE,
+    /* and behind these an index */
+    TERSE_LOOP_ATTACH_SOCKET = 1 << 21,
+    TERSE_LOOP_ATTACH_WAITING = 1 << 22,
+    TERSE_LOOP_ARENA = 1 << 23,
+    TERSE_LOOP_RING = 1 << 24,
+};
 
 /* Serves until the supervisor closes the control socket. Returns the exit code. */
 int terse_loop_run(terse_frontend *fe);

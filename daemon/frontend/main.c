@@ -52,6 +52,7 @@ static bool open_all(terse_frontend *fe)
         return false;
     for (int i = 0; i < TERSE_MAX_WORKERS; i++)
         fe->workers[i].fd = -1;
+    terse_attach_init(&fe->attach);
     return open_router(fe) && zmq_getsockopt(fe->router, ZMQ_FD, &router_fd, &size) == 0 &&
            fcntl(fe->control_fd, F_SETFL, fcntl(fe->control_fd, F_GETFL) | O_NONBLOCK) == 0 &&
            watch(fe, fe->control_fd, 0, TERSE_LOOP_CONTROL) && watch(fe, fe->wake_fd, 0, TERSE_LOOP_WAKE) &&
@@ -65,6 +66,8 @@ static void close_all(terse_frontend *fe)
     if (fe->context)
         zmq_ctx_term(fe->context); /* ends ZeroMQ's thread: no pin comes back any more */
     terse_clients_done(&fe->clients);
+    terse_attach_done(&fe->attach);
+    terse_arenas_done(&fe->arenas);
     if (fe->pins)
         for (terse_pin *pin = terse_pins_collect(fe->pins), *next; pin; pin = next) {
             next = pin->next;

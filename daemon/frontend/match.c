@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/frontend/arenas.h"
 #include "daemon/frontend/served.h"
 #include "daemon/frontend/slots.h"
 
@@ -12,8 +13,7 @@ enum { SHOWN_NAME = 100, TEXT = 256 };
 typedef struct match {
     const terse_served *served;
     const terse_wire_request *request;
-    uint32_t n_frames;
-    const size_t *frame_bytes;
+    const terse_served_bytes *bytes;
     terse_served_call *call;
     terse_error *error;
 } match;
@@ -21,6 +21,12 @@ typedef struct match {
 static int shown(terse_wire_text text)
 {
     return (int)(text.length < SHOWN_NAME ? text.length : SHOWN_NAME);
+}
+
+static int no_arena(match *m, const char *kind, const char *name)
+{
+    return terse_fail(m->error, TERSE_INVALID_ARGUMENT,
+                      "%s '%s' lies in shared memory, but the request has no key 'arena' to tell in which", kind, name);
 }
 
 /* "a, b, c" of a signature, cut to fit. */
@@ -86,12 +92,37 @@ static int match_names(match *m)
     return TERSE_OK;
 }
 
+static int unplaced(match *m, uint32_t index)
+{
+    return terse_fail(m->error, TERSE_INVALID_ARGUMENT,
+                      "output '%s' has no place in shared memory: requests through the ring name one for each output",
+                      m->served->outputs[index].name);
+}
+
+/* Where an output is to go; whether something else goes there is for whoever knows the other requests. */
+static int match_place(match *m, const terse_wire_tensor *wish, uint32_t index)
+{
+    char what[TEXT];
+    const char *name = m->served->outputs[index].name;
+    if (!wish->has_shm)
+        return m->bytes->only_arena ? unplaced(m, index) : TERSE_OK;
+    if (!m->bytes->has_arena)
+        return no_arena(m, "output", name);
+    m->call->n_placed++;
+    snprintf(what, sizeof what, "output '%.100s'", name);
+    return terse_arena_check(wish->shm_offset, wish->shm_size, m->bytes->arena_output_bytes, what, m->error);
+}
+
 static int match_outputs(match *m)
 {
     const terse_served *served = m->served;
     terse_served_call *call = m->call;
     char text[TEXT];
+    call->wishes = m->request->has_outputs ? m->request->outputs : NULL;
+    call->n_placed = 0;
     if (!m->request->has_outputs) {
+        if (m->bytes->only_arena)
+            return unplaced(m, 0);
         call->n_wanted = (uint8_t)served->n_outputs;
         for (uint32_t i = 0; i < served->n_outputs; i++)
             call->wanted[i] = (uint8_t)i;
@@ -110,9 +141,9 @@ static int match_outputs(match *m)
         if (seen & UINT64_C(1) << index)
             return terse_fail(m->error, TERSE_INVALID_ARGUMENT, "output '%s' is asked for twice",
                               served->outputs[index].name);
-        if (wish->has_shm)
-            return terse_fail(m->error, TERSE_UNIMPLEMENTED, "output '%s': shared memory is not attached here",
-                              served->outputs[index].name);
+        const int status = match_place(m, wish, (uint32_t)index);
+        if (status)
+            return status;
         seen |= UINT64_C(1) << index;
         call->wanted[i] = (uint8_t)index;
     }
@@ -171,6 +202,43 @@ static int match_shape(match *m, uint32_t index)
     return TERSE_OK;
 }
 
+bool terse_served_copies(const terse_served *served, const terse_wire_tensor *input)
+{
+    switch (input->dtype) {
+    case TERSE_INT32:
+    case TERSE_INT64:
+    case TERSE_UINT32:
+    case TERSE_UINT64:
+        return true; /* may be an index, an axis, a shape */
+    default:
+        return !served->batchable && input->rank <= 1; /* may be the scales of a Resize, the ends of a Range */
+    }
+}
+
+static int match_shared(match *m, const terse_wire_tensor *input, const char *name)
+{
+    char what[TEXT], text[TEXT];
+    if (input->frame != 0)
+        return terse_fail(m->error, TERSE_INVALID_ARGUMENT,
+                          "input '%s' names a frame and a place in shared memory: one", name);
+    if (!m->bytes->has_arena)
+        return no_arena(m, "input", name);
+    const int64_t count = terse_dims_count(input->dims, input->rank);
+    const uint64_t element = terse_dtype_size(input->dtype);
+    if (count < 0 || (uint64_t)count > (uint64_t)TERSE_MAX_TENSOR_BYTES / element)
+        return terse_fail(m->error, TERSE_INVALID_ARGUMENT, "input '%s' of shape %s is larger than any tensor may be",
+                          name, terse_dims_text(input->dims, input->rank, text, sizeof text));
+    if ((uint64_t)count * element != input->shm_size)
+        return terse_fail(m->error, TERSE_INVALID_ARGUMENT,
+                          "input '%s' of shape %s needs %" PRIu64 " bytes, its place in shared memory has %" PRIu64,
+                          name, terse_dims_text(input->dims, input->rank, text, sizeof text), (uint64_t)count * element,
+                          input->shm_size);
+    if (terse_served_copies(m->served, input))
+        m->call->bytes += terse_align(input->shm_size, TERSE_SLOT_ALIGN);
+    snprintf(what, sizeof what, "input '%.100s'", name);
+    return terse_arena_check(input->shm_offset, input->shm_size, m->bytes->arena_input_bytes, what, m->error);
+}
+
 /* Where the bytes are, and that they are as many as the shape says. */
 static int match_bytes(match *m, uint32_t index)
 {
@@ -178,15 +246,16 @@ static int match_bytes(match *m, uint32_t index)
     const char *name = m->served->inputs[index].name;
     char text[TEXT];
     if (input->has_shm)
-        return terse_fail(m->error, TERSE_UNIMPLEMENTED, "input '%s': shared memory is not attached here", name);
+        return match_shared(m, input, name);
     if (input->frame == 0)
-        return terse_fail(m->error, TERSE_INVALID_ARGUMENT, "input '%s' names no frame", name);
-    if (input->frame > m->n_frames)
+        return terse_fail(m->error, TERSE_INVALID_ARGUMENT, "input '%s' names no %s", name,
+                          m->bytes->only_arena ? "place in shared memory" : "frame");
+    if (input->frame > m->bytes->n_frames)
         return terse_fail(m->error, TERSE_INVALID_ARGUMENT,
                           "input '%s' names frame %" PRIu32 ", the message has %" PRIu32 " behind its header", name,
-                          input->frame, m->n_frames);
+                          input->frame, m->bytes->n_frames);
     const int64_t count = terse_dims_count(input->dims, input->rank);
-    const size_t found = m->frame_bytes[input->frame - 1];
+    const size_t found = m->bytes->frame_bytes[input->frame - 1];
     const size_t element = terse_dtype_size(input->dtype);
     if (count < 0 || (uint64_t)count > (uint64_t)TERSE_MAX_TENSOR_BYTES / element)
         return terse_fail(m->error, TERSE_INVALID_ARGUMENT, "input '%s' of shape %s is larger than any tensor may be",
@@ -216,29 +285,31 @@ static int match_rows(match *m)
 
 static int match_frames_used(const match *m)
 {
-    if (m->n_frames == m->request->n_inputs) {
-        /* The usual case: as many frames as inputs, each named once. */
-        uint64_t seen = 0;
-        for (uint32_t i = 0; i < m->request->n_inputs; i++)
+    const uint32_t n_frames = m->bytes->n_frames;
+    if (n_frames == 0)
+        return TERSE_OK;
+    /* The usual case: as many frames as inputs, each named once. */
+    uint64_t seen = 0;
+    for (uint32_t i = 0; i < m->request->n_inputs; i++)
+        if (m->request->inputs[i].frame > 0)
             seen |= UINT64_C(1) << (m->request->inputs[i].frame - 1);
-        if (m->n_frames == 0 || seen == UINT64_MAX >> (64 - m->n_frames))
-            return TERSE_OK;
-    }
-    for (uint32_t frame = 1; frame <= m->n_frames; frame++) {
+    if (n_frames <= 64 && seen == UINT64_MAX >> (64 - n_frames))
+        return TERSE_OK;
+    for (uint32_t frame = 1; frame <= n_frames; frame++) {
         bool used = false;
         for (uint32_t i = 0; i < m->request->n_inputs && !used; i++)
             used = m->request->inputs[i].frame == frame;
         if (!used)
             return terse_fail(m->error, TERSE_INVALID_ARGUMENT, "frame %" PRIu32 " of %" PRIu32 " belongs to no input",
-                              frame, m->n_frames);
+                              frame, n_frames);
     }
     return TERSE_OK;
 }
 
-int terse_served_match(const terse_served *served, const terse_wire_request *request, uint32_t n_frames,
-                       const size_t *frame_bytes, terse_served_call *ret_call, terse_error *error)
+int terse_served_match(const terse_served *served, const terse_wire_request *request, const terse_served_bytes *bytes,
+                       terse_served_call *ret_call, terse_error *error)
 {
-    match m = {served, request, n_frames, frame_bytes, ret_call, error};
+    match m = {served, request, bytes, ret_call, error};
     ret_call->bytes = 0;
     int status = match_names(&m);
     for (uint32_t i = 0; !status && i < served->n_inputs; i++)

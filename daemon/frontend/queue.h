@@ -27,6 +27,8 @@ enum { TERSE_PRIORITIES = TERSE_WIRE_MAX_PRIORITY + 1, TERSE_QUEUE_TURNS = 8 };
 typedef struct terse_request terse_request;
 typedef struct terse_lane terse_lane;
 struct terse_client;
+struct terse_client_arena;
+struct terse_places;
 
 typedef enum terse_request_state {
     TERSE_REQUEST_UNUSED,
@@ -54,6 +56,7 @@ struct terse_request {
     bool alone;    /* runs in no batch with others any more */
     bool answered; /* while it ran: the result is to be dropped */
     bool has_session;
+    bool late;              /* its time ended while it ran into its client's memory: told when the batch has ended */
     uint8_t crashes, kills; /* workers that it took with it; foreign kills while it ran alone */
     uint8_t n_wanted;
     uint64_t wanted_mask;              /* bit i: output i is wanted */
@@ -61,13 +64,16 @@ struct terse_request {
     uint8_t session[TERSE_WIRE_SESSION_BYTES];
     uint64_t id;
     uint64_t generation; /* of this use of the struct */
-    uint64_t queued_ns; /* since when it could run: its arrival, or when its client read again */
+    uint64_t queued_ns;  /* since when it could run: its arrival, or when its client read again */
     uint64_t start_ns;
     uint64_t reckoned_ns; /* wait that was foreseen when it came, not corrected */
     struct terse_client *client;
     terse_request *client_previous, *client_next;
     terse_request *session_next; /* same bucket of the session table */
     uint32_t input_slot, output_slot;
+    struct terse_client_arena *arena; /* where its tensors lie; NULL: in slots */
+    struct terse_places *places;
+    terse_request *arena_previous, *arena_next;
     uint64_t input_bytes;
 };
 

@@ -70,6 +70,18 @@ static void refuse(terse_frontend *fe, terse_client *client, const terse_error *
         terse_reply_error(fe, client, fe->request.id, error->status, error->message);
 }
 
+void terse_receive_entry(terse_frontend *fe, terse_client_arena *arena, size_t bytes)
+{
+    terse_error error;
+    terse_wire_request *wire = &fe->request;
+    if (terse_wire_decode_request(fe->entry, bytes, wire, &error))
+        refuse(fe, &arena->client, &error);
+    else if (wire->op == TERSE_WIRE_INFER)
+        terse_admit(fe, &arena->client, wire, NULL, 0);
+    else
+        terse_ops_answer(fe, &arena->client, wire);
+}
+
 static void handle(terse_frontend *fe, terse_client *client, incoming *in)
 {
     terse_error error;

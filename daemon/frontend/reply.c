@@ -19,8 +19,22 @@ enum { COPY_BELOW = 1024, LATE_REPLIES = 1024, MAX_PARTS = 1 + TERSE_MAX_IO };
 
 typedef enum send_result { SENT, FULL, GONE } send_result;
 
+static send_result ring_send(terse_frontend *fe, terse_client *client, const void *header, size_t bytes)
+{
+    switch (terse_ring_send(fe, client->arena, header, bytes)) {
+    case TERSE_RING_DONE:
+        return SENT;
+    case TERSE_RING_WAIT:
+        return FULL;
+    default:
+        return GONE;
+    }
+}
+
 static send_result try_send(terse_frontend *fe, terse_client *client, zmq_msg_t *parts, uint32_t n)
 {
+    if (client->arena) /* all else lies in the client's memory already */
+        return ring_send(fe, client, zmq_msg_data(&parts[0]), zmq_msg_size(&parts[0]));
     uint8_t peer[5] = {0};
     memcpy(peer + 1, &client->peer, sizeof client->peer);
     if (zmq_send(fe->router, peer, sizeof peer, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
@@ -112,6 +126,12 @@ static void become_gone(terse_frontend *fe, terse_client *client)
         leave_slow(fe, client);
 }
 
+void terse_reply_gone(terse_frontend *fe, terse_client *client)
+{
+    if (!client->gone)
+        become_gone(fe, client);
+}
+
 static void keep_late(terse_frontend *fe, terse_client *client, zmq_msg_t *parts, uint32_t n)
 {
     terse_late_reply *late = client->n_late < LATE_REPLIES ? malloc(sizeof *late + n * sizeof(zmq_msg_t)) : NULL;
@@ -135,6 +155,15 @@ static void keep_late(terse_frontend *fe, terse_client *client, zmq_msg_t *parts
     client->n_late++;
 }
 
+/* The ROUTER does not know it any more, or its ring is no ring. */
+static void lose(terse_frontend *fe, terse_client *client)
+{
+    if (client->arena)
+        terse_arenas_drop(fe, client->arena);
+    else
+        become_gone(fe, client);
+}
+
 /* Sends or keeps or drops: `parts` are no longer the caller's. */
 static void send_parts(terse_frontend *fe, terse_client *client, zmq_msg_t *parts, uint32_t n)
 {
@@ -148,27 +177,31 @@ static void send_parts(terse_frontend *fe, terse_client *client, zmq_msg_t *part
     }
     switch (try_send(fe, client, parts, n)) {
     case SENT:
+        if (client->arena)
+            close_parts(parts, n);
         return;
     case FULL:
         keep_late(fe, client, parts, n);
         return;
     default:
         drop_reply(fe, client, parts, n);
-        become_gone(fe, client);
+        lose(fe, client);
     }
 }
 
 /* Sends kept replies as far as they go. */
-static void retry_client(terse_frontend *fe, terse_client *client)
+void terse_reply_retry_client(terse_frontend *fe, terse_client *client)
 {
     for (terse_late_reply *late; (late = client->late_first);) {
         const send_result result = try_send(fe, client, late->parts, late->n_parts);
         if (result == GONE) {
-            become_gone(fe, client);
+            lose(fe, client);
             return;
         }
         if (result == FULL)
             break;
+        if (client->arena)
+            close_parts(late->parts, late->n_parts); /* the ROUTER takes them over, the ring copies */
         client->moved_ns = fe->now_ns;
         client->late_first = late->next;
         if (!late->next)
@@ -186,7 +219,7 @@ void terse_reply_retry(terse_frontend *fe)
 {
     for (terse_client *client = fe->clients.slow, *next; client; client = next) {
         next = client->slow_next;
-        retry_client(fe, client);
+        terse_reply_retry_client(fe, client);
     }
 }
 
@@ -220,6 +253,12 @@ static bool part_of(zmq_msg_t *part, const void *data, size_t size)
 void terse_reply_header(terse_frontend *fe, terse_client *client, const void *header, size_t size)
 {
     zmq_msg_t part;
+    if (client && client->arena && size > TERSE_WIRE_HEADER_BYTES) {
+        terse_reply_error(fe, client, fe->request.id, TERSE_RESOURCE_EXHAUSTED, "the reply is too large for the ring");
+        return;
+    }
+    if (client && client->arena && client->n_late == 0 && !client->gone && ring_send(fe, client, header, size) == SENT)
+        return;
     if (client && part_of(&part, header, size))
         send_parts(fe, client, &part, 1);
 }
@@ -244,6 +283,7 @@ static size_t encode_result(terse_frontend *fe, const terse_pool_worker *worker,
     terse_wire_reply *reply = &fe->reply;
     terse_error error;
     size_t size = 0;
+    uint32_t n_frames = 0;
     terse_wire_reply_init(reply);
     reply->has_id = reply->has_outputs = reply->has_timing = true;
     reply->id = request->id;
@@ -264,7 +304,13 @@ static size_t encode_result(terse_frontend *fe, const terse_pool_worker *worker,
         memcpy(tensor->dims, output->dims, sizeof tensor->dims);
         if (model->batchable)
             tensor->dims[0] = request->rows;
-        tensor->frame = i + 1;
+        tensor->has_shm = !terse_request_in_slot(request, request->wanted[i]);
+        if (tensor->has_shm) {
+            tensor->shm_offset = request->places->outputs[request->wanted[i]].offset;
+            tensor->shm_size = output->bytes / worker->rows * request->rows;
+        } else {
+            tensor->frame = ++n_frames;
+        }
     }
     return terse_wire_encode_reply(reply, fe->header, sizeof fe->header, &size, &error) ? 0 : size;
 }
@@ -314,21 +360,26 @@ static uint32_t result_parts(terse_frontend *fe, const terse_pool_worker *worker
     const terse_served *model = fe->models[request->lane->model];
     for (uint32_t i = 0; i < model->n_outputs; i++) {
         offsets[i] = at;
-        if (request->wanted_mask & UINT64_C(1) << i)
+        if (terse_request_in_slot(request, i))
             at += terse_align(worker->output_bytes[i] * request->rows, TERSE_SLOT_ALIGN);
     }
     if (!part_of(&parts[0], fe->header, header_size))
         return 0;
-    uint8_t *base = terse_slots_data(fe->outputs, request->output_slot);
+    uint8_t *base =
+        request->output_slot == TERSE_SLOT_NONE ? NULL : terse_slots_data(fe->outputs, request->output_slot);
+    uint32_t n = 1;
     for (uint32_t i = 0; i < request->n_wanted; i++) {
         const uint32_t index = request->wanted[i];
+        if (!terse_request_in_slot(request, index))
+            continue;
         const uint64_t bytes = outputs[index].bytes / worker->rows * request->rows;
-        if (!output_part(fe, request, &parts[1 + i], base + offsets[index], bytes, slab)) {
-            close_parts(parts, 1 + i);
+        if (!output_part(fe, request, &parts[n], base + offsets[index], bytes, slab)) {
+            close_parts(parts, n);
             return 0;
         }
+        n++;
     }
-    return 1u + request->n_wanted;
+    return n;
 }
 
 /* For a client that does not get it, because its connection is lost, and asks again. */
@@ -364,6 +415,10 @@ void terse_reply_result(terse_frontend *fe, const terse_pool_worker *worker, ter
     terse_pin *slab = NULL;
     terse_client *client = request->client;
     const size_t size = encode_result(fe, worker, request, outputs, compute_ns);
+    if (size && client->arena) {
+        terse_reply_header(fe, client, fe->header, size);
+        return;
+    }
     const uint32_t n = size ? result_parts(fe, worker, request, outputs, size, parts, &slab) : 0;
     if (slab)
         request->output_slot = TERSE_SLOT_NONE; /* the pin's now */
@@ -371,7 +426,7 @@ void terse_reply_result(terse_frontend *fe, const terse_pool_worker *worker, ter
         terse_reply_error(fe, client, request->id, TERSE_RESOURCE_EXHAUSTED, "no memory for the reply");
         return;
     }
-    if (request->has_session)
+    if (request->has_session && !request->arena) /* what lies in shared memory may be something else by then */
         keep_finished(fe, request, parts, n);
     send_parts(fe, client, parts, n);
     if (client->owed_bytes > OWED_BYTES && !client->gone)

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 terse_request *terse_request_new(terse_frontend *fe)
 {
@@ -21,6 +22,16 @@ terse_request *terse_request_new(terse_frontend *fe)
     };
     fe->n_live++;
     return request;
+}
+
+/* Chained by their first word; never given back, as requests are. */
+terse_places *terse_places_new(terse_frontend *fe)
+{
+    terse_places *places = fe->unused_places;
+    if (!places)
+        return terse_arena_alloc(fe->arena, sizeof *places);
+    memcpy(&fe->unused_places, places, sizeof fe->unused_places);
+    return places;
 }
 
 static void leave_client(terse_request *request)
@@ -40,6 +51,13 @@ static void leave_client(terse_request *request)
     request->client = NULL;
 }
 
+void terse_request_give_output(terse_frontend *fe, terse_request *request)
+{
+    if (request->output_slot != TERSE_SLOT_NONE)
+        terse_slots_give(fe->outputs, request->output_slot);
+    request->output_slot = TERSE_SLOT_NONE;
+}
+
 void terse_request_free(terse_frontend *fe, terse_request *request)
 {
     assert(request->state != TERSE_REQUEST_UNUSED);
@@ -47,10 +65,15 @@ void terse_request_free(terse_frontend *fe, terse_request *request)
     if (request->has_session)
         terse_sessions_remove(&fe->sessions, request);
     leave_client(request);
+    if (request->arena)
+        terse_arena_leave(request);
+    if (request->places) {
+        memcpy(request->places, &fe->unused_places, sizeof fe->unused_places);
+        fe->unused_places = request->places;
+    }
     if (request->input_slot != TERSE_SLOT_NONE)
         terse_slots_give(fe->inputs, request->input_slot);
-    if (request->output_slot != TERSE_SLOT_NONE)
-        terse_slots_give(fe->outputs, request->output_slot);
+    terse_request_give_output(fe, request);
     if (request->lane)
         request->lane->n_users--;
     request->state = TERSE_REQUEST_UNUSED;
@@ -108,15 +131,26 @@ void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status
     }
 }
 
+void terse_request_end_late(terse_frontend *fe, terse_request *request)
+{
+    const uint64_t allowed_us = (request->deadline_ns - request->arrival_ns) / 1000;
+    terse_request_fail(fe, request, TERSE_DEADLINE_EXCEEDED, "the request's %" PRIu64 " us are over while it %s",
+                       allowed_us, request->state == TERSE_REQUEST_RUNNING || request->late ? "runs" : "waits");
+}
+
 void terse_request_expire(terse_frontend *fe)
 {
     for (terse_request *request; (request = terse_queue_deadline_first(&fe->queue));) {
         if (request->deadline_ns > fe->now_ns)
             return;
+        if (request->state == TERSE_REQUEST_RUNNING && request->places && request->places->n_outputs > 0) {
+            /* The answer says that the memory is the client's again: not while a worker writes there. */
+            request->late = true;
+            terse_queue_deadline_remove(&fe->queue, request);
+            continue;
+        }
         if (request->state != TERSE_REQUEST_RUNNING)
             terse_overload_learn(fe, request);
-        const uint64_t allowed_us = (request->deadline_ns - request->arrival_ns) / 1000;
-        terse_request_fail(fe, request, TERSE_DEADLINE_EXCEEDED, "the request's %" PRIu64 " us are over while it %s",
-                           allowed_us, request->state == TERSE_REQUEST_RUNNING ? "runs" : "waits");
+        terse_request_end_late(fe, request);
     }
 }

@@ -45,17 +45,32 @@ void terse_served_close(terse_served *served);
 
 /* What a request asks of a model, checked. */
 typedef struct terse_served_call {
-    uint32_t rows;                                      /* 1 for a model that is not batchable */
-    uint64_t bytes;                                     /* of all inputs, each rounded up to TERSE_SLOT_ALIGN */
+    uint32_t rows;  /* 1 for a model that is not batchable */
+    uint64_t bytes; /* of the inputs that are copied, each rounded up to TERSE_SLOT_ALIGN */
     const terse_wire_tensor *inputs[TERSE_WIRE_MAX_IO]; /* in the model's order */
     uint8_t n_wanted;
     uint8_t wanted[TERSE_WIRE_MAX_IO];
+    const terse_wire_tensor *wishes; /* the request's outputs in the order of `wanted`; NULL: it names none */
+    uint32_t n_placed;               /* of these lie in shared memory */
 } terse_served_call;
 
-/* Checks names, dtypes, shapes, symbols, frames and rows. `frame_bytes` has the sizes of the `n_frames` frames behind
- * the header. INVALID_ARGUMENT names the thing, what was found and what is allowed. */
-int terse_served_match(const terse_served *served, const terse_wire_request *request, uint32_t n_frames,
-                       const size_t *frame_bytes, terse_served_call *ret_call, terse_error *error);
+/* What a request may send beside its header: frames, and the sizes of the shared memory that it names (has: false). */
+typedef struct terse_served_bytes {
+    uint32_t n_frames;
+    const size_t *frame_bytes;
+    bool has_arena;
+    bool only_arena; /* it came through a ring: everything lies in shared memory */
+    uint64_t arena_input_bytes, arena_output_bytes;
+} terse_served_bytes;
+
+/* Whether the bytes of input `index` in shared memory are copied before anything looks at them: those that can decide
+ * an index or a shape, which the client could change between the check and the use. */
+bool terse_served_copies(const terse_served *served, const terse_wire_tensor *input);
+
+/* Checks names, dtypes, shapes, symbols, frames, places and rows. INVALID_ARGUMENT names the thing, what was found and
+ * what is allowed. */
+int terse_served_match(const terse_served *served, const terse_wire_request *request, const terse_served_bytes *bytes,
+                       terse_served_call *ret_call, terse_error *error);
 /* The lane of a call's dimensions, made if it is new; NULL when memory is out. */
 terse_lane *terse_served_lane(terse_served *served, const terse_served_call *call, uint64_t now_ns);
 /* The lane of a model whose inputs have no symbols but the batch; NULL for others. */

@@ -2,6 +2,7 @@
 /* The front end: started with every model, listening socket and living worker, and replaced when it dies; the workers
  * and the clients' connections in the backlog outlive it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,9 @@ static void send_configured(terse_supervisor *s)
         .finished_bytes = value[TERSE_SET_FINISHED_MEMORY],
         .max_queue = (uint32_t)value[TERSE_SET_MAX_QUEUE],
         .max_client_outstanding = (uint32_t)value[TERSE_SET_MAX_CLIENT],
+        .arena_bytes_per_uid = s->arena_bytes,
+        .arenas_per_uid = (uint32_t)value[TERSE_SET_ARENAS],
+        .spin_us = (uint32_t)value[TERSE_SET_SPIN],
     };
     terse_child_send(&s->frontend, TERSE_MSG_CONFIGURED, &message.head, sizeof message, -1);
 }
@@ -171,11 +175,28 @@ static bool handle(terse_supervisor *s, const terse_msg *message)
     }
 }
 
+/* Of a memory that it shares with a client the workers get a descriptor that only reads. */
+static bool open_read_only(terse_child *frontend, const terse_msg *message, int fd)
+{
+    if (message->kind != TERSE_MSG_READ_ONLY || message->bytes != sizeof(terse_msg_read_only) || fd < 0)
+        return false;
+    terse_msg_read_only answer;
+    memcpy(&answer, message, sizeof answer);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    TERSE_AUTO(terse_close_fdp) int opened = open(path, O_RDONLY | O_CLOEXEC);
+    if (opened < 0)
+        terse_log(TERSE_LOG_WARNING, "cannot open a shared memory for reading only: %s", strerror(errno));
+    terse_child_send(frontend, TERSE_MSG_READ_ONLY, &answer.head, sizeof answer, opened);
+    return true;
+}
+
 static void on_message(terse_child *frontend, const terse_msg *message, int fd)
 {
     terse_supervisor *s = frontend->owner;
     TERSE_AUTO(terse_close_fdp) int unwanted = fd;
-    (void)unwanted;
+    if (open_read_only(frontend, message, unwanted))
+        return;
     if (handle(s, message))
         return;
     terse_log(TERSE_LOG_ERROR, "front end (pid %d): sent message %u of %u bytes, which it should not", frontend->pid,

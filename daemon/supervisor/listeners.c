@@ -33,31 +33,32 @@ static int make_directory(const char *path, terse_error *error)
 }
 
 /* A socket file stays behind when a daemon is killed; only a refused connection proves that. */
-static int remove_stale(const char *path, const terse_endpoint *endpoint, terse_error *error)
+static int remove_stale(const char *path, int type, const terse_endpoint *endpoint, terse_error *error)
 {
     struct stat info;
     if (lstat(path, &info) < 0)
         return errno == ENOENT ? TERSE_OK : terse_fail(error, TERSE_SYSTEM, "cannot look at '%s'", path);
     if (!S_ISSOCK(info.st_mode))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "'%s' exists and is not a socket; it stays as it is", path);
-    TERSE_AUTO(terse_close_fdp) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    TERSE_AUTO(terse_close_fdp) int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot create a socket");
     if (connect(fd, (const struct sockaddr *)&endpoint->address, endpoint->address_bytes) == 0 || errno == EAGAIN)
-        return terse_fail(error, TERSE_UNAVAILABLE, "another tersed is listening at 'ipc://%s'", path);
-    if (errno != ECONNREFUSED && errno != ENOENT)
+        return terse_fail(error, TERSE_UNAVAILABLE, "another tersed is listening at '%s'", path);
+    if (errno != ECONNREFUSED && errno != ENOENT && errno != EPROTOTYPE)
         return terse_fail(error, TERSE_SYSTEM, "cannot tell whether anyone listens at 'ipc://%s'", path);
     if (unlink(path) < 0 && errno != ENOENT)
         return terse_fail(error, TERSE_SYSTEM, "cannot remove the stale socket '%s'", path);
     return TERSE_OK;
 }
 
-static int bind_local(terse_listener *listener, const terse_endpoint *endpoint, mode_t mode, terse_error *error)
+static int bind_local(terse_listener *listener, int type, const terse_endpoint *endpoint, mode_t mode,
+                      terse_error *error)
 {
-    const char *path = listener->endpoint + strlen("ipc://");
+    const char *path = ((const struct sockaddr_un *)&endpoint->address)->sun_path;
     int r = make_directory(path, error);
     if (r == TERSE_OK)
-        r = remove_stale(path, endpoint, error);
+        r = remove_stale(path, type, endpoint, error);
     if (r != TERSE_OK)
         return r;
     /* The file has its permissions from its first moment. One thread: nobody else sees this umask. */
@@ -103,11 +104,23 @@ static int open_one(terse_listeners *listeners, const char *text, const terse_co
         return terse_fail(error, TERSE_SYSTEM, "cannot create a socket for '%s'", text);
     listeners->n++;
     snprintf(listener->endpoint, sizeof listener->endpoint, "%s", text);
-    r = endpoint.local ? bind_local(listener, &endpoint, (mode_t)config->value[TERSE_SET_LISTEN_MODE], error)
+    const mode_t mode = (mode_t)config->value[TERSE_SET_LISTEN_MODE];
+    r = endpoint.local ? bind_local(listener, SOCK_STREAM, &endpoint, mode, error)
                        : bind_tcp(listener, &endpoint, error);
     if (r == TERSE_OK && listen(listener->fd, BACKLOG) < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot listen at '%s'", text);
     return r;
+}
+
+static void close_one(terse_listener *listener)
+{
+    struct stat info;
+    if (listener->path[0] && lstat(listener->path, &info) == 0 && info.st_dev == listener->device &&
+        info.st_ino == listener->inode && unlink(listener->path) < 0)
+        terse_log(TERSE_LOG_WARNING, "cannot remove '%s': %s", listener->path, strerror(errno));
+    if (listener->pin >= 0)
+        close(listener->pin);
+    close(listener->fd);
 }
 
 /* sd_listen_fds() sets CLOEXEC and takes its variables out of the environment. */
@@ -171,10 +184,59 @@ static int open_all(terse_listeners *listeners, const terse_config *config, ters
     return r;
 }
 
+/* --- shared memory ------------------------------------------------------------------------------------------- */
+
+static int open_attach(terse_listeners *listeners, const char *path, mode_t mode, terse_error *error)
+{
+    char text[TERSE_ENDPOINT_BYTES + 16];
+    terse_endpoint endpoint;
+    snprintf(text, sizeof text, "ipc://%s", path);
+    int r = terse_endpoint_parse(text, &endpoint, error);
+    if (r != TERSE_OK)
+        return r;
+    terse_listener *listener = &listeners->at[listeners->n];
+    *listener = (terse_listener){.pin = -1, .fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+    if (listener->fd < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot create a socket for '%s'", path);
+    snprintf(listener->endpoint, sizeof listener->endpoint, "attach:%s", path);
+    r = bind_local(listener, SOCK_SEQPACKET, &endpoint, mode, error);
+    if (r == TERSE_OK && listen(listener->fd, BACKLOG) < 0)
+        r = terse_fail(error, TERSE_SYSTEM, "cannot listen at '%s'", path);
+    if (r == TERSE_OK)
+        listeners->n++;
+    else
+        close_one(listener);
+    return r;
+}
+
+static void open_attach_sockets(terse_listeners *listeners, const terse_config *config)
+{
+    const unsigned n = listeners->n;
+    const mode_t mode = (mode_t)config->value[TERSE_SET_LISTEN_MODE];
+    char path[TERSE_ENDPOINT_BYTES + 16];
+    terse_error error;
+    bool first = true;
+    for (unsigned i = 0; i < n; i++) {
+        if (strncmp(listeners->at[i].endpoint, "ipc://", 6) != 0)
+            continue;
+        const char *beside = listeners->at[i].endpoint + 6;
+        snprintf(path, sizeof path, "%s.attach", beside);
+        if (open_attach(listeners, path, mode, &error) != TERSE_OK)
+            terse_log(TERSE_LOG_WARNING, "no shared memory at 'ipc://%s': %s", beside, error.message);
+        const char *slash = strrchr(beside, '/');
+        snprintf(path, sizeof path, "%.*sattach.sock", slash ? (int)(slash + 1 - beside) : 0, beside);
+        if (first && open_attach(listeners, path, mode, &error) != TERSE_OK)
+            terse_log(TERSE_LOG_INFO, "shared memory is at '%s.attach' only: %s", beside, error.message);
+        first = false;
+    }
+}
+
 int terse_listeners_open(terse_listeners *listeners, const terse_config *config, terse_error *error)
 {
     listeners->n = 0;
     const int r = open_all(listeners, config, error);
+    if (r == TERSE_OK && config->value[TERSE_SET_ARENAS] > 0)
+        open_attach_sockets(listeners, config);
     if (r != TERSE_OK)
         terse_listeners_close(listeners);
     return r;
@@ -182,15 +244,7 @@ int terse_listeners_open(terse_listeners *listeners, const terse_config *config,
 
 void terse_listeners_close(terse_listeners *listeners)
 {
-    for (unsigned i = 0; i < listeners->n; i++) {
-        terse_listener *listener = &listeners->at[i];
-        struct stat info;
-        if (listener->path[0] && lstat(listener->path, &info) == 0 && info.st_dev == listener->device &&
-            info.st_ino == listener->inode && unlink(listener->path) < 0)
-            terse_log(TERSE_LOG_WARNING, "cannot remove '%s': %s", listener->path, strerror(errno));
-        if (listener->pin >= 0)
-            close(listener->pin);
-        close(listener->fd);
-    }
+    for (unsigned i = 0; i < listeners->n; i++)
+        close_one(&listeners->at[i]);
     listeners->n = 0;
 }

@@ -19,13 +19,17 @@ typedef struct terse_listener {
 } terse_listener;
 
 typedef struct terse_listeners {
-    terse_listener at[TERSE_MAX_LISTEN];
+    terse_listener at[3 * TERSE_MAX_LISTEN]; /* what is configured, then the sockets for shared memory beside them */
     unsigned n;
 } terse_listeners;
 
 /* Takes over the sockets that the service manager passed, then opens what the configuration lists and they do not
  * cover, and the default endpoint when there is none at all. A socket file that nobody listens at any more is replaced;
- * a live one is an error. On failure nothing stays behind. */
+ * a live one is an error. On failure nothing stays behind.
+ *
+ * Beside every ipc endpoint PATH a socket PATH.attach is opened for shared memory, endpoint "attach:PATH.attach";
+ * beside the first also `attach.sock` in its directory, unless another daemon has it. What keeps them away is logged:
+ * requests do without. None with arenas_per_uid = 0. */
 int terse_listeners_open(terse_listeners *listeners, const terse_config *config, terse_error *error);
 void terse_listeners_close(terse_listeners *listeners);
 

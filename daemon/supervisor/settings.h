@@ -72,6 +72,12 @@ typedef enum terse_setting_type {
       "memory for the tensors of replies (automatic: as input_bytes)")                                                 \
     X(FINISHED_MEMORY, TERSE_IN_SERVER, BYTES, "finished_bytes", NULL, "N", "bytes", 8 << 20, 0, UINT64_C(1) << 36,    \
       "memory for replies that were sent, for clients that lose one and ask again; 0: such a request runs again")      \
+    X(ARENA_BYTES, TERSE_IN_SERVER, BYTES, "arena_bytes_per_uid", NULL, "N", "bytes", 0, 1 << 12, UINT64_C(1) << 40,   \
+      "most memory shared with the clients of one user (automatic: a quarter of the memory, 128M to 4G)")              \
+    X(ARENAS, TERSE_IN_SERVER, NUMBER, "arenas_per_uid", NULL, "N", "arenas", 64, 0, 1023,                             \
+      "most clients of one user with shared memory; 0: nobody gets any")                                               \
+    X(SPIN, TERSE_IN_SERVER, NUMBER, "spin_us", "--spin-us", "T", "microseconds", 0, 0, 1000,                          \
+      "how long front end and workers look for more before they sleep: less latency for a busy CPU")                   \
     X(LOAD_TIMEOUT, TERSE_IN_SERVER, NUMBER, "load_timeout_ms", NULL, "T", "milliseconds", 60000, 100, 86400000,       \
       "most time to load one model")                                                                                   \
     X(WARM_TIMEOUT, TERSE_IN_SERVER, NUMBER, "warm_timeout_ms", NULL, "T", "milliseconds", 120000, 100, 86400000,      \

@@ -199,6 +199,12 @@ static uint64_t default_slots(uint64_t max_request_bytes)
     return bytes < 2 * max_request_bytes ? 2 * max_request_bytes : bytes;
 }
 
+static uint64_t default_arenas(void)
+{
+    const uint64_t least = UINT64_C(128) << 20, most = UINT64_C(4) << 30, quarter = terse_cores_memory("") / 4;
+    return quarter < least ? least : quarter > most ? most : quarter;
+}
+
 static void derive(terse_supervisor *s)
 {
     const uint64_t *value = s->config->value;
@@ -209,6 +215,7 @@ static void derive(terse_supervisor *s)
         s->n_workers = TERSE_MAX_WORKERS;
     s->input_bytes = value[TERSE_SET_INPUT_MEMORY] ? value[TERSE_SET_INPUT_MEMORY] : automatic;
     s->output_bytes = value[TERSE_SET_OUTPUT_MEMORY] ? value[TERSE_SET_OUTPUT_MEMORY] : automatic;
+    s->arena_bytes = value[TERSE_SET_ARENA_BYTES] ? value[TERSE_SET_ARENA_BYTES] : default_arenas();
 }
 
 static int watch_signals(terse_supervisor *s, terse_error *error)

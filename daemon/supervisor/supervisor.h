@@ -57,7 +57,7 @@ typedef struct terse_supervisor {
     terse_msg_alive alive;
     terse_child *workers;
     unsigned n_workers;
-    uint64_t input_bytes, output_bytes;
+    uint64_t input_bytes, output_bytes, arena_bytes;
     sd_event_source *stop_timer, *watchdog_timer;
     uint64_t watchdog_us;
     char status[512]; /* what the service manager was told last */

@@ -7,11 +7,10 @@
 #include "daemon/worker/worker.h"
 
 /* Design notes
- *   A batch of one member runs straight from its input slot into its output slot. With more, the rows are gathered
- *   into one buffer and the results scattered from another: a copy each, but of small tensors; the kernels want
- *   dense rows.
- *   The front end is trusted as our own program, yet every number of its message is checked: a slip there must not
- *   become a wild write here. */
+ *   The kernels want dense rows. Where the members' rows of a tensor lie one behind the other already (always in a
+ * batch of one) the batch runs straight from there, or into there. Other inputs are gathered into one buffer, other
+ * results scattered from another: a copy each. The front end is trusted as our own program, yet every number of its
+ * message is checked: a slip there must not become a wild write here. */
 
 typedef struct batch {
     const terse_msg_batch *head;
@@ -65,6 +64,26 @@ static bool read_batch(terse_worker *worker, size_t size, batch *b)
     return size == sizeof *head + head->n_inputs * sizeof *b->inputs + head->n_members * b->stride * sizeof *b->members;
 }
 
+/* The memory that an offset names, and the place in it. A memory that is not mapped has 0 bytes. */
+static const terse_worker_memory *memory_of(const terse_worker *worker, uint64_t *offset)
+{
+    const uint64_t number = *offset >> TERSE_MSG_ARENA_SHIFT;
+    *offset &= (UINT64_C(1) << TERSE_MSG_ARENA_SHIFT) - 1;
+    return &worker->memories[number < TERSE_MAX_ARENAS ? number : 0];
+}
+
+static const uint8_t *input_at(const terse_worker *worker, uint64_t offset)
+{
+    const terse_worker_memory *memory = memory_of(worker, &offset);
+    return memory->inputs + offset;
+}
+
+static uint8_t *output_at(const terse_worker *worker, uint64_t offset)
+{
+    const terse_worker_memory *memory = memory_of(worker, &offset);
+    return memory->outputs + offset;
+}
+
 /* Every member's share of every tensor inside the slot memories, and rows that add up. */
 static int check_batch(const terse_worker *worker, batch *b, terse_error *error)
 {
@@ -83,8 +102,9 @@ static int check_batch(const terse_worker *worker, batch *b, terse_error *error)
                               input->bytes);
         for (uint32_t m = 0; m < b->head->n_members; m++) {
             const uint64_t bytes = input->bytes / b->head->rows * member_of(b, m)[0];
-            const uint64_t offset = input_offset(b, m, i);
-            if (offset > worker->input_bytes || bytes > worker->input_bytes - offset)
+            uint64_t offset = input_offset(b, m, i);
+            const terse_worker_memory *memory = memory_of(worker, &offset);
+            if (!memory->inputs || offset > memory->input_bytes || bytes > memory->input_bytes - offset)
                 return terse_fail(error, TERSE_INTERNAL, "an input lies beyond its memory");
         }
     }
@@ -95,7 +115,9 @@ static int check_batch(const terse_worker *worker, batch *b, terse_error *error)
             if (place[1] == TERSE_MSG_UNWANTED)
                 continue;
             b->unwanted[i] = false;
-            if (place[0] > worker->output_bytes || place[1] > worker->output_bytes - place[0])
+            uint64_t offset = place[0];
+            const terse_worker_memory *memory = memory_of(worker, &offset);
+            if (!memory->outputs || offset > memory->output_bytes || place[1] > memory->output_bytes - offset)
                 return terse_fail(error, TERSE_INTERNAL, "an output lies beyond its memory");
         }
     }
@@ -108,7 +130,7 @@ static int make_plan(const terse_worker *worker, batch *b, terse_error *error)
     for (uint32_t i = 0; i < b->head->n_inputs; i++) {
         const terse_msg_tensor *input = &b->inputs[i];
         /* Looked at only where values decide shapes; such a model is not batchable, and its batch has one member. */
-        void *data = b->head->n_members == 1 ? (void *)(uintptr_t)(worker->inputs + input_offset(b, 0, i)) : NULL;
+        void *data = b->head->n_members == 1 ? (void *)(uintptr_t)input_at(worker, input_offset(b, 0, i)) : NULL;
         tensors[i] = terse_tensor_view(data, (terse_dtype)input->dtype, input->rank, input->dims);
     }
     return terse_engine_plan(b->served->engine, tensors, &b->plan, error);
@@ -131,33 +153,56 @@ static bool has_room(const batch *b)
     return true;
 }
 
-static int run_alone(terse_worker *worker, const batch *b, terse_error *error)
+/* --- where a batch reads and writes --------------------------------------------------------------------------- */
+
+/* Whether the members' rows of an input lie one behind the other. Offsets carry their memory's number: rows of two
+ * memories are never neighbours, since none is as large as an offset can be. */
+static bool input_in_place(const batch *b, uint32_t i)
 {
-    const void *inputs[TERSE_MAX_IO];
-    void *outputs[TERSE_MAX_IO];
-    for (uint32_t i = 0; i < b->head->n_inputs; i++)
-        inputs[i] = worker->inputs + input_offset(b, 0, i);
-    for (uint32_t i = 0; i < b->head->n_outputs; i++)
-        outputs[i] = b->unwanted[i] ? NULL : worker->outputs + output_place(b, 0, i)[0];
-    return terse_plan_run(b->plan, inputs, outputs, error);
+    const uint64_t row = b->inputs[i].bytes / b->head->rows;
+    for (uint32_t m = 1; m < b->head->n_members; m++)
+        if (input_offset(b, m, i) != input_offset(b, m - 1, i) + row * member_of(b, m - 1)[0])
+            return false;
+    return true;
 }
 
-/* Copies the members' rows of all inputs one behind the other. */
+/* The same of an output, which every member must want. What a client can write to while the batch runs may hold no
+ * number that decides an address: integers are made here and copied out. */
+static bool output_in_place(const batch *b, uint32_t i)
+{
+    const uint64_t row = output_bytes(b, i) / b->head->rows;
+    const terse_dtype dtype = terse_plan_output(b->plan, (int)i)->dtype;
+    for (uint32_t m = 0; m < b->head->n_members; m++) {
+        const uint64_t *place = output_place(b, m, i);
+        if (place[1] == TERSE_MSG_UNWANTED ||
+            (m > 0 && place[0] != output_place(b, m - 1, i)[0] + row * member_of(b, m - 1)[0]))
+            return false;
+        if (place[0] >> TERSE_MSG_ARENA_SHIFT && b->served->computes_indices)
+            return false;
+    }
+    return dtype != TERSE_DTYPE_NONE;
+}
+
+/* Finds or gathers every input. */
 static bool gather(terse_worker *worker, const batch *b, const void **inputs)
 {
     size_t total = 0;
-    for (uint32_t i = 0; i < b->head->n_inputs; i++)
-        total += terse_align(b->inputs[i].bytes, 64);
-    if (!terse_worker_reserve(&worker->gathered, total ? total : 1))
+    for (uint32_t i = 0; i < b->head->n_inputs; i++) {
+        inputs[i] = input_in_place(b, i) ? input_at(worker, input_offset(b, 0, i)) : NULL;
+        total += inputs[i] ? 0 : terse_align(b->inputs[i].bytes, 64);
+    }
+    if (total > 0 && !terse_worker_reserve(&worker->gathered, total))
         return false;
     uint8_t *at = worker->gathered.data;
     for (uint32_t i = 0; i < b->head->n_inputs; i++) {
+        if (inputs[i])
+            continue;
         const uint64_t row = b->inputs[i].bytes / b->head->rows;
         inputs[i] = at;
         uint8_t *to = at;
         for (uint32_t m = 0; m < b->head->n_members; m++) {
             const uint64_t bytes = row * member_of(b, m)[0];
-            memcpy(to, worker->inputs + input_offset(b, m, i), bytes);
+            memcpy(to, input_at(worker, input_offset(b, m, i)), bytes);
             to += bytes;
         }
         at += terse_align(b->inputs[i].bytes, 64);
@@ -165,44 +210,59 @@ static bool gather(terse_worker *worker, const batch *b, const void **inputs)
     return true;
 }
 
-static void scatter(terse_worker *worker, const batch *b, void *const *outputs)
+/* Where every output goes: to its place, or to a buffer from which it is scattered. `scattered` says which. */
+static bool place_outputs(terse_worker *worker, const batch *b, void **outputs, bool *scattered)
+{
+    size_t total = 0;
+    for (uint32_t i = 0; i < b->head->n_outputs; i++) {
+        scattered[i] = !b->unwanted[i] && !output_in_place(b, i);
+        total += scattered[i] ? terse_align(output_bytes(b, i), 64) : 0;
+    }
+    if (total > 0 && !terse_worker_reserve(&worker->results, total))
+        return false;
+    uint8_t *at = worker->results.data;
+    for (uint32_t i = 0; i < b->head->n_outputs; i++) {
+        if (b->unwanted[i]) {
+            outputs[i] = NULL;
+        } else if (!scattered[i]) {
+            outputs[i] = output_at(worker, output_place(b, 0, i)[0]);
+        } else {
+            outputs[i] = at;
+            at += terse_align(output_bytes(b, i), 64);
+        }
+    }
+    return true;
+}
+
+static void scatter(const terse_worker *worker, const batch *b, void *const *outputs, const bool *scattered)
 {
     for (uint32_t i = 0; i < b->head->n_outputs; i++) {
         const uint64_t row = output_bytes(b, i) / b->head->rows;
         const uint8_t *from = outputs[i];
-        for (uint32_t m = 0; from && m < b->head->n_members; m++) {
+        for (uint32_t m = 0; scattered[i] && m < b->head->n_members; m++) {
             const uint64_t *place = output_place(b, m, i);
             const uint64_t bytes = row * member_of(b, m)[0];
             if (place[1] != TERSE_MSG_UNWANTED)
-                memcpy(worker->outputs + place[0], from, bytes);
+                memcpy(output_at(worker, place[0]), from, bytes);
             from += bytes;
         }
     }
 }
 
-static int run_together(terse_worker *worker, const batch *b, terse_error *error)
+static int run(terse_worker *worker, const batch *b, terse_error *error)
 {
     const void *inputs[TERSE_MAX_IO];
-    void *outputs[TERSE_MAX_IO] = {0};
-    size_t total = 0;
-    for (uint32_t i = 0; i < b->head->n_outputs; i++) {
+    void *outputs[TERSE_MAX_IO];
+    bool scattered[TERSE_MAX_IO];
+    for (uint32_t i = 0; i < b->head->n_outputs; i++)
         if (output_bytes(b, i) % b->head->rows != 0)
             return terse_fail(error, TERSE_INTERNAL, "an output of %" PRIu64 " bytes is not for %" PRIu32 " rows",
                               output_bytes(b, i), b->head->rows);
-        total += b->unwanted[i] ? 0 : terse_align(output_bytes(b, i), 64);
-    }
-    if (!gather(worker, b, inputs) || !terse_worker_reserve(&worker->results, total ? total : 1))
+    if (!gather(worker, b, inputs) || !place_outputs(worker, b, outputs, scattered))
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a batch of %" PRIu32 " rows", b->head->rows);
-    uint8_t *at = worker->results.data;
-    for (uint32_t i = 0; i < b->head->n_outputs; i++) {
-        if (b->unwanted[i])
-            continue;
-        outputs[i] = at;
-        at += terse_align(output_bytes(b, i), 64);
-    }
     const int status = terse_plan_run(b->plan, inputs, outputs, error);
     if (!status)
-        scatter(worker, b, outputs);
+        scatter(worker, b, outputs, scattered);
     return status;
 }
 
@@ -253,6 +313,6 @@ uint32_t terse_worker_run(terse_worker *worker, size_t size)
     if (!status && !has_room(&b))
         return answer(worker, &b, TERSE_OK, true, 0, &error);
     if (!status)
-        status = b.head->n_members == 1 ? run_alone(worker, &b, &error) : run_together(worker, &b, &error);
+        status = run(worker, &b, &error);
     return answer(worker, &b, status, false, terse_now_ns() - start, &error);
 }

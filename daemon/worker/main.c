@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -24,12 +23,7 @@ static void leave_front_end(terse_worker *worker)
     if (worker->data_fd >= 0)
         close(worker->data_fd);
     worker->data_fd = -1;
-    if (worker->inputs)
-        munmap((void *)(uintptr_t)worker->inputs, worker->input_bytes);
-    if (worker->outputs)
-        munmap(worker->outputs, worker->output_bytes);
-    worker->inputs = NULL;
-    worker->outputs = NULL;
+    terse_worker_unmap_all(worker);
 }
 
 static void tell_warmed(terse_worker *worker)
@@ -55,16 +49,11 @@ static void tell_warmed(terse_worker *worker)
 
 static bool take_hello(terse_worker *worker, const terse_msg_hello *hello, const int *fds)
 {
-    void *inputs = mmap(NULL, hello->input_bytes, PROT_READ, MAP_SHARED, fds[0], 0);
-    void *outputs = mmap(NULL, hello->output_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
-    if (inputs == MAP_FAILED || outputs == MAP_FAILED) {
+    if (!terse_worker_map(&worker->memories[0], hello->input_bytes, hello->output_bytes, fds)) {
         terse_log(TERSE_LOG_ERROR, "cannot map the slots of the front end: %s", strerror(errno));
         return false;
     }
-    worker->inputs = inputs;
-    worker->outputs = outputs;
-    worker->input_bytes = hello->input_bytes;
-    worker->output_bytes = hello->output_bytes;
+    worker->spin_ns = hello->spin_us * UINT64_C(1000);
     worker->index = hello->worker;
     worker->epoch = hello->epoch;
     terse_worker_start_threads(worker);
@@ -91,10 +80,14 @@ static bool hear_front_end(terse_worker *worker)
         return false;
     const terse_msg *head = (const terse_msg *)(const void *)worker->message;
     bool good = true;
-    if (head->kind == TERSE_MSG_HELLO && size == sizeof(terse_msg_hello) && n_fds == 2 && !worker->inputs) {
+    if (head->kind == TERSE_MSG_HELLO && size == sizeof(terse_msg_hello) && n_fds == 2 && !worker->memories[0].inputs) {
         const terse_msg_hello hello = *(const terse_msg_hello *)(const void *)worker->message;
         good = take_hello(worker, &hello, fds);
-    } else if (head->kind == TERSE_MSG_BATCH && worker->inputs) {
+    } else if (head->kind == TERSE_MSG_ARENA && size == sizeof(terse_msg_arena) && n_fds == 2) {
+        terse_worker_take_arena(worker, (const terse_msg_arena *)(const void *)worker->message, fds);
+    } else if (head->kind == TERSE_MSG_ARENA_GONE && size == sizeof(terse_msg_arena)) {
+        terse_worker_drop_arena(worker, (const terse_msg_arena *)(const void *)worker->message);
+    } else if (head->kind == TERSE_MSG_BATCH && worker->memories[0].inputs) {
         const uint32_t bytes = terse_worker_run(worker, (size_t)size);
         if (bytes == 0)
             terse_log(TERSE_LOG_ERROR, "a batch of %" PRId64 " bytes cannot be understood", size);

@@ -31,6 +31,20 @@ static size_t arena_limit(void)
     return pages > 0 && page > 0 ? (size_t)pages / 4 * (size_t)page : (size_t)1 << 30;
 }
 
+/* Whether a node makes 32 or 64 bit integers: indices perhaps, which must not lie where a client could change them
+ * between the check and the use. */
+static bool computes_indices(const terse_graph *graph)
+{
+    for (int n = 0; n < graph->n_nodes; n++)
+        for (int i = 0; i < graph->nodes[n].n_outputs; i++) {
+            const int value = graph->nodes[n].outputs[i];
+            const terse_dtype dtype = value < 0 ? TERSE_FP32 : graph->values[value].dtype;
+            if (dtype == TERSE_INT32 || dtype == TERSE_INT64 || dtype == TERSE_DTYPE_NONE)
+                return true;
+        }
+    return false;
+}
+
 static int open_model(terse_worker_model *served, const terse_msg_model *message, int fd, terse_error *error)
 {
     char name[TERSE_MODEL_NAME + 1] = {0};
@@ -51,6 +65,8 @@ static int open_model(terse_worker_model *served, const terse_msg_model *message
         status = terse_model_parse(base, message->bytes, name, 0, &served->model, error);
     if (!status)
         status = terse_engine_new(served->model->graph, kernels, KEPT_PLANS, arena_limit(), &served->engine, error);
+    if (!status)
+        served->computes_indices = computes_indices(served->model->graph);
     return status;
 }
 

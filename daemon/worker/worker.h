@@ -3,7 +3,7 @@
  * Runs in: terse-worker, no ZeroMQ; one thread, but for those of `threads` while a plan runs. Ownership: the struct
  * owns all below it; weights are pages of the sealed memfd that every process maps, never touched for writing.
  *
- * Rooms: main.c hears the sockets; models.c maps and warms; batch.c runs one batch. */
+ * Rooms: main.c hears the sockets; models.c maps and warms; batch.c runs one batch; arenas.c maps clients' memory. */
 #ifndef TERSE_WORKER_WORKER_H
 #define TERSE_WORKER_WORKER_H
 
@@ -18,6 +18,7 @@ typedef struct terse_worker_model {
     size_t bytes;
     uint32_t max_batch, threads;
     bool warmed;
+    bool computes_indices; /* nodes make integers that may decide an address */
     terse_msg_warm_cost costs[TERSE_WARM_COSTS];
     uint32_t n_costs;
 } terse_worker_model;
@@ -28,17 +29,23 @@ typedef struct terse_worker_buffer {
     size_t bytes;
 } terse_worker_buffer;
 
+/* Where the tensors of a batch lie: the slots of the front end (number 0), or a client's shared memory. */
+typedef struct terse_worker_memory {
+    const uint8_t *inputs; /* NULL: not mapped */
+    uint8_t *outputs;
+    uint64_t input_bytes, output_bytes;
+} terse_worker_memory;
+
 typedef struct terse_worker {
     int control_fd, data_fd; /* data_fd -1: no front end */
     uint32_t index, epoch;
-    bool confined; /* its filter of system calls is in force */
+    bool confined;          /* its filter of system calls is in force */
     uint64_t private_bytes; /* when it first served: /proc is out of reach later */
     terse_worker_model models[TERSE_MAX_MODELS];
     uint32_t n_models;
-    terse_threads *threads; /* NULL: no model wants more than one */
-    const uint8_t *inputs;  /* slot memories of the front end, NULL before its HELLO */
-    uint8_t *outputs;
-    uint64_t input_bytes, output_bytes;
+    terse_threads *threads;                         /* NULL: no model wants more than one */
+    terse_worker_memory memories[TERSE_MAX_ARENAS]; /* 0: the slots, not mapped before HELLO */
+    uint64_t spin_ns;
     terse_worker_buffer gathered, results;
     _Alignas(16) uint8_t message[TERSE_MSG_BYTES], answer[TERSE_MSG_BYTES];
 } terse_worker;
@@ -50,6 +57,14 @@ void terse_worker_start_threads(terse_worker *worker);
 /* Runs every model that has not run yet, where its shapes are known. */
 void terse_worker_warm(terse_worker *worker);
 uint64_t terse_worker_private_bytes(void);
+
+/* arenas.c */
+/* Maps two memories. false, with errno: the system gives none. */
+bool terse_worker_map(terse_worker_memory *memory, uint64_t input_bytes, uint64_t output_bytes, const int *fds);
+void terse_worker_unmap(terse_worker_memory *memory);
+void terse_worker_unmap_all(terse_worker *worker);
+void terse_worker_take_arena(terse_worker *worker, const terse_msg_arena *message, const int *fds);
+void terse_worker_drop_arena(terse_worker *worker, const terse_msg_arena *message);
 
 /* batch.c: runs the BATCH in worker->message (size bytes) and leaves DONE in worker->answer; returns its bytes, 0 for a
  * message that cannot be a batch. */

@@ -184,6 +184,80 @@ class Client:
         self.socket.close()
 
 
+class Arena:
+    """Shared memory by hand, as daemon/frontend/attach.h describes it."""
+    HEAD, FLAG = 4096, 64  # of a ring: its positions; the distance of taken, put, reader_sleeps, writer_sleeps
+
+    def __init__(self, endpoint, input_bytes=1 << 16, output_bytes=1 << 16, socket_path=None, **more):
+        import mmap
+        import msgpack
+        import socket
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection.settimeout(PATIENCE)
+        self.connection.connect(socket_path or endpoint[len("ipc://"):] + ".attach")
+        self.connection.send(msgpack.packb({"v": 1, "op": "attach", "input_bytes": input_bytes, "output_bytes": output_bytes, **more}))
+        text, fds, _, _ = socket.recv_fds(self.connection, 4096, 8)
+        self.answer = msgpack.unpackb(text)
+        self.fds = fds
+        if self.answer["status"] != "OK":
+            return
+        self.token, self.ring_bytes = self.answer["arena"], self.answer["ring_bytes"]
+        self.inputs = mmap.mmap(fds[0], self.answer["input_bytes"])
+        self.outputs = mmap.mmap(fds[1], self.answer["output_bytes"])
+        self.rings = mmap.mmap(fds[2], 2 * (self.HEAD + self.ring_bytes))
+        self.submitted = self.completed = 0
+
+    def word(self, ring, index, value=None):
+        """Word `index` of ring 0 (submission) or 1 (completion): read, or written."""
+        import struct
+        at = ring * (self.HEAD + self.ring_bytes) + index * self.FLAG
+        if value is not None:
+            struct.pack_into("<Q", self.rings, at, value)
+        return struct.unpack_from("<Q", self.rings, at)[0]
+
+    def submit(self, header, length=None, ring=True):
+        import msgpack
+        import struct
+        data = header if isinstance(header, bytes) else msgpack.packb(header)
+        entry = struct.pack("<II", len(data) if length is None else length, 0) + data + bytes(-len(data) % 8)
+        base = self.HEAD
+        for i, byte in enumerate(entry):
+            self.rings[base + (self.submitted + i) % self.ring_bytes] = byte
+        self.submitted += len(entry)
+        self.word(0, 1, self.submitted)
+        if ring:
+            os.write(self.fds[3], (1).to_bytes(8, "little"))
+
+    def complete(self, seconds=PATIENCE):
+        """The next completion, or None."""
+        import msgpack
+        import select
+        import struct
+        base = self.HEAD + self.ring_bytes + self.HEAD
+        self.word(1, 2, 1)
+        if self.word(1, 1) == self.completed and not select.select([self.fds[4]], [], [], seconds)[0]:
+            return None
+        if select.select([self.fds[4]], [], [], 0)[0]:
+            os.read(self.fds[4], 512)
+        wait_until(lambda: self.word(1, 1) != self.completed, "a completion is there")
+        at = self.completed
+        take = lambda n: bytes(self.rings[base + (at + i) % self.ring_bytes] for i in range(n))
+        length = struct.unpack("<I", take(4))[0]
+        at += 8
+        data = take(length)
+        self.completed = at + (length + 7) // 8 * 8
+        self.word(1, 0, self.completed)
+        return msgpack.unpackb(data)
+
+    def close(self):
+        if self.answer["status"] == "OK":
+            for memory in (self.inputs, self.outputs, self.rings):
+                memory.close()
+        for fd in self.fds:
+            os.close(fd)
+        self.connection.close()
+
+
 class Story:
     def __init__(self, folder):
         self.folder, self.daemons, self.failures = folder, [], []

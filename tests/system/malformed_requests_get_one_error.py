@@ -66,7 +66,7 @@ CASES = [
     ("a session of 3 bytes", infer(session=b"abc"), [X], "INVALID_ARGUMENT", "3 bytes, allowed are 16"),
     ("a name that is no text", infer(model=b"mlp"), [X], "INVALID_ARGUMENT", "binary data"),
     ("shared memory that was never attached", infer(inputs=x(frame=None, shm={"offset": 0, "size": 64})), [],
-     "UNIMPLEMENTED", "shared memory"),
+     "INVALID_ARGUMENT", "shared memory"),
     ("cancel without a target", infer(op="cancel"), [], "INVALID_ARGUMENT", "'target' is missing"),
     ("cancel of what was never sent", infer(op="cancel", target=99), [], "NOT_FOUND", "99"),
     ("metadata of an unknown model", infer(op="metadata", model="none"), [], "NOT_FOUND", "none"),
