@@ -24,7 +24,14 @@ enum {
     DEFAULT_OUTSTANDING = 4096,
     MAX_OUTSTANDING = 1 << 20,
     GRACE_NS = 100 * 1000 * 1000, /* how much later than the daemon we end a request ourselves */
+    /* What may lie in sockets and pipes on its way. What is beyond waits here, where its time can end without costing
+     * the daemon anything: a daemon that falls behind gets what can still be answered, not what is over. */
+    SEND_MARK = 512,
+    BEHIND_NS = 10 * 1000 * 1000,
+    WINDOW_BYTES = 64 << 20,
     MAX_FRAMES = TERSE_WIRE_MAX_IO + 1,
+    DEFAULT_RETRY_MS = 30000,
+    MAX_RETRY_MS = 3600 * 1000, /* nobody waits for longer */
 };
 
 static uint64_t deadline_after(int timeout_ms)
@@ -40,6 +47,9 @@ static bool send_entry(terse_client *client, pending *entry)
 {
     if (!client->connected)
         return false;
+    client->window_shut = client->sent_bytes > 0 && client->sent_bytes + entry->bytes > WINDOW_BYTES;
+    if (client->window_shut)
+        return false;
     for (int i = 0; i < entry->n_frames; i++) {
         zmq_msg_t copy;
         zmq_msg_init(&copy);
@@ -53,18 +63,26 @@ static bool send_entry(terse_client *client, pending *entry)
             return false;
         }
     }
-    entry->state = PENDING_SENT;
+    terse_pending_sent(client, entry);
     return true;
+}
+
+/* In the order of submission, unless that has kept the first waiting for BEHIND_NS: a daemon that cannot take all would
+ * get every request when its time is nearly over, and could answer none. The latest have the most time left, so they go
+ * first then, and every eighth turn is left to the one that waits for longest. */
+static pending *next_unsent(terse_client *client, uint64_t now)
+{
+    pending *first = client->unsent_first;
+    if (first->unsent_ns + BEHIND_NS > now || ++client->turns % 8 == 0)
+        return first;
+    return client->unsent_last;
 }
 
 static void send_unsent(terse_client *client)
 {
-    client->unsent = false;
-    for (pending *entry = client->first; entry; entry = entry->next)
-        if (entry->state == PENDING_UNSENT && !send_entry(client, entry)) {
-            client->unsent = true;
-            return;
-        }
+    const uint64_t now = terse_now_ns();
+    while (client->unsent_first && send_entry(client, next_unsent(client, now)))
+        ;
 }
 
 static void append(terse_client *client, pending *entry)
@@ -85,7 +103,10 @@ terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_k
         return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "%zu requests are outstanding, %zu are allowed", client->table.n,
                            client->max_outstanding);
     terse_wire_request *wire = &client->wire_request;
+    const uint64_t now = terse_now_ns();
     wire->op = op;
+    wire->has_sent = client->local && wire->has_timeout;
+    wire->sent_ns = now;
     wire->has_id = wire->has_session = true;
     wire->id = client->next_id;
     memcpy(wire->session, client->session, sizeof wire->session);
@@ -95,7 +116,7 @@ terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_k
     if (status)
         return (terse_status)status;
     const int n_inputs = request ? request->n_inputs : 0;
-    pending *entry = terse_pending_new(client, kind, n_inputs + 1);
+    pending *entry = terse_due_reserve(client) ? terse_pending_new(client, kind, n_inputs + 1) : NULL;
     if (!entry || zmq_msg_init_size(&entry->frames[0], size) < 0) {
         if (entry)
             terse_pending_free(client, entry);
@@ -105,14 +126,18 @@ terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_k
     for (int i = 0; i < n_inputs; i++) /* shares the bytes; the request itself is not changed by it */
         zmq_msg_copy(&entry->frames[i + 1], (zmq_msg_t *)(uintptr_t)&request->inputs[i].data);
     entry->id = client->next_id++;
-    if (timeout_us > 0 && timeout_us < UINT64_MAX / 4000) {
-        entry->deadline_ns = terse_now_ns() + timeout_us * 1000 + GRACE_NS;
-        if (entry->deadline_ns < client->next_deadline_ns)
-            client->next_deadline_ns = entry->deadline_ns;
-    }
+    for (int i = 0; i < entry->n_frames; i++)
+        entry->bytes += zmq_msg_size(&entry->frames[i]);
     append(client, entry);
-    if (client->unsent || !send_entry(client, entry)) /* in order: nothing overtakes what waits */
-        client->unsent = true;
+    if (timeout_us > 0 && timeout_us < UINT64_MAX / 4000)
+        entry->deadline_ns = now + timeout_us * 1000;
+    entry->no_retry_ns = now + client->retry_budget_ns;
+    if (entry->no_retry_ns > entry->deadline_ns)
+        entry->no_retry_ns = entry->deadline_ns;
+    terse_due_set(client, entry, entry->deadline_ns);
+    terse_pending_queue(client, entry);
+    if (client->unsent_first == entry) /* what waits is sent first */
+        send_entry(client, entry);
     if (ret_id)
         *ret_id = entry->id;
     return TERSE_OK;
@@ -155,6 +180,33 @@ static bool receive_message(terse_client *client, zmq_msg_t *frames, int *ret_n)
     return false;
 }
 
+static uint64_t next_random(uint64_t *state) /* xorshift64* (Vigna 2016) */
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545f4914f6cdd1du;
+}
+
+/* A refused request that may be sent again waits for as long as the daemon says and up to half of that more, so that
+ * those who were refused together do not come together. It is the same request under the same id: it did not run, and
+ * the daemon has forgotten it. */
+static bool wants_retry(terse_client *client, pending *entry, const terse_wire_reply *wire)
+{
+    if (entry->kind != PENDING_INFER || !wire->has_retry_after || entry->retries >= client->max_retries ||
+        (wire->status != TERSE_RESOURCE_EXHAUSTED && wire->status != TERSE_UNAVAILABLE) ||
+        wire->retry_after_ms > MAX_RETRY_MS)
+        return false;
+    const uint64_t after_ns = wire->retry_after_ms * 1000000u;
+    const uint64_t due_ns = terse_now_ns() + after_ns + next_random(&client->random) % (after_ns / 2 + 1);
+    if (due_ns >= entry->no_retry_ns)
+        return false;
+    entry->retries++;
+    terse_pending_hold(client, entry);
+    terse_due_set(client, entry, due_ns);
+    return true;
+}
+
 static void handle_message(terse_client *client, zmq_msg_t *frames, int n)
 {
     terse_error error = {0};
@@ -166,6 +218,8 @@ static void handle_message(terse_client *client, zmq_msg_t *frames, int n)
     pending *entry = n > 0 && wire->has_id ? terse_table_find(&client->table, wire->id) : NULL;
     if (!entry || entry->state == PENDING_DONE)
         return; /* a second answer, or not for us */
+    if (!status && wants_retry(client, entry, wire))
+        return;
     if (entry->kind != PENDING_INFER)
         wire->n_outputs = 0; /* metadata's have no frames; whoever waits decodes the header that is kept */
     terse_reply *reply = NULL;
@@ -202,8 +256,8 @@ static void read_monitor(terse_client *client)
         if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
             client->connected = true;
             for (pending *entry = client->first; entry; entry = entry->next)
-                entry->state = PENDING_UNSENT;
-            client->unsent = client->first != NULL;
+                if (entry->state != PENDING_WAITING)
+                    terse_pending_queue(client, entry);
         } else if (event == ZMQ_EVENT_DISCONNECTED) {
             if (client->connected)
                 client->lost_since_ns = terse_now_ns();
@@ -218,33 +272,47 @@ static void fail_entry(terse_client *client, pending *entry, terse_status status
     terse_pending_complete(client, entry, terse_reply_make_failed(entry->id, status, text));
 }
 
-/* Ends what waited too long, and finds the next moment at which something will have. */
+static void fail_all_lost(terse_client *client, uint64_t now)
+{
+    char text[TERSE_WIRE_MAX_TEXT + 128];
+    snprintf(text, sizeof text, "no daemon at '%.1000s' for %llu ms", client->endpoint,
+             (unsigned long long)((now - client->lost_since_ns) / 1000000u));
+    while (client->first)
+        fail_entry(client, client->first, TERSE_UNAVAILABLE, text);
+}
+
+/* Does what is due: sends again, or ends what waited too long. What the daemon has is given a little longer than the
+ * daemon gives it: its answer says more than ours. */
 static void expire(terse_client *client)
 {
     const uint64_t now = terse_now_ns();
-    const bool lost = !client->connected && client->first && now - client->lost_since_ns >= client->reconnect_ns;
-    if (!lost && now < client->next_deadline_ns)
-        return;
-    uint64_t next = UINT64_MAX;
-    for (pending *entry = client->first, *following; entry; entry = following) {
-        following = entry->next;
-        if (lost) {
-            char text[TERSE_WIRE_MAX_TEXT + 128];
-            snprintf(text, sizeof text, "no daemon at '%.1000s' for %llu ms", client->endpoint,
-                     (unsigned long long)((now - client->lost_since_ns) / 1000000u));
-            fail_entry(client, entry, TERSE_UNAVAILABLE, text);
-        } else if (entry->deadline_ns && entry->deadline_ns <= now) {
-            fail_entry(client, entry, TERSE_DEADLINE_EXCEEDED, "the daemon did not answer in the request's time");
-        } else if (entry->deadline_ns && entry->deadline_ns < next) {
-            next = entry->deadline_ns;
+    if (!client->connected && client->first && now - client->lost_since_ns >= client->reconnect_ns)
+        fail_all_lost(client, now);
+    while (terse_due_next(client) <= now) {
+        pending *entry = client->due[0];
+        if (now < entry->deadline_ns) { /* it waits to be sent again */
+            terse_due_set(client, entry, entry->deadline_ns);
+            terse_pending_queue(client, entry);
+        } else if (entry->state == PENDING_SENT && now < entry->deadline_ns + GRACE_NS) {
+            terse_due_set(client, entry, entry->deadline_ns + GRACE_NS);
+        } else {
+            fail_entry(client, entry, TERSE_DEADLINE_EXCEEDED,
+                       entry->state == PENDING_SENT ? "the daemon did not answer in the request's time"
+                                                    : "the daemon took no more requests in the request's time");
         }
     }
-    client->next_deadline_ns = next;
+    if (client->unsent_first)
+        send_unsent(client);
+}
+
+bool terse_client_wants_out(const terse_client *client)
+{
+    return client->unsent_first && client->connected && !client->window_shut;
 }
 
 uint64_t terse_client_next_event_ns(const terse_client *client)
 {
-    uint64_t next = client->next_deadline_ns;
+    uint64_t next = terse_due_next(client);
     if (!client->connected && client->first && client->lost_since_ns + client->reconnect_ns < next)
         next = client->lost_since_ns + client->reconnect_ns;
     return next;
@@ -254,8 +322,6 @@ void terse_client_process(terse_client *client)
 {
     receive_all(client);
     read_monitor(client);
-    if (client->unsent)
-        send_unsent(client);
     expire(client);
 }
 
@@ -269,7 +335,7 @@ static void wait_for_events(terse_client *client, uint64_t until_ns)
     if (until_ns != UINT64_MAX)
         ms = until_ns <= now ? 0 : (long)((until_ns - now + 999999) / 1000000);
     /* The handshake may be told before there is a pipe: what could not be sent then waits for one. */
-    const short events = client->unsent && client->connected ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
+    const short events = terse_client_wants_out(client) ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
     zmq_pollitem_t items[] = {{client->socket, 0, events, 0}, {client->monitor, 0, ZMQ_POLLIN, 0}};
     zmq_poll(items, 2, ms);
 }
@@ -445,10 +511,10 @@ const char *terse_default_endpoint(void)
 
 static bool set_options(void *socket)
 {
-    const int zero = 0, yes = 1, first_ms = 1, last_ms = 100;
+    const int zero = 0, yes = 1, mark = SEND_MARK, first_ms = 1, last_ms = 100;
     const int64_t max_frame = TERSE_MAX_TENSOR_BYTES;
     return zmq_setsockopt(socket, ZMQ_LINGER, &zero, sizeof zero) == 0 &&
-           zmq_setsockopt(socket, ZMQ_SNDHWM, &zero, sizeof zero) == 0 &&
+           zmq_setsockopt(socket, ZMQ_SNDHWM, &mark, sizeof mark) == 0 &&
            zmq_setsockopt(socket, ZMQ_RCVHWM, &zero, sizeof zero) == 0 &&
            zmq_setsockopt(socket, ZMQ_IMMEDIATE, &yes, sizeof yes) == 0 &&
            zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame) == 0 &&
@@ -498,13 +564,18 @@ static terse_status open_client(terse_client *client, const terse_client_options
     client->reconnect_ns =
         1000000u * (uint64_t)(options->reconnect_timeout_ms ? options->reconnect_timeout_ms : DEFAULT_RECONNECT_MS);
     client->next_id = 1;
-    client->next_deadline_ns = UINT64_MAX;
+    client->local = strncmp(client->endpoint, "ipc://", 6) == 0;
+    client->max_retries = options->max_retries;
+    client->retry_budget_ns =
+        1000000u * (uint64_t)(options->retry_budget_ms ? options->retry_budget_ms : DEFAULT_RETRY_MS);
     client->lost_since_ns = terse_now_ns();
     /* Room beside the requests for operations of our own and for replies that nobody has taken yet. */
     if (!client->endpoint || !terse_table_init(&client->table, client->max_outstanding * 2 + 64))
         return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a client");
     if (getrandom(client->session, sizeof client->session, 0) != (ssize_t)sizeof client->session)
         return CLIENT_FAIL(TERSE_SYSTEM, "cannot draw a session number");
+    memcpy(&client->random, client->session, sizeof client->random);
+    client->random |= 1;
     const terse_status status = connect_sockets(client);
     return status ? status
                   : greet(client, options->connect_timeout_ms ? options->connect_timeout_ms : DEFAULT_CONNECT_MS);
@@ -543,6 +614,7 @@ static void free_entries(terse_client *client)
         free(entry);
     }
     terse_table_done(&client->table);
+    free(client->due);
 }
 
 void terse_client_close(terse_client *client)

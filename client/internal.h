@@ -15,6 +15,7 @@
 #include "common/wire.h"
 
 enum { INLINE_FRAMES = 3 };
+#define NEVER UINT64_MAX
 
 typedef struct request_input {
     char *name;
@@ -47,6 +48,7 @@ struct terse_reply {
     terse_status status;
     const char *error, *version; /* in `texts` */
     uint64_t queue_us, compute_us;
+    uint64_t retry_after_ms; /* NEVER: the daemon told none */
     uint32_t batch;
     int n_outputs, n_frames;
     reply_output *outputs;
@@ -55,9 +57,10 @@ struct terse_reply {
 };
 
 typedef enum pending_state {
-    PENDING_UNSENT, /* also again, after a connection was lost */
+    PENDING_UNSENT, /* in the list of those; also again, after a connection was lost or for a retry */
     PENDING_SENT,
-    PENDING_DONE, /* `reply` is there */
+    PENDING_WAITING, /* was refused and waits to be sent again */
+    PENDING_DONE,    /* `reply` is there */
 } pending_state;
 
 typedef enum pending_kind {
@@ -70,7 +73,15 @@ typedef struct pending {
     struct pending *next, *previous; /* the client's list */
     struct pending *table_next;      /* same slot of the table */
     struct pending *next_done;       /* completed requests, first come first served */
-    uint64_t id, deadline_ns;        /* 0: none */
+    struct pending *unsent_next, *unsent_previous;
+    uint64_t id;
+    uint64_t deadline_ns; /* the user's, NEVER: none */
+    uint64_t due_ns;      /* when time will do something, NEVER: not */
+    size_t due_at;        /* place in the heap of those + 1; 0: not there */
+    uint64_t unsent_ns;   /* since when it is to be sent */
+    uint64_t no_retry_ns; /* a retry that would come later is not made */
+    uint32_t retries;     /* made so far */
+    size_t bytes;         /* of all frames */
     pending_kind kind;
     pending_state state;
     int n_frames; /* the header counts */
@@ -89,15 +100,23 @@ struct terse_client {
     void *context, *socket, *monitor;
     char *endpoint;
     uint8_t session[TERSE_WIRE_SESSION_BYTES];
-    uint64_t next_id, next_deadline_ns, lost_since_ns, reconnect_ns;
+    uint64_t next_id, lost_since_ns, reconnect_ns, retry_budget_ns;
+    uint64_t random; /* state of the generator that spreads retries */
+    uint32_t max_retries;
     size_t max_outstanding, n_unanswered;
+    size_t sent_bytes; /* of requests that are sent and not answered */
     bool connected;
+    bool local;       /* the daemon is on this host: it has our clock */
+    uint32_t turns;   /* of those that wait to be sent */
+    bool window_shut; /* what waits to be sent waits for answers, not for the socket */
     pending_table table;
     pending *first, *last; /* in the order of submission */
     pending *done_first, *done_last;
     pending *spare; /* freed entries, to be used again */
     size_t n_spare;
-    bool unsent;                      /* something waits to be sent */
+    pending *unsent_first, *unsent_last; /* in the order in which they are to go */
+    pending **due;                       /* heap: due.c */
+    size_t n_due, due_capacity;
     int epoll_fd, timer_fd, event_fd; /* -1 until terse_client_fd is asked */
     uint64_t timer_set_ns;
     bool event_set;
@@ -117,6 +136,11 @@ void terse_table_put(pending_table *table, pending *entry);
 pending *terse_table_find(const pending_table *table, uint64_t id);
 void terse_table_remove(pending_table *table, uint64_t id);
 
+/* due.c. Room for every entry of the table and one more; false: no memory. */
+bool terse_due_reserve(terse_client *client);
+void terse_due_set(terse_client *client, pending *entry, uint64_t due_ns); /* NEVER takes it out */
+uint64_t terse_due_next(const terse_client *client);                       /* NEVER: nothing is due ever */
+
 /* request.c: fills a wire header over the request's texts. */
 void terse_request_describe(const terse_request *request, terse_wire_request *wire);
 
@@ -126,6 +150,9 @@ terse_status terse_reply_make(const terse_wire_reply *wire, zmq_msg_t *header, z
 terse_reply *terse_reply_make_failed(uint64_t id, terse_status status, const char *text);
 
 /* pending.c */
+void terse_pending_queue(terse_client *client, pending *entry); /* to be sent, behind all others */
+void terse_pending_sent(terse_client *client, pending *entry);
+void terse_pending_hold(terse_client *client, pending *entry); /* neither sent nor to be sent */
 pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames);
 void terse_pending_free(terse_client *client, pending *entry);
 void terse_pending_complete(terse_client *client, pending *entry, terse_reply *reply);

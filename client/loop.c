@@ -52,7 +52,7 @@ void terse_loop_update(terse_client *client)
 {
     if (client->epoll_fd < 0)
         return;
-    const int wanted = client->unsent && client->connected ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
+    const int wanted = terse_client_wants_out(client) ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
     const bool ready =
         client->done_first || has_events(client->socket, wanted) || has_events(client->monitor, ZMQ_POLLIN);
     uint64_t count = 1;

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "common/bytes.h"
+
 enum { MAX_SPARE = 1024 };
 
 pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames)
@@ -15,8 +17,12 @@ pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames
         return NULL;
     }
     entry->kind = kind;
-    entry->state = PENDING_UNSENT;
-    entry->deadline_ns = 0;
+    entry->state = PENDING_WAITING;
+    entry->deadline_ns = entry->due_ns = entry->no_retry_ns = NEVER;
+    entry->due_at = 0;
+    entry->retries = 0;
+    entry->bytes = 0;
+    entry->unsent_next = entry->unsent_previous = NULL;
     entry->reply = NULL;
     entry->next = entry->previous = entry->next_done = NULL;
     entry->n_frames = n_frames;
@@ -60,9 +66,43 @@ static void unlink_entry(terse_client *client, pending *entry)
     *(entry->next ? &entry->next->previous : &client->last) = entry->previous;
 }
 
+/* --- what is to be sent -------------------------------------------------------------------------------------- */
+
+void terse_pending_hold(terse_client *client, pending *entry)
+{
+    if (entry->state == PENDING_UNSENT) {
+        *(entry->unsent_previous ? &entry->unsent_previous->unsent_next : &client->unsent_first) = entry->unsent_next;
+        *(entry->unsent_next ? &entry->unsent_next->unsent_previous : &client->unsent_last) = entry->unsent_previous;
+        entry->unsent_next = entry->unsent_previous = NULL;
+    } else if (entry->state == PENDING_SENT) {
+        client->sent_bytes -= entry->bytes;
+        client->window_shut = false;
+    }
+    entry->state = PENDING_WAITING;
+}
+
+void terse_pending_queue(terse_client *client, pending *entry)
+{
+    terse_pending_hold(client, entry);
+    entry->state = PENDING_UNSENT;
+    entry->unsent_ns = terse_now_ns();
+    entry->unsent_previous = client->unsent_last;
+    *(client->unsent_last ? &client->unsent_last->unsent_next : &client->unsent_first) = entry;
+    client->unsent_last = entry;
+}
+
+void terse_pending_sent(terse_client *client, pending *entry)
+{
+    terse_pending_hold(client, entry);
+    entry->state = PENDING_SENT;
+    client->sent_bytes += entry->bytes;
+}
+
 /* From unanswered to done; `reply` may be NULL when memory was out, which is told as such when it is taken. */
 void terse_pending_complete(terse_client *client, pending *entry, terse_reply *reply)
 {
+    terse_pending_hold(client, entry);
+    terse_due_set(client, entry, NEVER);
     unlink_entry(client, entry);
     client->n_unanswered--;
     drop_frames(entry);

@@ -71,6 +71,7 @@ terse_status terse_reply_make(const terse_wire_reply *wire, zmq_msg_t *header, z
                            .queue_us = wire->queue_us,
                            .compute_us = wire->compute_us,
                            .batch = wire->batch,
+                           .retry_after_ms = wire->has_retry_after ? wire->retry_after_ms : NEVER,
                            .n_outputs = wire->status == TERSE_OK ? (int)wire->n_outputs : 0};
     char *at = block + terse_align(sizeof *reply, ALIGNMENT);
     reply->outputs = (reply_output *)at;
@@ -116,7 +117,7 @@ terse_reply *terse_reply_make_failed(uint64_t id, terse_status status, const cha
     terse_reply *reply = malloc(sizeof *reply + length + 2);
     if (!reply)
         return NULL;
-    *reply = (terse_reply){.id = id, .status = status};
+    *reply = (terse_reply){.id = id, .status = status, .retry_after_ms = NEVER};
     char *copy = (char *)(reply + 1);
     memcpy(copy, text, length + 1);
     copy[length + 1] = 0;
@@ -149,6 +150,11 @@ terse_status terse_reply_status(const terse_reply *reply)
 const char *terse_reply_error(const terse_reply *reply)
 {
     return reply->error;
+}
+
+int64_t terse_reply_retry_after_ms(const terse_reply *reply)
+{
+    return reply->retry_after_ms > INT64_MAX ? -1 : (int64_t)reply->retry_after_ms;
 }
 
 const char *terse_reply_version(const terse_reply *reply)

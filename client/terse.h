@@ -113,10 +113,15 @@ typedef struct terse_client_options {
     uint32_t connect_timeout_ms;   /* how long terse_client_open waits for the daemon's answer [5000] */
     uint32_t reconnect_timeout_ms; /* how long a lost daemon is waited for before requests fail [30000] */
     uint32_t max_outstanding;      /* unanswered requests at most; more are RESOURCE_EXHAUSTED [4096] */
+    /* A request that is refused because the daemon is full (RESOURCE_EXHAUSTED) or not ready (UNAVAILABLE) is sent again by
+     * itself after the time that the daemon names, up to so many times [0: never]; unless that would be later than so long
+     * after its submission [30000], or behind its own timeout. Then its refusal is its reply. */
+    uint32_t max_retries;
+    uint32_t retry_budget_ms;
 } terse_client_options;
 #define TERSE_CLIENT_OPTIONS_INIT                                                                                      \
     {                                                                                                                  \
-        sizeof(terse_client_options), NULL, 0, 0, 0                                                                    \
+        sizeof(terse_client_options), NULL, 0, 0, 0, 0, 0                                                                 \
     }
 
 /* Where a daemon on this host listens by default: $TERSE_ENDPOINT when set, else ipc:///run/terse/tersed.sock for root
@@ -149,7 +154,8 @@ TERSE_API terse_status terse_request_set_version(terse_request *request, const c
 /* Time from submission to answer, in microseconds; 0 for none. When it is over the request is completed with
  * DEADLINE_EXCEEDED, by the daemon as soon as it knows that it cannot be in time. */
 TERSE_API void terse_request_set_timeout(terse_request *request, uint64_t timeout_us);
-/* 0 (first come, first served) to 9 (most urgent); more is taken as 9. */
+/* 0 (the default) to 9 (most urgent); more is taken as 9. The more urgent go first, among equals those with the earlier
+ * deadline, those without one last; a few of each turn are left to who waits for long. */
 TERSE_API void terse_request_set_priority(terse_request *request, unsigned priority);
 
 /* Submits and waits for the answer: OK with a reply to free, or the status of whatever went wrong. */
@@ -183,6 +189,8 @@ TERSE_API uint64_t terse_reply_id(const terse_reply *reply);
 TERSE_API terse_status terse_reply_status(const terse_reply *reply);
 /* One line when the status is not OK, else "". */
 TERSE_API const char *terse_reply_error(const terse_reply *reply);
+/* After how many milliseconds the same request may do better, as the daemon reckons; -1: it told none. */
+TERSE_API int64_t terse_reply_retry_after_ms(const terse_reply *reply);
 /* The model's version that answered, "" when unknown. */
 TERSE_API const char *terse_reply_version(const terse_reply *reply);
 /* Outputs: 0 when the status is not OK. */

@@ -60,6 +60,7 @@ enum {
     REQUEST_MODEL,
     REQUEST_VERSION,
     REQUEST_TIMEOUT,
+    REQUEST_SENT,
     REQUEST_PRIORITY,
     REQUEST_INPUTS,
     REQUEST_OUTPUTS,
@@ -79,6 +80,7 @@ static const terse_wire_walk_key request_keys[] = {
     [REQUEST_MODEL] = TERSE_WIRE_WALK_KEY("model"),
     [REQUEST_VERSION] = TERSE_WIRE_WALK_KEY("version"),
     [REQUEST_TIMEOUT] = TERSE_WIRE_WALK_KEY("timeout_us"),
+    [REQUEST_SENT] = TERSE_WIRE_WALK_KEY("sent_ns"),
     [REQUEST_PRIORITY] = TERSE_WIRE_WALK_KEY("priority"),
     [REQUEST_INPUTS] = TERSE_WIRE_WALK_KEY("inputs"),
     [REQUEST_OUTPUTS] = TERSE_WIRE_WALK_KEY("outputs"),
@@ -136,6 +138,8 @@ static int take_request_value(terse_wire_walk *w, int index, terse_wire_request 
         return terse_wire_walk_text(w, "version", &request->version);
     case REQUEST_TIMEOUT:
         return terse_wire_walk_u64(w, "timeout_us", UINT64_MAX, &request->timeout_us, &request->has_timeout);
+    case REQUEST_SENT:
+        return terse_wire_walk_u64(w, "sent_ns", UINT64_MAX, &request->sent_ns, &request->has_sent);
     case REQUEST_PRIORITY:
         return terse_wire_walk_u32(w, "priority", TERSE_WIRE_MAX_PRIORITY, &request->priority, &unused);
     case REQUEST_INPUTS:

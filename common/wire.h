@@ -70,7 +70,7 @@ typedef struct terse_wire_tensor {
 
 typedef struct terse_wire_request {
     terse_wire_op op;
-    bool has_id, has_session, has_timeout, has_target, has_arena;
+    bool has_id, has_session, has_timeout, has_target, has_sent, has_arena;
     bool has_outputs; /* "outputs" was there: only those are wanted, in that order; else all */
     bool has_max_batch, has_batch_timeout, has_workers; /* configure: what is to change */
     uint8_t session[TERSE_WIRE_SESSION_BYTES];
@@ -78,6 +78,7 @@ typedef struct terse_wire_request {
     uint32_t priority;                     /* 0..9, 0 when absent */
     uint64_t id;
     uint64_t timeout_us;
+    uint64_t sent_ns; /* CLOCK_MONOTONIC of its submission: means something on the same host only */
     uint64_t target; /* cancel: the id that is to end */
     terse_wire_text op_name, model, version;
     terse_wire_text file; /* load: a path on the daemon's host */

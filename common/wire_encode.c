@@ -239,7 +239,7 @@ int terse_wire_encode_request(const terse_wire_request *request, void *buffer, s
         return status;
     put_head(&out, 2u + request->has_id + request->has_session + (request->model.data != NULL) +
                        (request->version.data != NULL) + request->has_timeout + (request->priority > 0) + inputs +
-                       request->has_outputs + request->has_target + (request->file.data != NULL) +
+                       request->has_outputs + request->has_target + request->has_sent + (request->file.data != NULL) +
                        request->has_max_batch + request->has_batch_timeout + request->has_workers + request->has_arena);
     PUT_KEY(&out, "op");
     if (request->op == TERSE_WIRE_UNKNOWN)
@@ -260,6 +260,7 @@ int terse_wire_encode_request(const terse_wire_request *request, void *buffer, s
     put_optional_text(&out, "model", request->model);
     put_optional_text(&out, "version", request->version);
     put_optional_u64(&out, "timeout_us", request->has_timeout, request->timeout_us);
+    put_optional_u64(&out, "sent_ns", request->has_sent, request->sent_ns);
     put_optional_u64(&out, "priority", request->priority > 0, request->priority);
     put_optional_u64(&out, "target", request->has_target, request->target);
     put_optional_text(&out, "file", request->file);

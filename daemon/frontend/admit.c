@@ -5,6 +5,8 @@
 
 #include "daemon/frontend/overload.h"
 
+#define BELIEVED_NS UINT64_C(60000000000)
+
 static void join_client(terse_client *client, terse_request *request)
 {
     request->client = client;
@@ -158,13 +160,24 @@ static int find_arena(const terse_frontend *fe, const terse_client *client, cons
     return TERSE_OK;
 }
 
-static uint64_t deadline_of(const terse_frontend *fe, const terse_served *model, const terse_wire_request *wire)
+/* When a request was sent, as far as that is known: a client of this host has our clock. What lay in sockets for long
+ * is not taken for new then. A time that cannot be is passed over. */
+static uint64_t sent_at(const terse_frontend *fe, const terse_client *client, const terse_wire_request *wire)
+{
+    const bool known = wire->has_sent && client->known && !client->remote && wire->sent_ns <= fe->now_ns &&
+                       fe->now_ns - wire->sent_ns < BELIEVED_NS;
+    return known ? wire->sent_ns : fe->now_ns;
+}
+
+static uint64_t deadline_of(const terse_frontend *fe, const terse_client *client, const terse_served *model,
+                            const terse_wire_request *wire)
 {
     uint64_t deadline = TERSE_NO_DEADLINE, after;
+    const uint64_t sent = sent_at(fe, client, wire);
     if (!wire->has_timeout)
-        return model->deadline_ns ? fe->now_ns + model->deadline_ns : TERSE_NO_DEADLINE;
+        return model->deadline_ns ? sent + model->deadline_ns : TERSE_NO_DEADLINE;
     if (__builtin_mul_overflow(wire->timeout_us, UINT64_C(1000), &after) ||
-        __builtin_add_overflow(fe->now_ns, after, &deadline))
+        __builtin_add_overflow(sent, after, &deadline))
         return TERSE_NO_DEADLINE;
     return deadline;
 }
@@ -257,12 +270,13 @@ static int let_in(terse_frontend *fe, terse_client *client, const terse_wire_req
     asked->rows = call.rows;
     asked->bytes = call.bytes;
     asked->priority = wire->priority;
-    asked->deadline_ns = deadline_of(fe, model, wire);
+    asked->deadline_ns = deadline_of(fe, client, model, wire);
+    if (asked->deadline_ns <= fe->now_ns)
+        return terse_fail(error, TERSE_DEADLINE_EXCEEDED, "the request's %" PRIu64 " us were over when it came",
+                          wire->has_timeout ? wire->timeout_us : model->deadline_ns / 1000);
     status = terse_overload_check(fe, client, model, lane, asked, error);
     if (status)
         return status;
-    if (asked->deadline_ns <= fe->now_ns)
-        return terse_fail(error, TERSE_DEADLINE_EXCEEDED, "the request allows 0 us");
     asked->retry_after_ms = terse_overload_retry_ms(fe);
     return enter(fe, client, wire, model, lane, arena, &call, asked, frames, error);
 }

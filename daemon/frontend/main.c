@@ -16,7 +16,7 @@
 #include "daemon/sandbox.h"
 
 /* Replies and requests that may lie in ZeroMQ's pipes, per client. */
-enum { SEND_MARK = 4096, RECEIVE_MARK = 1000 };
+enum { SEND_MARK = 4096, RECEIVE_MARK = 128 };
 
 static bool set_option(void *socket, int option, int value)
 {

@@ -13,6 +13,7 @@
 #include <zmq.h>
 
 #include "client/terse.h"
+#include "common/bytes.h"
 #include "common/wire.h"
 
 /* --- the fake: answers "live" by itself in a thread, and hands everything else to the test -------------------- */
@@ -34,6 +35,7 @@ typedef struct fake {
     held held[MAX_HELD];
     int n_held;
     terse_wire_request request;
+    uint32_t max_retries, retry_budget_ms; /* of the client */
 } fake;
 
 static void fake_bind(fake *f)
@@ -116,6 +118,12 @@ static void fake_refuse(fake *f, const held *to, terse_status status, const char
     fake_send(f, to, buffer, terse_wire_encode_error(to->id, status, text, buffer), NULL);
 }
 
+static void fake_refuse_for(fake *f, const held *to, terse_status status, uint64_t retry_after_ms)
+{
+    uint8_t buffer[TERSE_WIRE_ERROR_BYTES];
+    fake_send(f, to, buffer, terse_wire_encode_rejection(to->id, status, "full", retry_after_ms, buffer), NULL);
+}
+
 /* Takes one message off the socket, waiting at most ms; "live" is answered at once and not counted. */
 static bool fake_take(fake *f, int ms)
 {
@@ -160,6 +168,8 @@ static void *open_thread(void *user)
     options.endpoint = f->endpoint;
     options.reconnect_timeout_ms = 20000;
     options.max_outstanding = 100;
+    options.max_retries = f->max_retries;
+    options.retry_budget_ms = f->retry_budget_ms;
     return terse_client_open(&options, &client) == TERSE_OK ? client : NULL;
 }
 
@@ -314,6 +324,145 @@ static void an_own_deadline_ends_what_the_daemon_never_answers(void **state)
     assert_int_equal(terse_client_wait(client, id, 20000, &reply), TERSE_OK);
     assert_true(*(const float *)terse_reply_data(reply, 0, NULL) == 2);
     terse_reply_free(reply);
+    terse_request_free(request);
+    terse_client_close(client);
+    fake_done(&f);
+}
+
+/* Lets the client work until the fake has one more request. */
+static void take_while_polling(fake *f, terse_client *client)
+{
+    terse_reply *reply = NULL;
+    const int n = f->n_held;
+    while (f->n_held == n) {
+        assert_int_equal(terse_client_poll(client, 5, &reply), TERSE_OK);
+        assert_null(reply);
+        fake_take(f, 0);
+    }
+}
+
+static void a_refused_request_comes_again_when_it_is_told_to(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    f.max_retries = 2;
+    terse_client *client = connect_to(&f);
+    const uint64_t first = submit(client, 1);
+    assert_true(fake_take(&f, 20000));
+    const uint64_t refused_ns = terse_now_ns();
+    fake_refuse_for(&f, &f.held[0], TERSE_RESOURCE_EXHAUSTED, 50);
+    take_while_polling(&f, client);
+    assert_true(terse_now_ns() - refused_ns >= 50000000);
+    assert_true(f.held[1].id == first && f.held[1].first == 1);
+    fake_refuse_for(&f, &f.held[1], TERSE_UNAVAILABLE, 1);
+    take_while_polling(&f, client);
+    fake_answer(&f, &f.held[2], &(float){7});
+    terse_reply *reply = next_reply(client);
+    assert_int_equal(terse_reply_status(reply), TERSE_OK);
+    assert_int_equal(terse_reply_id(reply), first);
+    assert_int_equal(terse_reply_retry_after_ms(reply), -1);
+    terse_reply_free(reply);
+    /* No more often than allowed; and only for what passes. */
+    submit(client, 2);
+    assert_true(fake_take(&f, 20000));
+    fake_refuse_for(&f, &f.held[3], TERSE_RESOURCE_EXHAUSTED, 1);
+    take_while_polling(&f, client);
+    fake_refuse_for(&f, &f.held[4], TERSE_RESOURCE_EXHAUSTED, 1);
+    take_while_polling(&f, client);
+    fake_refuse_for(&f, &f.held[5], TERSE_RESOURCE_EXHAUSTED, 3);
+    reply = next_reply(client);
+    assert_int_equal(terse_reply_status(reply), TERSE_RESOURCE_EXHAUSTED);
+    assert_int_equal(terse_reply_retry_after_ms(reply), 3);
+    terse_reply_free(reply);
+    static const terse_status lasting[] = {TERSE_INVALID_ARGUMENT, TERSE_DEADLINE_EXCEEDED, TERSE_INTERNAL};
+    for (int i = 0; i < 3; i++) {
+        submit(client, 3);
+        assert_true(fake_take(&f, 20000));
+        fake_refuse_for(&f, &f.held[6 + i], lasting[i], 1);
+        reply = next_reply(client);
+        assert_int_equal(terse_reply_status(reply), lasting[i]);
+        terse_reply_free(reply);
+    }
+    assert_false(fake_take(&f, 20));
+    terse_client_close(client);
+    fake_done(&f);
+}
+
+static void no_retry_passes_the_timeout_or_the_budget(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    f.max_retries = 1000;
+    f.retry_budget_ms = 10000;
+    terse_client *client = connect_to(&f);
+    terse_request *request = request_of(1);
+    terse_request_set_timeout(request, 5000000);
+    assert_int_equal(terse_client_submit(client, request, NULL), TERSE_OK);
+    assert_true(fake_take(&f, 20000));
+    fake_refuse_for(&f, &f.held[0], TERSE_RESOURCE_EXHAUSTED, 5000); /* behind the timeout */
+    terse_reply *reply = next_reply(client);
+    assert_int_equal(terse_reply_status(reply), TERSE_RESOURCE_EXHAUSTED);
+    terse_reply_free(reply);
+    static const uint64_t beyond[] = {10000, UINT64_MAX - 1, UINT64_MAX / 1000000 + 1};
+    for (int i = 0; i < 3; i++) { /* behind the budget, or no time at all */
+        submit(client, 2);
+        assert_true(fake_take(&f, 20000));
+        fake_refuse_for(&f, &f.held[1 + i], TERSE_RESOURCE_EXHAUSTED, beyond[i]);
+        reply = next_reply(client);
+        assert_int_equal(terse_reply_status(reply), TERSE_RESOURCE_EXHAUSTED);
+        terse_reply_free(reply);
+    }
+    assert_false(fake_take(&f, 20));
+    /* One that waits for its retry can still be over in the meantime: its connection was lost and nobody is there. */
+    terse_request_set_timeout(request, 60000);
+    assert_int_equal(terse_client_submit(client, request, NULL), TERSE_OK);
+    assert_true(fake_take(&f, 20000));
+    fake_refuse_for(&f, &f.held[4], TERSE_RESOURCE_EXHAUSTED, 20);
+    fake_unbind(&f);
+    reply = next_reply(client);
+    assert_int_equal(terse_reply_status(reply), TERSE_DEADLINE_EXCEEDED);
+    terse_reply_free(reply);
+    terse_request_free(request);
+    terse_client_close(client);
+    zmq_ctx_term(f.context);
+}
+
+/* What a daemon that falls behind has not taken yet waits with the client, and its time ends there. */
+static void a_daemon_that_falls_behind_is_not_flooded(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    terse_client *client = connect_to(&f);
+    terse_request *request = terse_request_new("m");
+    const int64_t n = 10 << 20; /* 40 MB each: two do not travel together */
+    float *data = calloc((size_t)n, sizeof *data);
+    assert_int_equal(terse_request_add_input(request, "x", TERSE_FP32, 1, &n, data), TERSE_OK);
+    terse_request_set_timeout(request, 30 * 1000 * 1000);
+    uint64_t ids[3];
+    for (int i = 0; i < 3; i++) {
+        if (i == 1)
+            terse_request_set_timeout(request, 20 * 1000);
+        if (i == 2)
+            terse_request_set_timeout(request, 30 * 1000 * 1000);
+        assert_int_equal(terse_client_submit(client, request, &ids[i]), TERSE_OK);
+    }
+    assert_true(fake_take(&f, 20000));
+    assert_int_equal(f.held[0].id, ids[0]);
+    terse_reply *reply = next_reply(client);
+    assert_int_equal(terse_reply_id(reply), ids[1]);
+    assert_int_equal(terse_reply_status(reply), TERSE_DEADLINE_EXCEEDED);
+    terse_reply_free(reply);
+    assert_int_equal(f.n_held, 1);
+    fake_answer(&f, &f.held[0], &(float){1});
+    reply = next_reply(client);
+    assert_int_equal(terse_reply_id(reply), ids[0]);
+    terse_reply_free(reply);
+    take_while_polling(&f, client);
+    assert_int_equal(f.held[1].id, ids[2]);
+    free(data);
     terse_request_free(request);
     terse_client_close(client);
     fake_done(&f);
@@ -475,6 +624,9 @@ int main(void)
         cmocka_unit_test(answers_come_in_any_order_and_once),
         cmocka_unit_test(a_lost_daemon_gets_everything_again_under_the_same_ids),
         cmocka_unit_test(an_own_deadline_ends_what_the_daemon_never_answers),
+        cmocka_unit_test(a_refused_request_comes_again_when_it_is_told_to),
+        cmocka_unit_test(no_retry_passes_the_timeout_or_the_budget),
+        cmocka_unit_test(a_daemon_that_falls_behind_is_not_flooded),
         cmocka_unit_test(a_cancel_names_its_target_and_passes_the_limit),
         cmocka_unit_test(the_descriptor_tells_of_every_reply_and_deadline),
         cmocka_unit_test(a_reply_that_lies_is_an_internal_error),

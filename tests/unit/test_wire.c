@@ -80,6 +80,8 @@ static void a_request_comes_back_as_it_was(void **state)
         request.session[i] = (uint8_t)(i * 17);
     request.priority = 9;
     request.timeout_us = 70000;
+    request.has_sent = true;
+    request.sent_ns = UINT64_MAX - 1;
     request.model = terse_wire_text_of("größe");
     request.version = terse_wire_text_of("1");
     request.n_inputs = 2;
@@ -96,6 +98,7 @@ static void a_request_comes_back_as_it_was(void **state)
     assert_int_equal(decoded_request.op, TERSE_WIRE_INFER);
     assert_true(decoded_request.has_id && decoded_request.has_session && decoded_request.has_timeout);
     assert_true(decoded_request.id == UINT64_MAX && decoded_request.timeout_us == 70000);
+    assert_true(decoded_request.has_sent && decoded_request.sent_ns == UINT64_MAX - 1);
     assert_memory_equal(decoded_request.session, request.session, TERSE_WIRE_SESSION_BYTES);
     assert_int_equal(decoded_request.priority, 9);
     assert_true(terse_wire_text_is(decoded_request.model, "größe") && terse_wire_text_is(decoded_request.version, "1"));
