@@ -199,6 +199,19 @@ static int build_step(terse_engine *engine, terse_plan *plan, int n, terse_error
     return TERSE_OK;
 }
 
+/* Products of bytes learn where the weights of the next one lie. */
+static void look_ahead(terse_plan *plan)
+{
+    terse_ahead next = {0};
+    for (int i = plan->n_steps - 1; i >= 0; i--) {
+        terse_op_call *call = &plan->steps[i].call;
+        const terse_tensor *weights = call->n_inputs > 1 ? call->inputs[1] : NULL;
+        call->ahead = next;
+        if (weights && weights->layout == TERSE_LAYOUT_S8_N16K4)
+            next = (terse_ahead){weights->data, terse_tensor_bytes(weights)};
+    }
+}
+
 int terse_steps_build(terse_engine *engine, terse_plan *plan, terse_error *error)
 {
     const terse_graph *graph = engine->graph;
@@ -217,6 +230,7 @@ int terse_steps_build(terse_engine *engine, terse_plan *plan, terse_error *error
             status = build_step(engine, plan, n, error);
     if (status != TERSE_OK)
         return status;
+    look_ahead(plan);
     for (int i = 0; i < graph->n_outputs; i++) {
         const int v = graph->outputs[i];
         if (!plan->values[v]->data && work->groups[work->places[v].group].output == i)

@@ -46,6 +46,13 @@ typedef struct terse_tiling {
     int32_t part_bytes; /* of B that all rows pass over before the next part is taken */
 } terse_tiling;
 
+/* What the caller reads after this, or nothing: weights of the next product. A kernel may fetch some of it into the cache
+ * meanwhile. */
+typedef struct terse_ahead {
+    const void *at;
+    int64_t bytes;
+} terse_ahead;
+
 /* C[M,N] of uint8_t, float or int32_t = requantized A[M,K] * B; B is TERSE_LAYOUT_S8_N16K4. Rows of A and C are lda and
  * ldc elements apart. Nothing is read behind the K bytes of a row of A. */
 typedef struct terse_gemm_u8s8_args {
@@ -57,6 +64,7 @@ typedef struct terse_gemm_u8s8_args {
     int64_t ldc;
     terse_requantize requantize;
     terse_tiling tiling;
+    terse_ahead ahead;
 } terse_gemm_u8s8_args;
 
 /* Channels-last convolution as terse_conv_f32_args describes it. Padding holds x_zero_point. Weights are
@@ -72,6 +80,7 @@ typedef struct terse_conv_u8s8_args {
     int64_t out_stride;
     terse_requantize requantize;
     terse_tiling tiling;
+    terse_ahead ahead;
     void *scratch; /* conv_u8s8_scratch(args), dwconv_u8s8_scratch(args) bytes, 64-byte aligned */
 } terse_conv_u8s8_args;
 

@@ -32,6 +32,7 @@ typedef struct terse_op_call {
     const terse_tensor *const *inputs; /* NULL where absent */
     const terse_tensor *outputs;       /* data NULL where nobody wants it and n_outputs > 1 */
     void *scratch;
+    terse_ahead ahead; /* what the next product reads */
 } terse_op_call;
 
 enum {

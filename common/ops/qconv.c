@@ -128,6 +128,7 @@ static int run_qconv(const terse_op_call *call, terse_error *error)
     args.weights = call->inputs[1]->data;
     args.output = y->data;
     args.out_stride = y->row_stride;
+    args.ahead = call->ahead;
     args.requantize = terse_quantized_bind(call, &params->args.requantize);
     args.scratch = params->dynamic.on ? (void *)terse_support_at(call->scratch, params->kernel) : call->scratch;
     if (params->dynamic.on)

@@ -61,6 +61,7 @@ static int run_qgemm(const terse_op_call *call, terse_error *error)
     args.b = call->inputs[1]->data;
     args.c = y->data;
     args.ldc = y->row_stride;
+    args.ahead = call->ahead;
     args.requantize = terse_quantized_bind(call, &p->args.requantize);
     if (p->dynamic.on)
         terse_quantized_complete(call, &p->dynamic, &args.requantize);

@@ -6,6 +6,18 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
+/* Neither may change a bit. */
+static terse_tiling random_tiling(void)
+{
+    return random_in(0, 1) ? (terse_tiling){0}
+                           : (terse_tiling){(int32_t)random_in(0, 20), (int32_t)random_in(0, 1 << random_in(0, 16))};
+}
+
+static terse_ahead random_ahead(void)
+{
+    return random_in(0, 1) ? (terse_ahead){0} : (terse_ahead){case_text, random_in(0, 1 << random_in(0, 21))};
+}
+
 static terse_gemm_u8s8_args gemm;
 
 static void gemm_run(const terse_kernels *kernels, terse_requantize *to, void *output, int64_t stride)
@@ -13,6 +25,8 @@ static void gemm_run(const terse_kernels *kernels, terse_requantize *to, void *o
     gemm.requantize = *to;
     gemm.c = output;
     gemm.ldc = stride;
+    gemm.tiling = random_tiling();
+    gemm.ahead = random_ahead();
     kernels->gemm_u8s8(&gemm);
 }
 
@@ -120,6 +134,8 @@ static void conv_run(const terse_kernels *kernels, terse_requantize *to, void *o
     conv.output = output;
     conv.out_stride = stride;
     conv.scratch = guarded_scratch(AREA_SCRATCH, kernels->conv_u8s8_scratch(&conv));
+    conv.tiling = random_tiling();
+    conv.ahead = random_ahead();
     kernels->conv_u8s8(&conv);
 }
 

@@ -246,15 +246,18 @@ static void conv_part(const dot_product *p, const conv_steps *steps, const int64
                       const uint8_t *base, int64_t first)
 {
     const dot_deal deal = dot_deal_rows(p, images * out[0] * out[1] * out[2], steps->out[2]);
-    const int64_t panels = (p->finish.columns + 15) / 16, part = dot_block_panels(p, panels);
-    for (int64_t from = 0; from < panels; from += part)
+    const int64_t panels = (p->finish.columns + 15) / 16, part = dot_block_panels(p, &deal, panels);
+    dot_work work;
+    for (int64_t from = 0; from < panels; from += part) {
+        work.ahead = dot_look_ahead(p, &deal, from, part, panels);
         for (int64_t tile = 0; tile < deal.tiles; tile++) {
             const uint8_t *rows[DOT_ROWS];
             const int64_t row = dot_first(&deal, tile);
             const int count = dot_rows(&deal, tile);
             conv_rows(steps, out, base, row, count, rows);
-            dot_across(p, rows, count, first + row, from, from + part < panels ? from + part : panels);
+            dot_across(p, rows, count, first + row, from, from + part < panels ? from + part : panels, &work);
         }
+    }
 }
 
 static void conv_group(const terse_conv_u8s8_args *args, const conv_plan *plan, const dot_product *p,
@@ -286,7 +289,7 @@ static void conv_as_gemm(const terse_conv_u8s8_args *args)
     for (int64_t g = 0; g < args->groups; g++)
         gemm_u8s8_columns(args->n * args->in[0] * args->in[1] * args->in[2], channels, args->input + g * channels,
                           args->in_stride, args->weights + g * group_bytes, &args->requantize, args->tiling,
-                          g * filters, filters, args->output, args->out_stride);
+                          args->ahead, g * filters, filters, args->output, args->out_stride);
 }
 
 void TIER_NAME(terse_conv_u8s8)(const terse_conv_u8s8_args *args)
@@ -309,7 +312,8 @@ void TIER_NAME(terse_conv_u8s8)(const terse_conv_u8s8_args *args)
                          .run = plan.run,
                          .b = args->weights + g * group_bytes,
                          .run_steps = plan.run_steps,
-                         .tiling = args->tiling};
+                         .tiling = args->tiling,
+                         .ahead = args->ahead};
         dot_finish_init(&p.finish, &args->requantize, g * plan.filters, plan.filters, args->output, args->out_stride);
         conv_group(args, &plan, &p, &steps, args->input + g * plan.channels, copies);
     }

@@ -25,12 +25,30 @@ typedef struct dot_product {
     const int8_t *b;   /* of the group */
     int64_t run_steps; /* fours of K in a run, the last one filled up */
     terse_tiling tiling;
+    terse_ahead ahead;
     dot_finish finish;
 } dot_product;
 
+enum { DOT_SUMS = (DOT_ROWS + 3) * DOT_PANELS * 16 };
+
+/* Bytes that will be read next, fetched into the second-level cache a few lines at a time while products keep the core
+ * busy: weights come from memory in networks, which a first pass over them would have to wait for. */
+typedef struct dot_ahead {
+    const uint8_t *at, *end;
+    int64_t each; /* bytes for a piece of K */
+} dot_ahead;
+
+enum { DOT_PIECE = 64 }; /* bytes of K */
+
+/* Where tiles of one product leave their sums, and what they fetch. */
+typedef struct dot_work {
+    _Alignas(64) int32_t sums[DOT_SUMS]; /* those that are not used hold anything */
+    dot_ahead ahead;
+} dot_work;
+
 /* Returns whether outputs were written from row `first` on; else `sums` is to be finished. */
 typedef bool dot_function(const dot_product *p, const uint8_t *const *rows, int64_t first, int64_t panel,
-                          int32_t *sums);
+                          dot_work *work);
 
 INLINE uint32_t dot_four_bytes(const uint8_t *a)
 {
@@ -115,9 +133,20 @@ INLINE void dot_finish_rows(int n_rows, int n_panels, bool has_residual, const d
 }
 #endif
 
-INLINE bool dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_t *const *rows, int64_t row,
-                    int64_t panel, int32_t *to)
+INLINE void dot_fetch(dot_ahead *ahead)
 {
+    const uint8_t *at = ahead->at;
+    const int64_t left = ahead->end - at, n = ahead->each < left ? ahead->each : left;
+    for (int64_t i = 0; i < n; i += 64)
+        __builtin_prefetch(at + i, 0, 2);
+    ahead->at = at + n;
+}
+
+INLINE bool dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_t *const *rows, int64_t row,
+                    int64_t panel, dot_work *work)
+{
+    const bool fetches = n_rows * 2 > DOT_ROWS; /* few rows wait for their own weights */
+    int32_t *to = work->sums;
     dot_sums sums[DOT_ROWS][DOT_PANELS], zeros[DOT_PANELS];
     const int64_t panel_bytes = p->positions * p->run_steps * 64, whole = p->run & ~(int64_t)3;
     const int8_t *b = p->b + panel * panel_bytes;
@@ -132,9 +161,14 @@ INLINE bool dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_
     for (int64_t position = 0; position < p->positions; position++) {
         const int64_t first = p->offsets[position], end = first + whole;
         uint32_t fours[DOT_ROWS];
-        for (int64_t k = first; k < end; k += 4, b += 64) {
-            UNROLL for (int r = 0; r < n_rows; r++) fours[r] = dot_four_bytes(rows[r] + k);
-            dot_step(n_rows, n_panels, fours, b, panel_bytes, sums, zeros);
+        for (int64_t k = first; k < end;) {
+            const int64_t stop = !fetches || end - k < DOT_PIECE ? end : k + DOT_PIECE;
+            if (fetches)
+                dot_fetch(&work->ahead);
+            for (; k < stop; k += 4, b += 64) {
+                UNROLL for (int r = 0; r < n_rows; r++) fours[r] = dot_four_bytes(rows[r] + k);
+                dot_step(n_rows, n_panels, fours, b, panel_bytes, sums, zeros);
+            }
         }
         if (whole < p->run) {
             UNROLL for (int r = 0; r < n_rows; r++) fours[r] = dot_last_bytes(rows[r] + end, p->run - whole);
@@ -160,13 +194,11 @@ INLINE bool dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_
     return false;
 }
 
-enum { DOT_SUMS = (DOT_ROWS + 3) * DOT_PANELS * 16 };
-
 #define DOT_DEFINE(r, v)                                                                                               \
     static bool dot_tile_##r##_##v(const dot_product *p, const uint8_t *const *rows, int64_t first, int64_t panel,     \
-                                   int32_t *sums)                                                                      \
+                                   dot_work *work)                                                                     \
     {                                                                                                                  \
-        return dot_run(r, v, p, rows, first, panel, sums);                                                             \
+        return dot_run(r, v, p, rows, first, panel, work);                                                             \
     }
 
 DOT_LIST(DOT_DEFINE)
@@ -201,15 +233,14 @@ INLINE int dot_rows(const dot_deal *deal, int64_t tile)
 
 /* One tile of `count` rows, whose outputs begin at row `first`, over panels from..to-1. */
 static void dot_across(const dot_product *p, const uint8_t *const *rows, int count, int64_t first, int64_t from,
-                       int64_t to)
+                       int64_t to, dot_work *work)
 {
-    _Alignas(64) int32_t sums[DOT_SUMS]; /* those that are not used hold anything */
     for (int64_t panel = from; panel < to;) {
         int n = DOT_WIDE(count);
         while (n > to - panel)
             n /= 2;
-        if (!dot_tiles[count][n](p, rows, first, panel, sums))
-            dot_finish_tile(&p->finish, sums, count, n, first, panel);
+        if (!dot_tiles[count][n](p, rows, first, panel, work))
+            dot_finish_tile(&p->finish, work->sums, count, n, first, panel);
         panel += n;
     }
 }
