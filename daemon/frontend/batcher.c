@@ -10,7 +10,7 @@ static uint32_t share_of(uint64_t rows, uint64_t workers, uint32_t max_batch)
 uint32_t terse_batcher_limit(const terse_cost *cost, uint32_t max_batch, uint64_t timeout_ns, terse_objective objective)
 {
     const bool fuller = timeout_ns > 0 || objective == TERSE_OBJECTIVE_ENERGY;
-    return fuller || max_batch <= 1 ? max_batch : terse_cost_limit(cost, max_batch);
+    return fuller || max_batch <= 1 ? max_batch : terse_cost_limit(cost, max_batch, TERSE_BATCHER_NEAR);
 }
 
 /* What one more worker saves: t(share of k) - t(share of k+1). */
@@ -76,7 +76,7 @@ static bool may_hold(const terse_batcher_input *in)
     if (in->draining || in->rows >= in->max_batch)
         return false;
     if (in->objective == TERSE_OBJECTIVE_ENERGY)
-        return in->rows < terse_cost_limit(in->cost, in->max_batch);
+        return in->rows < terse_cost_limit(in->cost, in->max_batch, TERSE_BATCHER_NEAR);
     return in->timeout_ns > 0;
 }
 
@@ -109,7 +109,9 @@ terse_batcher_decision terse_batcher_decide(const terse_batcher_input *in)
         if (in->now_ns < until)
             return (terse_batcher_decision){.rows = 0, .wake_ns = until, .reason = waited};
     }
-    const uint32_t limit = terse_batcher_limit(in->cost, in->max_batch, in->timeout_ns, in->objective);
+    uint32_t limit = terse_batcher_limit(in->cost, in->max_batch, in->timeout_ns, in->objective);
+    if (limit < in->max_batch && in->rows < 2 * (uint64_t)limit * (in->idle + in->busy))
+        limit = terse_cost_limit(in->cost, in->max_batch, TERSE_BATCHER_NEAR_SHORT);
     const uint32_t share = share_of(in->rows, count_workers(in, limit), limit), rows = in_time(in, share);
     if (in->draining)
         reason = TERSE_CLOSE_DRAIN;

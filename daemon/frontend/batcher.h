@@ -12,7 +12,8 @@
  *   With nothing measured yet every idle worker counts and no busy one does.
  *
  *   The limit is the smallest batch that serves rows (nearly) as fast as any: terse_cost_limit. Where rows of a larger
- * one cost the same, its members only wait for each other. It is max_batch where fuller batches are asked for, by
+ * one cost the same, its members only wait for each other (while little waits it may be some percent
+ *   slower). It is max_batch where fuller batches are asked for, by
  *   batch_timeout_us or the objective energy. A batch that would end behind the earliest deadline is made smaller.
  *
  *   While a worker is idle nothing waits, unless batch_timeout_us says so: then until that long after the arrival of
@@ -24,6 +25,10 @@
 
 #include "daemon/frontend/cost.h"
 #include "daemon/protocol.h"
+
+/* A row of the smallest sufficient batch costs so many times what it costs in the best one: when much waits, little. */
+#define TERSE_BATCHER_NEAR 1.04
+#define TERSE_BATCHER_NEAR_SHORT 1.15
 
 enum { TERSE_BATCHER_WAKE_NS = 30000, TERSE_BATCHER_MARGIN_NS = 1000000 };
 
@@ -61,7 +66,7 @@ typedef struct terse_batcher_decision {
     terse_batcher_reason reason;
 } terse_batcher_decision;
 
-/* Rows of a batch at most, see above. */
+/* Rows of a batch at most when much waits, see above. */
 uint32_t terse_batcher_limit(const terse_cost *cost, uint32_t max_batch, uint64_t timeout_ns,
                              terse_objective objective);
 terse_batcher_decision terse_batcher_decide(const terse_batcher_input *input);

@@ -29,6 +29,16 @@ static int compare_u64(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* What is expected of a running batch. One that is a little late is done any moment: as long again as it is late, since
+ * that is how long things take of which nothing else is known. Who is later than that, or was never measured, never is. */
+static uint64_t left_of(const terse_pool_worker *worker, uint64_t now_ns)
+{
+    const uint64_t end = worker->started_ns + worker->expected_ns;
+    if (end > now_ns)
+        return end - now_ns;
+    return now_ns - end < worker->expected_ns / 2 ? now_ns - end : UINT64_MAX;
+}
+
 /* The pool as the batcher sees it. `left_ns` has room for all workers. */
 static void describe_pool(const terse_frontend *fe, terse_batcher_input *input, uint64_t *left_ns)
 {
@@ -37,11 +47,8 @@ static void describe_pool(const terse_frontend *fe, terse_batcher_input *input, 
         const terse_pool_worker *worker = &fe->workers[i];
         if (worker->state == TERSE_POOL_IDLE)
             input->idle++;
-        if (worker->state != TERSE_POOL_RUNNING)
-            continue;
-        const uint64_t end = worker->started_ns + worker->expected_ns;
-        /* Late already, or never measured: who knows. */
-        left_ns[input->busy++] = worker->expected_ns && end > fe->now_ns ? end - fe->now_ns : UINT64_MAX;
+        if (worker->state == TERSE_POOL_RUNNING)
+            left_ns[input->busy++] = left_of(worker, fe->now_ns);
     }
     if (input->busy > 1)
         qsort(left_ns, input->busy, sizeof *left_ns, compare_u64);

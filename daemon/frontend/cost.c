@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/frontend/cost.h"
 
+#include <math.h>
+
 /* Times what was usual, as a mean takes it. */
 #define MOST_JUMP 4.0
 
@@ -8,6 +10,18 @@ static unsigned step_of(uint32_t rows)
 {
     const unsigned step = rows <= 1 ? 0 : 32u - (unsigned)__builtin_clz(rows - 1);
     return step < TERSE_COST_STEPS ? step : TERSE_COST_STEPS - 1;
+}
+
+/* What one size learns, the others follow. Most that makes batches slower (other processes, a lower clock) makes all of
+ * them slower; were it learnt by those in use only, the others would look cheap and be tried in turn while time is
+ * short. By the square root of what it moved, so that the shape of the curve is learnt as well (all moving alike would
+ * keep it), and that noise, up and down, adds up to nothing. */
+static void follow(terse_cost *cost, unsigned learnt, double ratio)
+{
+    const double root = sqrt(ratio);
+    for (unsigned i = 0; i < TERSE_COST_STEPS; i++)
+        if (i != learnt)
+            cost->steps[i].ns *= root;
 }
 
 void terse_cost_learn(terse_cost *cost, uint32_t rows, uint64_t ns)
@@ -25,7 +39,10 @@ void terse_cost_learn(terse_cost *cost, uint32_t rows, uint64_t ns)
     cost->steps[i].rows += (rows - cost->steps[i].rows) * share;
     /* One batch that was interrupted must not make all that follow look late: a jump is followed step by step. */
     const double most = MOST_JUMP * cost->steps[i].ns;
-    cost->steps[i].ns += ((now < most ? now : most) - cost->steps[i].ns) * share;
+    const double before = cost->steps[i].ns;
+    cost->steps[i].ns += ((now < most ? now : most) - before) * share;
+    if (before > 0 && cost->steps[i].ns > 0)
+        follow(cost, i, cost->steps[i].ns / before);
     const double sunk = cost->steps[i].peak_ns - (cost->steps[i].peak_ns - cost->steps[i].ns) / 64;
     cost->steps[i].peak_ns = now > sunk ? now : sunk;
 }
@@ -79,7 +96,7 @@ uint64_t terse_cost_peak(const terse_cost *cost, uint32_t rows)
     return peak > (double)expected ? (uint64_t)peak : expected;
 }
 
-uint32_t terse_cost_limit(const terse_cost *cost, uint32_t most)
+uint32_t terse_cost_limit(const terse_cost *cost, uint32_t most, double near)
 {
     double best = 0;
     unsigned last = TERSE_COST_STEPS;
@@ -95,7 +112,7 @@ uint32_t terse_cost_limit(const terse_cost *cost, uint32_t most)
     if (last == TERSE_COST_STEPS)
         return most;
     unsigned step = 0;
-    while (!cost->steps[step].samples || cost->steps[step].ns / cost->steps[step].rows > best * TERSE_COST_NEAR)
+    while (!cost->steps[step].samples || cost->steps[step].ns / cost->steps[step].rows > best * near)
         step++;
     if (step == last)
         step++;

@@ -26,10 +26,9 @@ uint64_t terse_cost_of(const terse_cost *cost, uint32_t rows);
 /* The time that 99 of 100 such batches need, by the same reckoning. 0 when nothing was measured. */
 uint64_t terse_cost_peak(const terse_cost *cost, uint32_t rows);
 
-/* The smallest batch, `most` rows at most, in which a row costs hardly more (TERSE_COST_NEAR) than in the best one: a
- * larger one would only make its members wait for each other. Where nothing larger has been measured, the next step: it
- * is tried when there is enough to do. `most` when nothing was measured at all. */
-uint32_t terse_cost_limit(const terse_cost *cost, uint32_t most);
-#define TERSE_COST_NEAR 1.04
+/* The smallest batch, `most` rows at most, in which a row costs no more than `near` times what it costs in the best
+ * one: a larger one would only make its members wait for each other. Where nothing larger has been measured, the next
+ * step: it is tried when there is enough to do. `most` when nothing was measured at all. */
+uint32_t terse_cost_limit(const terse_cost *cost, uint32_t most, double near);
 
 #endif

@@ -177,20 +177,22 @@ static void a_batch_is_no_larger_than_it_pays(void **state)
 {
     (void)state;
     terse_cost cost = {0};
-    assert_int_equal(terse_cost_limit(&cost, 32), 32); /* nothing is known */
+    assert_int_equal(terse_cost_limit(&cost, 32, 1.04), 32); /* nothing is known */
     terse_cost_learn(&cost, 1, 1000);
-    assert_int_equal(terse_cost_limit(&cost, 32), 2); /* the next size is tried */
+    assert_int_equal(terse_cost_limit(&cost, 32, 1.04), 2); /* the next size is tried */
     terse_cost_learn(&cost, 2, 1500);
-    assert_int_equal(terse_cost_limit(&cost, 32), 4);
-    assert_int_equal(terse_cost_limit(&cost, 3), 3);
+    assert_int_equal(terse_cost_limit(&cost, 32, 1.04), 4);
+    assert_int_equal(terse_cost_limit(&cost, 3, 1.04), 3);
     terse_cost_learn(&cost, 3, 2250);
-    assert_int_equal(terse_cost_limit(&cost, 32), 2); /* no gain: that is enough */
+    assert_int_equal(terse_cost_limit(&cost, 32, 1.04), 2); /* no gain: that is enough */
     terse_cost_learn(&cost, 32, 16000);
-    assert_int_equal(terse_cost_limit(&cost, 32), 32);
-    for (int i = 0; i < 50; i++)
+    assert_int_equal(terse_cost_limit(&cost, 32, 1.04), 32);
+    for (int i = 0; i < 50; i++) {
         terse_cost_learn(&cost, 32, 24000);
-    assert_int_equal(terse_cost_limit(&cost, 32), 2); /* it follows what is measured */
-    assert_int_equal(terse_cost_limit(&cost, 1), 1);
+        terse_cost_learn(&cost, 2, 1500);
+    }
+    assert_int_equal(terse_cost_limit(&cost, 32, 1.04), 2); /* it follows what is measured */
+    assert_int_equal(terse_cost_limit(&cost, 1, 1.04), 1);
 }
 
 static void one_stalled_batch_is_no_trend_but_many_are(void **state)
@@ -206,6 +208,26 @@ static void one_stalled_batch_is_no_trend_but_many_are(void **state)
     assert_in_range(terse_cost_of(&cost, 4), 9000, 10000);
 }
 
+/* All sizes get slower, one of them is seen: the others are not taken for cheap now. And back. */
+static void sizes_that_are_not_used_follow(void **state)
+{
+    (void)state;
+    terse_cost cost = {0};
+    for (uint32_t rows = 1; rows <= 32; rows *= 2)
+        terse_cost_learn(&cost, rows, rows * 1000);
+    for (int i = 0; i < 100; i++)
+        terse_cost_learn(&cost, 1, 4000);
+    assert_in_range(terse_cost_of(&cost, 32), 32000 * 2 * 9 / 10, 32000 * 4);
+    for (int i = 0; i < 200; i++)
+        terse_cost_learn(&cost, 1, 1000);
+    assert_in_range(terse_cost_of(&cost, 32), 32000 * 8 / 10, 32000 * 12 / 10);
+    /* Noise in two of them moves a third nowhere. */
+    for (int i = 0; i < 100000; i++)
+        terse_cost_learn(&cost, i % 2 ? 1 : 2, i % 4 < 2 ? 900 : 2300);
+    assert_in_range(terse_cost_of(&cost, 1), 900, 2300);
+    assert_in_range(terse_cost_of(&cost, 32), 16000, 64000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +235,7 @@ int main(void)
         cmocka_unit_test(decisions_stay_within_bounds),
         cmocka_unit_test(the_curve_is_what_was_measured),
         cmocka_unit_test(a_batch_is_no_larger_than_it_pays),
+        cmocka_unit_test(sizes_that_are_not_used_follow),
         cmocka_unit_test(one_stalled_batch_is_no_trend_but_many_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
