@@ -21,7 +21,20 @@
  * second; KILL_WORKER asks for the end of a hung one.
  *
  * Life of a loader (fd 3: supervisor <-> loader): it receives LOAD, answers LOADED (+ the sealed memfd when status is
- * OK) and exits. */
+ * OK) and exits.
+ *
+ * A model that comes while others are served: ADMIN from the front end (or SIGHUP) -> a loader as ever -> a worker on
+ * trial, which gets MODEL and TRY, runs the model out of everybody's way, answers TRIED and is ended -> MODEL with
+ * `pending` set to the front end, under an index that nothing else has -> from there MODEL on the data socket to one
+ * worker after the other, which maps and warms it in small pieces between its batches and answers MODEL_WARMED -> when
+ * all have it its name means the new index; MODEL_SWITCHED to the supervisor, which gives only that to new processes
+ * -> when the old index has no request left UNLOAD to all workers, which answer UNLOADED -> MODEL_GONE to the
+ * supervisor. MODEL_FAILED instead when a worker cannot warm it; MODEL_DROP from the supervisor ends it from the other
+ * side and is answered by MODEL_GONE (or was crossed by MODEL_SWITCHED). MODEL_DRAIN takes a served one out.
+ * An index comes back into use; `serial` never does. WARMED lists what a worker holds: a front end gives it what is
+ * missing and takes away what it does not know, whatever either missed.
+ *
+ * A worker that is to go: WORKER_LEAVE to the front end, which gives it nothing more and answers WORKER_FREE. */
 #ifndef TERSE_DAEMON_PROTOCOL_H
 #define TERSE_DAEMON_PROTOCOL_H
 
@@ -31,13 +44,15 @@
 
 enum {
     TERSE_CONTROL_FD = 3,
-    TERSE_MAX_MODELS = 256,
+    TERSE_MAX_MODELS = 256,  /* names */
+    TERSE_MODEL_SLOTS = 512, /* indices: versions on their way in and out beside those that serve */
     TERSE_MAX_WORKERS = 256,
     TERSE_MAX_BATCH = 1024,
     TERSE_MAX_IO = 64,           /* inputs, and outputs, of a served model */
     TERSE_WARM_COSTS = 12,       /* batch sizes that warming measures: 1, 2, 4 ... max_batch */
     TERSE_MAX_ARENAS = 1024,     /* clients' shared memories at once, and 1: number 0 stands for the slots */
     TERSE_MODEL_NAME = 128,      /* bytes of a served model's name, with its 0 */
+    TERSE_VERSION_BYTES = 16,    /* and of its version */
     TERSE_MSG_BYTES = 192 * 1024 /* no message is larger */
 };
 
@@ -70,6 +85,27 @@ typedef enum terse_msg_kind {
     TERSE_MSG_DONE,        /* terse_msg_done and its output tensors */
     /* supervisor -> front end */
     TERSE_MSG_WORKER_WAITS = 120, /* terse_msg_worker_waits: it is in a crash loop */
+
+    /* models, settings and workers that come, change and go while others serve */
+    /* supervisor -> front end */
+    TERSE_MSG_MODEL_DROP = 128, /* terse_msg_model_state: a pending one will not be served */
+    TERSE_MSG_MODEL_DRAIN,      /* terse_msg_model_state: a served one ends */
+    TERSE_MSG_MODEL_LIMITS,     /* terse_msg_model: max_batch and times of a served one are these now */
+    TERSE_MSG_WORKER_LEAVE,     /* terse_msg_worker: give it nothing more */
+    TERSE_MSG_ADMIN_DONE,       /* terse_msg_admin_done */
+    /* front end -> supervisor */
+    TERSE_MSG_ADMIN = 144,    /* terse_msg_admin */
+    TERSE_MSG_MODEL_SWITCHED, /* terse_msg_model_state: it serves now, the one of the same name drains */
+    TERSE_MSG_MODEL_FAILED,   /* terse_msg_model_state: it was pending and is gone */
+    TERSE_MSG_MODEL_GONE,     /* terse_msg_model_state: nobody has it any more */
+    TERSE_MSG_WORKER_FREE,    /* terse_msg_worker: it has nothing to do and gets nothing more */
+    /* supervisor -> worker on trial, and its answer */
+    TERSE_MSG_TRY = 160, /* terse_msg */
+    TERSE_MSG_TRIED,     /* terse_msg_tried */
+    /* front end -> worker (data socket: MODEL too), and its answers */
+    TERSE_MSG_UNLOAD = 176, /* terse_msg_model_state */
+    TERSE_MSG_UNLOADED,     /* terse_msg_model_state */
+    TERSE_MSG_MODEL_WARMED, /* terse_msg_model_state: not OK: the worker does not hold it, `error` says why */
 } terse_msg_kind;
 
 typedef struct terse_msg {
@@ -92,12 +128,60 @@ typedef struct terse_msg_model {
     uint64_t batch_timeout_us, deadline_ms, hang_timeout_ms; /* 0: none / automatic */
     uint64_t bytes;                                          /* of the memfd */
     char name[TERSE_MODEL_NAME];
-    char version[16];
+    char version[TERSE_VERSION_BYTES];
+    uint64_t serial;  /* names this load of it, for ever */
+    uint32_t pending; /* to the front end: it does not serve yet */
+    uint32_t n_costs; /* what a trial measured, batches of so many rows; 0: there was none */
+    struct {
+        uint64_t rows, ns;
+    } costs[TERSE_WARM_COSTS];
 } terse_msg_model;
+
+/* Which load of which model, and what there is to say of it. */
+typedef struct terse_msg_model_state {
+    terse_msg head;
+    uint32_t model;
+    int32_t status; /* terse_status */
+    uint64_t serial;
+    char error[512];
+} terse_msg_model_state;
+
+typedef enum terse_admin_kind {
+    TERSE_ADMIN_LOAD,
+    TERSE_ADMIN_UNLOAD,
+    TERSE_ADMIN_CONFIGURE,
+} terse_admin_kind;
+
+/* What a client that may do so wants. A client that lost its connection asks again under the same session and id: it is
+ * the same order. */
+typedef struct terse_msg_admin {
+    terse_msg head;
+    uint32_t kind;  /* terse_admin_kind */
+    uint32_t token; /* the front end's, back in ADMIN_DONE */
+    uint64_t id;
+    uint8_t session[16];
+    uint32_t has_session;
+    uint32_t has_max_batch, has_batch_timeout, has_workers;
+    uint64_t max_batch, batch_timeout_us, workers;
+    char name[TERSE_MODEL_NAME]; /* "" (CONFIGURE): all models */
+    char version[TERSE_VERSION_BYTES];
+    char path[4096];
+} terse_msg_admin;
+
+typedef struct terse_msg_admin_done {
+    terse_msg head;
+    uint32_t token;
+    int32_t status;   /* terse_status */
+    uint32_t workers; /* how many there are to be */
+    uint32_t pad;
+    char error[512];
+} terse_msg_admin_done;
 
 typedef struct terse_msg_load {
     terse_msg head;
     char path[4096];
+    uint64_t max_bytes; /* that there is memory for; 0: unknown */
+    uint64_t behind;    /* 1: others are served meanwhile and go first */
 } terse_msg_load;
 
 typedef struct terse_msg_loaded {
@@ -178,14 +262,30 @@ typedef struct terse_msg_warmed {
     terse_msg head;
     uint32_t worker, epoch;
     uint64_t private_bytes; /* of the worker, informative */
+    uint32_t n_held;        /* data socket: so many terse_msg_held follow, the costs behind them */
+    uint32_t pad;
 } terse_msg_warmed;
 
-/* Behind terse_msg_warmed on the data socket: what warming measured, at most TERSE_WARM_COSTS for each model. Only for
- * models whose inputs have no symbols but the batch. */
+/* A model that a worker holds. */
+typedef struct terse_msg_held {
+    uint32_t model, pad;
+    uint64_t serial;
+} terse_msg_held;
+
+/* Behind terse_msg_warmed and terse_msg_held on the data socket: what warming measured, at most TERSE_WARM_COSTS for
+ * each model. Only for models whose inputs have no symbols but the batch. */
 typedef struct terse_msg_warm_cost {
     uint32_t model, rows;
     uint64_t ns;
 } terse_msg_warm_cost;
+
+typedef struct terse_msg_tried {
+    terse_msg head;
+    int32_t status; /* terse_status */
+    uint32_t n_costs;
+    terse_msg_warm_cost costs[TERSE_WARM_COSTS];
+    char error[256];
+} terse_msg_tried;
 
 /* A tensor's shape in a message. */
 typedef struct terse_msg_tensor {

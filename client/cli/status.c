@@ -26,7 +26,8 @@ static void print_text_of(const msgpack_object *map, const char *key, int width)
 
 static void print_models(const msgpack_object *models)
 {
-    printf("%-24s %-10s %12s %10s %12s %10s\n", "MODEL", "STATE", "REQUESTS", "ERRORS", "BATCHES", "MEAN ROWS");
+    printf("%-24s %-8s %-10s %12s %10s %12s %10s\n", "MODEL", "VERSION", "STATE", "REQUESTS", "ERRORS", "BATCHES",
+           "MEAN ROWS");
     for (uint32_t i = 0; models && models->type == MSGPACK_OBJECT_MAP && i < models->via.map.size; i++) {
         const msgpack_object_kv *entry = &models->via.map.ptr[i];
         const msgpack_object *errors = terse_pack_find(&entry->val, "errors");
@@ -36,9 +37,21 @@ static void print_models(const msgpack_object *models)
                 failed += errors->via.map.ptr[e].val.via.u64;
         const uint64_t batches = number(&entry->val, "batches");
         printf("%-24.*s ", (int)entry->key.via.str.size, entry->key.via.str.ptr);
+        print_text_of(&entry->val, "version", 8);
         print_text_of(&entry->val, "state", 10);
         printf("%12" PRIu64 " %10" PRIu64 " %12" PRIu64 " %10.2f\n", number(&entry->val, "requests"), failed, batches,
                batches ? (double)number(&entry->val, "rows") / (double)batches : 0.0);
+    }
+}
+
+/* Versions that are on their way in or out. */
+static void print_changes(const msgpack_object *changes)
+{
+    for (uint32_t i = 0; changes && changes->type == MSGPACK_OBJECT_ARRAY && i < changes->via.array.size; i++) {
+        print_text_of(&changes->via.array.ptr[i], "model", 24);
+        print_text_of(&changes->via.array.ptr[i], "version", 8);
+        print_text_of(&changes->via.array.ptr[i], "state", 10);
+        putchar('\n');
     }
 }
 
@@ -153,6 +166,7 @@ int terse_cli_status(int argc, char **argv)
             print_json(&object);
         } else {
             print_models(terse_pack_find(&object, "models"));
+            print_changes(terse_pack_find(&object, "changes"));
             print_workers(terse_pack_find(&object, "workers"));
             printf("\n%" PRIu64 " clients, %" PRIu64 " requests waiting, up for %.0f s\n", number(&object, "clients"),
                    number(&object, "queued"), (double)number(&object, "uptime_us") / 1e6);

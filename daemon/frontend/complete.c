@@ -92,6 +92,7 @@ static void become_idle(terse_frontend *fe, terse_pool_worker *worker)
     worker->n_members = 0;
     worker->rows = 0;
     worker->lane = NULL;
+    fe->models_moved |= worker->leaving;
 }
 
 static void finish_ok(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_tensor *outputs,
@@ -257,14 +258,22 @@ static void take_message(terse_frontend *fe, terse_pool_worker *worker, size_t s
     const terse_msg *head = (const terse_msg *)(const void *)fe->message;
     if (head->kind == TERSE_MSG_WARMED && size >= sizeof(terse_msg_warmed) && worker->state == TERSE_POOL_WARMING) {
         const terse_msg_warmed *warmed = (const terse_msg_warmed *)(const void *)fe->message;
+        const terse_msg_held *held = (const terse_msg_held *)(const void *)(warmed + 1);
+        const size_t most = (size - sizeof *warmed) / sizeof *held;
+        const uint32_t n = warmed->n_held < most ? warmed->n_held : (uint32_t)most;
         worker->private_bytes = warmed->private_bytes;
-        learn_costs(fe, (const terse_msg_warm_cost *)(const void *)(warmed + 1),
-                    (size - sizeof *warmed) / sizeof(terse_msg_warm_cost));
-        worker->state = TERSE_POOL_IDLE;
-        if (!fe->ready_told) {
-            fe->ready_told = true;
-            terse_control_tell(fe, TERSE_MSG_READY);
-        }
+        learn_costs(fe, (const terse_msg_warm_cost *)(const void *)(held + n),
+                    (size - sizeof *warmed - n * sizeof *held) / sizeof(terse_msg_warm_cost));
+        terse_reload_held(fe, worker, held, n);
+        return;
+    }
+    const terse_msg_model_state *state = (const terse_msg_model_state *)(const void *)fe->message;
+    if (head->kind == TERSE_MSG_MODEL_WARMED && size == sizeof *state && state->model < TERSE_MODEL_SLOTS) {
+        terse_reload_warmed(fe, worker, state);
+        return;
+    }
+    if (head->kind == TERSE_MSG_UNLOADED && size == sizeof *state && state->model < TERSE_MODEL_SLOTS) {
+        terse_reload_unloaded(fe, worker, state);
         return;
     }
     const terse_msg_done *done = (const terse_msg_done *)(const void *)fe->message;
@@ -275,6 +284,15 @@ static void take_message(terse_frontend *fe, terse_pool_worker *worker, size_t s
     }
     terse_log(TERSE_LOG_WARNING, "worker %d sent a message of kind %" PRIu32 " that nobody awaits", worker->pid,
               head->kind);
+}
+
+void terse_complete_ready(terse_frontend *fe, terse_pool_worker *worker)
+{
+    worker->state = TERSE_POOL_IDLE;
+    if (fe->ready_told)
+        return;
+    fe->ready_told = true;
+    terse_control_tell(fe, TERSE_MSG_READY);
 }
 
 void terse_complete_receive(terse_frontend *fe, terse_pool_worker *worker)
@@ -338,6 +356,7 @@ void terse_complete_gone(terse_frontend *fe, terse_pool_worker *worker)
     worker->fd = -1;
     worker->state = TERSE_POOL_ABSENT;
     terse_arenas_forget_worker(fe, worker);
+    terse_reload_worker_gone(fe, worker);
     if (worker->n_members > 0) {
         fe->models[worker->lane->model]->stats.crashed_batches++;
         settle_share(fe, worker);
@@ -370,6 +389,7 @@ void terse_complete_exit(terse_frontend *fe, terse_pool_worker *worker, const te
         terse_complete_gone(fe, worker);
     if (worker->exit_known)
         judge_all(fe, worker);
+    terse_reload_worker_died(fe, worker, message);
 }
 
 void terse_complete_check_hung(terse_frontend *fe)

@@ -18,8 +18,16 @@ enum { MOST_QUEUED = 65536, MOST_OF_CLIENT = 16384 };
 /* The supervisor reads at once; should its socket be full all the same, what we tell is told again later. */
 static void tell(terse_frontend *fe, const void *message, uint32_t bytes)
 {
-    if (!terse_msg_send(fe->control_fd, message, bytes, NULL, 0) && errno != EPIPE)
+    (void)terse_control_send(fe, message, bytes);
+}
+
+bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes)
+{
+    if (terse_msg_send(fe->control_fd, message, bytes, NULL, 0))
+        return true;
+    if (errno != EPIPE)
         terse_log(TERSE_LOG_WARNING, "cannot tell the supervisor: %s", strerror(errno));
+    return false;
 }
 
 void terse_control_tell(terse_frontend *fe, terse_msg_kind kind)
@@ -52,22 +60,6 @@ bool terse_control_read_only(terse_frontend *fe, uint32_t arena, int fd)
 {
     const terse_msg_read_only message = {.head = {TERSE_MSG_READ_ONLY, sizeof message}, .arena = arena};
     return terse_msg_send(fe->control_fd, &message, sizeof message, &fd, 1);
-}
-
-static void take_model(terse_frontend *fe, const terse_msg_model *message, int fd)
-{
-    terse_error error;
-    if (message->model >= TERSE_MAX_MODELS || fe->models[message->model]) {
-        terse_log(TERSE_LOG_ERROR, "model number %" PRIu32 " is there already or beyond %d", message->model,
-                  TERSE_MAX_MODELS);
-        return;
-    }
-    if (terse_served_open(message, fd, &fe->models[message->model], &error)) {
-        terse_log(TERSE_LOG_ERROR, "%s", error.message);
-        return;
-    }
-    if (message->model >= fe->n_models)
-        fe->n_models = message->model + 1;
 }
 
 /* ZeroMQ takes the listening socket over and closes it at its end. */
@@ -212,12 +204,35 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
         terse_msg_configured configured;
         terse_msg_worker_waits waits;
         terse_msg_read_only read_only;
+        terse_msg_model_state state;
+        terse_msg_admin_done done;
     } m = {0};
     memcpy(&m, fe->message, size < sizeof m ? size : sizeof m);
     switch (m.head.kind) {
     case TERSE_MSG_MODEL:
         if (size == sizeof m.model && *fd >= 0)
-            take_model(fe, &m.model, *fd);
+            terse_reload_take(fe, &m.model, fd);
+        return true;
+    case TERSE_MSG_MODEL_LIMITS:
+        if (size == sizeof m.model)
+            terse_reload_limit(fe, &m.model);
+        return true;
+    case TERSE_MSG_MODEL_DROP:
+        if (size == sizeof m.state)
+            terse_reload_drop(fe, &m.state);
+        return true;
+    case TERSE_MSG_MODEL_DRAIN:
+        if (size == sizeof m.state)
+            terse_reload_drain(fe, &m.state);
+        return true;
+    case TERSE_MSG_ADMIN_DONE:
+        if (size == sizeof m.done)
+            terse_admin_done(fe, &m.done);
+        return true;
+    case TERSE_MSG_WORKER_LEAVE:
+        if (size == sizeof m.worker && m.worker.worker < fe->n_workers &&
+            fe->workers[m.worker.worker].pid == m.worker.pid)
+            fe->workers[m.worker.worker].leaving = fe->models_moved = true;
         return true;
     case TERSE_MSG_LISTEN:
         if (size == sizeof m.listen && *fd >= 0)

@@ -8,6 +8,10 @@
  * infer requests in, overload.c says whether; ops.c answers everything else; choose.c makes batches, dispatch.c sends
  * them; complete.c takes results and deaths; reply.c sends; clients.c knows the peers. Rooms with state of their own:
  * served, queue, share, batcher, cost, codel, predict, slots, stats.
+
+ * infer requests in; ops.c answers everything else; dispatch.c fills workers; complete.c takes results and deaths;
+ * reply.c sends; reload.c brings models to workers and takes them away; admin.c hears those who run the daemon;
+ * clients.c knows the peers. Rooms with state of their own: served, queue, batcher, cost, slots, stats.
  */
 #ifndef TERSE_FRONTEND_FRONTEND_H
 #define TERSE_FRONTEND_FRONTEND_H
@@ -61,7 +65,20 @@ typedef struct terse_pool_worker {
     uint32_t n_judged;
     terse_request_ref *judged; /* TERSE_MAX_BATCH of them once it is needed */
     bool judged_alone;
+    /* reload.c: the models that it holds, by index: serials, 0 for none; what it was sent and has not answered */
+    bool warmed, leaving;                      /* has told what it holds; is to get nothing more and go */
+    uint32_t loading, unloading, died_loading; /* index + 1; 0: none */
+    uint64_t loading_serial, died_serial;
+    uint64_t held[TERSE_MODEL_SLOTS];
 } terse_pool_worker;
+
+enum { TERSE_MAX_ORDERS = 64 };
+
+/* What an admin asked for and has no answer yet. */
+typedef struct terse_order {
+    terse_client *client; /* NULL: free */
+    terse_msg_admin message;
+} terse_order;
 
 enum { TERSE_MAX_LISTENERS = 64 };
 
@@ -86,7 +103,7 @@ struct terse_frontend {
     uint32_t max_queue, max_client_outstanding;
     bool queue_automatic, client_automatic; /* those two were not configured: time limits the queue too */
 
-    terse_served *models[TERSE_MAX_MODELS];
+    terse_served *models[TERSE_MODEL_SLOTS];
     uint32_t n_models; /* highest index + 1 */
     terse_pool_worker *workers;
     uint32_t n_workers; /* highest index + 1 */
@@ -106,6 +123,12 @@ struct terse_frontend {
     terse_attach attach;
     uint64_t spin_ns;
     uint32_t n_live; /* requests that are not unused */
+
+    /* reload.c, admin.c */
+    bool models_moved, models_drain; /* something is to be done; something waits for its last requests */
+    bool models_again;               /* a worker's socket was full */
+    terse_order orders[TERSE_MAX_ORDERS];
+    uint32_t next_token;
 
     /* totals */
     uint64_t started_ns, served, failed, malformed, dropped_replies, refused_peers, repeated;
@@ -127,6 +150,7 @@ struct terse_frontend {
 bool terse_control_receive(terse_frontend *fe); /* takes all that the supervisor sent; false at its end */
 void terse_control_alive(terse_frontend *fe);
 void terse_control_tell(terse_frontend *fe, terse_msg_kind kind);
+bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes); /* false: it was not taken */
 void terse_control_kill_worker(terse_frontend *fe, uint32_t worker);
 
 /* Asks for a descriptor that only reads an arena's inputs; false: the supervisor does not hear now. */
@@ -169,6 +193,23 @@ terse_chosen terse_choose_batch(terse_frontend *fe, terse_pool_worker *worker, t
 /* Moves a waiting request into the batch of `worker`. */
 void terse_choose_add(terse_frontend *fe, terse_pool_worker *worker, terse_request *request);
 
+/* admin.c: load, unload, configure; and what became of one of them. */
+void terse_admin_order(terse_frontend *fe, terse_client *client, const terse_wire_request *wire);
+void terse_admin_done(terse_frontend *fe, const terse_msg_admin_done *done);
+
+/* reload.c: models that come and go while others are served. */
+void terse_reload_take(terse_frontend *fe, const terse_msg_model *message, int *fd); /* *fd is -1 when it was taken */
+void terse_reload_limit(terse_frontend *fe, const terse_msg_model *message);
+void terse_reload_drop(terse_frontend *fe, const terse_msg_model_state *message);
+void terse_reload_drain(terse_frontend *fe, const terse_msg_model_state *message);
+void terse_reload_held(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_held *held, uint32_t n);
+void terse_reload_warmed(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_model_state *message);
+void terse_reload_unloaded(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_model_state *message);
+void terse_reload_worker_gone(terse_frontend *fe, terse_pool_worker *worker);
+/* How it ended is known: a model that it was warming may be to blame. */
+void terse_reload_worker_died(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_worker *message);
+void terse_reload_step(terse_frontend *fe); /* does what there is to do */
+
 /* dispatch.c: gives every idle worker what the batcher decides. */
 void terse_dispatch(terse_frontend *fe);
 /* Sends a batch (members, lane, rows are in `worker`) with room for its outputs; false: no room. */
@@ -179,6 +220,7 @@ void terse_complete_receive(terse_frontend *fe, terse_pool_worker *worker); /* i
 void terse_complete_exit(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_worker *message);
 void terse_complete_gone(terse_frontend *fe, terse_pool_worker *worker); /* its socket ended */
 void terse_complete_check_hung(terse_frontend *fe);
+void terse_complete_ready(terse_frontend *fe, terse_pool_worker *worker); /* it has warmed and holds all models */
 
 /* requests.c */
 terse_request *terse_request_new(terse_frontend *fe); /* NULL: no memory */

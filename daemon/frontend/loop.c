@@ -93,6 +93,7 @@ static void handle_time(terse_frontend *fe)
     }
     terse_request_expire(fe);
     terse_complete_check_hung(fe);
+    terse_reload_step(fe);
     if (fe->clients.slow)
         terse_reply_retry(fe);
     if (fe->now_ns < fe->alive_ns)

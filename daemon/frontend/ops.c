@@ -9,7 +9,8 @@
 terse_served *terse_ops_find_model(terse_frontend *fe, terse_wire_text name)
 {
     for (uint32_t i = 0; i < fe->n_models; i++)
-        if (fe->models[i] && terse_wire_text_is(name, fe->models[i]->name))
+        if (fe->models[i] && fe->models[i]->state == TERSE_SERVED_READY &&
+            terse_wire_text_is(name, fe->models[i]->name))
             return fe->models[i];
     return NULL;
 }
@@ -68,21 +69,50 @@ static void answer_ready(terse_frontend *fe, terse_client *client, const terse_w
     answer_error(fe, client, &error);
 }
 
-/* Every model is warmed by every worker: they become ready together. */
-static const char *model_state(const terse_frontend *fe)
+/* Every worker in service holds every model that serves: those become ready together. */
+static const char *model_state(const terse_frontend *fe, const terse_served *model)
 {
-    return terse_ops_ready(fe) ? "ready" : "loading";
+    return terse_served_state_name(model->state == TERSE_SERVED_READY && !terse_ops_ready(fe) ? TERSE_SERVED_PENDING
+                                                                                              : model->state);
 }
 
+/* Calls `each` for every version that is there but does not serve: on its way in or out, or asked for and not heard of
+ * yet. */
+static void for_others(const terse_frontend *fe, void *context,
+                       void (*each)(void *context, const char *name, const char *version, const char *state))
+{
+    for (uint32_t i = 0; i < fe->n_models; i++)
+        if (fe->models[i] && fe->models[i]->state != TERSE_SERVED_READY)
+            each(context, fe->models[i]->name, fe->models[i]->version, model_state(fe, fe->models[i]));
+    for (uint32_t i = 0; i < TERSE_MAX_ORDERS; i++) {
+        const terse_order *order = &fe->orders[i];
+        bool seen = !order->client || order->message.kind != TERSE_ADMIN_LOAD;
+        for (uint32_t k = 0; k < fe->n_models && !seen; k++)
+            seen = fe->models[k] && fe->models[k]->state == TERSE_SERVED_PENDING &&
+                   strcmp(fe->models[k]->name, order->message.name) == 0;
+        if (!seen)
+            each(context, order->message.name, *order->message.version ? order->message.version : "1",
+                 terse_served_state_name(TERSE_SERVED_PENDING));
+    }
+}
+
+static void list_other(void *context, const char *name, const char *version, const char *state)
+{
+    terse_wire_reply *reply = context;
+    if (reply->n_models < TERSE_WIRE_MAX_MODELS)
+        reply->models[reply->n_models++] =
+            (terse_wire_model){terse_wire_text_of(name), terse_wire_text_of(version), terse_wire_text_of(state)};
+}
+
+/* Those that serve first; of the others as many as there is room for. */
 static void answer_models(terse_frontend *fe, terse_client *client)
 {
-    const terse_wire_text state = terse_wire_text_of(model_state(fe));
     terse_wire_reply *reply = &fe->reply;
     reply->has_models = true;
     for (uint32_t i = 0; i < fe->n_models; i++)
-        if (fe->models[i])
-            reply->models[reply->n_models++] = (terse_wire_model){terse_wire_text_of(fe->models[i]->name),
-                                                                  terse_wire_text_of(fe->models[i]->version), state};
+        if (fe->models[i] && fe->models[i]->state == TERSE_SERVED_READY)
+            list_other(reply, fe->models[i]->name, fe->models[i]->version, model_state(fe, fe->models[i]));
+    for_others(fe, reply, list_other);
     send_reply(fe, client);
 }
 
@@ -179,14 +209,50 @@ static void pack_models(const terse_frontend *fe, msgpack_packer *packer)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < fe->n_models; i++)
-        n += fe->models[i] != NULL;
+        n += fe->models[i] && fe->models[i]->state == TERSE_SERVED_READY;
     terse_pack_cstr(packer, "models");
     msgpack_pack_map(packer, n);
-    for (uint32_t i = 0; i < fe->n_models; i++)
-        if (fe->models[i]) {
-            terse_pack_cstr(packer, fe->models[i]->name);
-            terse_stats_pack(&fe->models[i]->stats, model_state(fe), packer);
-        }
+    for (uint32_t i = 0; i < fe->n_models; i++) {
+        const terse_served *model = fe->models[i];
+        if (!model || model->state != TERSE_SERVED_READY)
+            continue;
+        terse_stats stats = model->stats; /* with what an old version still finishes */
+        for (uint32_t k = 0; k < fe->n_models; k++)
+            if (fe->models[k] && fe->models[k]->state != TERSE_SERVED_READY &&
+                strcmp(fe->models[k]->name, model->name) == 0)
+                terse_stats_add(&stats, &fe->models[k]->stats);
+        terse_pack_cstr(packer, model->name);
+        terse_stats_pack(&stats, model->version, model_state(fe, model), packer);
+    }
+}
+
+static void count_other(void *context, const char *name, const char *version, const char *state)
+{
+    (void)name;
+    (void)version;
+    (void)state;
+    ++*(uint32_t *)context;
+}
+
+static void pack_other(void *context, const char *name, const char *version, const char *state)
+{
+    msgpack_packer *packer = context;
+    msgpack_pack_map(packer, 3);
+    terse_pack_cstr(packer, "model");
+    terse_pack_cstr(packer, name);
+    terse_pack_cstr(packer, "version");
+    terse_pack_cstr(packer, version);
+    terse_pack_cstr(packer, "state");
+    terse_pack_cstr(packer, state);
+}
+
+static void pack_changes(const terse_frontend *fe, msgpack_packer *packer)
+{
+    uint32_t n = 0;
+    for_others(fe, &n, count_other);
+    terse_pack_cstr(packer, "changes");
+    msgpack_pack_array(packer, n);
+    for_others(fe, packer, pack_other);
 }
 
 static void pack_daemon(const terse_frontend *fe, msgpack_packer *packer)
@@ -211,10 +277,11 @@ static void answer_stats(terse_frontend *fe, terse_client *client, const terse_w
     terse_pack_buffer buffer = {.data = bytes, .capacity = bytes ? TERSE_WIRE_STATS_BYTES : 0};
     msgpack_packer packer;
     msgpack_packer_init(&packer, &buffer, terse_pack_buffer_write);
-    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 13);
+    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 14);
     pack_daemon(fe, &packer);
     pack_workers(fe, &packer);
     pack_models(fe, &packer);
+    pack_changes(fe, &packer);
     if (buffer.full) {
         terse_fail(&error, TERSE_RESOURCE_EXHAUSTED, "the counters need more than %d bytes", TERSE_WIRE_STATS_BYTES);
         answer_error(fe, client, &error);
@@ -255,6 +322,11 @@ void terse_ops_answer(terse_frontend *fe, terse_client *client, const terse_wire
         return;
     case TERSE_WIRE_CANCEL:
         answer_cancel(fe, client, wire);
+        return;
+    case TERSE_WIRE_LOAD:
+    case TERSE_WIRE_UNLOAD:
+    case TERSE_WIRE_CONFIGURE:
+        terse_admin_order(fe, client, wire);
         return;
     default:
         answer_unknown(fe, client, wire);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "common/model.h"
 #include "daemon/frontend/slots.h"
@@ -68,8 +69,13 @@ static int read_signature(terse_served *served, const void *base, size_t bytes, 
     return result;
 }
 
-static void set_limits(terse_served *served, const terse_msg_model *message)
+void terse_served_limit(terse_served *served, const terse_msg_model *message)
 {
+    served->message.max_batch = message->max_batch;
+    served->message.batch_timeout_us = message->batch_timeout_us;
+    served->message.deadline_ms = message->deadline_ms;
+    served->message.hang_timeout_ms = message->hang_timeout_ms;
+    served->message.objective = message->objective;
     served->max_batch = !served->batchable || message->max_batch < 1 ? 1 : message->max_batch;
     if (served->max_batch > TERSE_MAX_BATCH)
         served->max_batch = TERSE_MAX_BATCH;
@@ -92,6 +98,10 @@ int terse_served_open(const terse_msg_model *message, int fd, terse_served **ret
     snprintf(served->name, sizeof served->name, "%.*s", (int)sizeof message->name, message->name);
     snprintf(served->version, sizeof served->version, "%.*s", (int)sizeof message->version, message->version);
     served->index = message->model;
+    served->message = *message;
+    served->serial = message->serial;
+    served->memory = -1;
+    served->state = message->pending ? TERSE_SERVED_PENDING : TERSE_SERVED_READY;
     void *base = message->bytes ? mmap(NULL, message->bytes, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
     int status = TERSE_OK;
     if (base == MAP_FAILED)
@@ -105,7 +115,8 @@ int terse_served_open(const terse_msg_model *message, int fd, terse_served **ret
         terse_served_close(served);
         return status;
     }
-    set_limits(served, message);
+    terse_served_limit(served, message);
+    served->memory = fd;
     *ret_served = served;
     return TERSE_OK;
 }
@@ -127,7 +138,27 @@ void terse_served_close(terse_served *served)
         free_lane(lane);
     }
     terse_arena_free(served->arena);
+    if (served->memory >= 0)
+        close(served->memory);
     free(served);
+}
+
+const char *terse_served_state_name(terse_served_state state)
+{
+    static const char *const names[] = {
+#define SERVED_NAME(id, text) [TERSE_SERVED_##id] = text,
+        TERSE_SERVED_STATES(SERVED_NAME)
+#undef SERVED_NAME
+    };
+    return (size_t)state < sizeof names / sizeof names[0] ? names[state] : "?";
+}
+
+bool terse_served_unused(const terse_served *served)
+{
+    for (const terse_lane *lane = served->lanes; lane; lane = lane->next)
+        if (lane->n_users > 0)
+            return false;
+    return true;
 }
 
 /* --- lanes --------------------------------------------------------------------------------------------------- */

@@ -19,9 +19,27 @@ typedef struct terse_served_tensor {
     int64_t dims[TERSE_MAX_RANK]; /* < 0: a symbol, as in graph.h */
 } terse_served_tensor;
 
+/* X(ID, text for clients) */
+#define TERSE_SERVED_STATES(X)                                                                                         \
+    X(PENDING, "loading")   /* workers warm it; its name means another version, or nothing yet */                      \
+    X(READY, "ready")       /* what its name means */                                                                  \
+    X(DRAINING, "draining") /* finishes the requests that it has */                                                    \
+    X(LEAVING, "draining")  /* has none; workers let go of it */
+
+typedef enum terse_served_state {
+#define SERVED_ID(id, text) TERSE_SERVED_##id,
+    TERSE_SERVED_STATES(SERVED_ID)
+#undef SERVED_ID
+} terse_served_state;
+
 typedef struct terse_served {
     char name[TERSE_MODEL_NAME];
-    char version[16];
+    char version[TERSE_VERSION_BYTES];
+    terse_served_state state;
+    uint64_t serial;
+    int memory;              /* the sealed memfd, for workers that lack it */
+    terse_msg_model message; /* as it came: for them too */
+    uint32_t n_deaths;       /* of workers that warmed it and were killed by somebody else */
     uint32_t index, max_batch;
     uint32_t max_members;                            /* of a batch: what fits one message */
     uint64_t batch_timeout_ns, deadline_ns, hang_ns; /* 0: none, or automatic */
@@ -39,9 +57,14 @@ typedef struct terse_served {
     terse_stats stats;
 } terse_served;
 
-/* Reads the signature of the model in `fd` (sealed, message->bytes long). */
+/* Reads the signature of the model in `fd` (sealed, message->bytes long), which is the model's on success. */
 int terse_served_open(const terse_msg_model *message, int fd, terse_served **ret_served, terse_error *error);
 void terse_served_close(terse_served *served);
+/* Limits that may change while it is served: those of `message`. */
+void terse_served_limit(terse_served *served, const terse_msg_model *message);
+const char *terse_served_state_name(terse_served_state state);
+/* Whether no request waits in it or runs. */
+bool terse_served_unused(const terse_served *served);
 
 /* What a request asks of a model, checked. */
 typedef struct terse_served_call {

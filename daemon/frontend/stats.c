@@ -37,9 +37,19 @@ static void pack_errors(msgpack_packer *packer, const terse_stats *stats)
             pack_u64(packer, terse_status_name((terse_status)i), stats->by_status[i]);
 }
 
-void terse_stats_pack(const terse_stats *stats, const char *state, msgpack_packer *packer)
+void terse_stats_add(terse_stats *to, const terse_stats *from)
 {
-    msgpack_pack_map(packer, 14);
+    uint64_t *sums = (uint64_t *)to;
+    const uint64_t *more = (const uint64_t *)from;
+    for (size_t i = 0; i < sizeof *to / sizeof *sums; i++)
+        sums[i] += more[i];
+}
+
+void terse_stats_pack(const terse_stats *stats, const char *version, const char *state, msgpack_packer *packer)
+{
+    msgpack_pack_map(packer, 15);
+    terse_pack_cstr(packer, "version");
+    terse_pack_cstr(packer, version);
     terse_pack_cstr(packer, "state");
     terse_pack_cstr(packer, state);
     pack_u64(packer, "requests", stats->requests);

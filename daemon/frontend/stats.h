@@ -27,6 +27,7 @@ static inline void terse_histogram_add(terse_histogram *histogram, uint64_t valu
     histogram->buckets[bucket]++;
 }
 
+/* Nothing but uint64_t: terse_stats_add counts on it. */
 typedef struct terse_stats {
     uint64_t requests;                      /* infer requests that named the model */
     uint64_t by_status[TERSE_STATUS_COUNT]; /* replies */
@@ -38,7 +39,8 @@ typedef struct terse_stats {
     terse_histogram batch_rows;                     /* per batch */
 } terse_stats;
 
+void terse_stats_add(terse_stats *to, const terse_stats *from);
 /* The map of one model in the reply of "stats". */
-void terse_stats_pack(const terse_stats *stats, const char *state, msgpack_packer *packer);
+void terse_stats_pack(const terse_stats *stats, const char *version, const char *state, msgpack_packer *packer);
 
 #endif

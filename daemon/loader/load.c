@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/bytes.h"
 #include "common/model.h"
+#include "common/model_format.h"
 
 enum { CHUNK_BYTES = 1 << 20 };
 
@@ -61,7 +63,21 @@ static int verify(const char *path, int fd, uint64_t bytes, bool *ret_batchable,
     return status;
 }
 
-int terse_loader_load(const char *path, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded, terse_error *error)
+/* What is no model at all need not be copied to be found out. */
+static int check_magic(const char *path, int file, terse_error *error)
+{
+    char magic[sizeof TERSE_MODEL_MAGIC - 1];
+    const ssize_t got = pread(file, magic, sizeof magic, 0);
+    if (got < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot read '%s'", path);
+    if (got < (ssize_t)sizeof magic || memcmp(magic, TERSE_MODEL_MAGIC, sizeof magic) != 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "'%s' is not a .terse file (it does not start with " TERSE_MODEL_MAGIC ")", path);
+    return TERSE_OK;
+}
+
+int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
+                      terse_error *error)
 {
     TERSE_AUTO(terse_close_fdp) int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (file < 0)
@@ -73,11 +89,16 @@ int terse_loader_load(const char *path, void (*confine)(uint64_t bytes), terse_l
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "'%s' is no regular file of 1 to %" PRId64 " bytes", path,
                           TERSE_MAX_TENSOR_BYTES);
     const uint64_t bytes = (uint64_t)info.st_size;
+    int status = check_magic(path, file, error);
+    if (status)
+        return status;
+    if (max_bytes && bytes > max_bytes)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "'%s' has %" PRIu64 " bytes, there is memory for %" PRIu64 " now", path, bytes, max_bytes);
     TERSE_AUTO(terse_close_fdp) int memory = make_memory();
     if (memory < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot make memory for '%s'", path);
-    int status = copy_file(path, file, memory, bytes, error);
-    if (status)
+    if ((status = copy_file(path, file, memory, bytes, error)))
         return status;
     if (confine)
         confine(bytes);

@@ -18,8 +18,10 @@ typedef struct terse_loaded {
     bool batchable;
 } terse_loaded;
 
-/* `confine`, called between the copy and the first look at its bytes, may be NULL. */
-int terse_loader_load(const char *path, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded, terse_error *error);
+/* A file of more than max_bytes (0: any size) is RESOURCE_EXHAUSTED. `confine`, called between the copy and the first
+ * look at its bytes, may be NULL. */
+int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
+                      terse_error *error);
 
 /* Gives up what reading hostile bytes does not need: memory, processor time, core dumps, every system call but a few
  * (libseccomp; left out of sanitizer builds, which need more). */

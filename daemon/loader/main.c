@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/bytes.h"
+#include "daemon/behind.h"
 #include "daemon/loader/loader.h"
 #include "daemon/log.h"
 #include "daemon/protocol.h"
@@ -33,7 +34,9 @@ int main(void)
     terse_msg_loaded answer = {.head = {TERSE_MSG_LOADED, sizeof answer}};
     terse_loaded loaded = {.fd = -1};
     terse_error error = {0};
-    answer.status = terse_loader_load(path, terse_loader_confine, &loaded, &error);
+    if (load->behind)
+        terse_behind_all();
+    answer.status = terse_loader_load(path, load->max_bytes, terse_loader_confine, &loaded, &error);
     answer.bytes = loaded.bytes;
     answer.batchable = loaded.batchable;
     snprintf(answer.error, sizeof answer.error, "%s", error.message);

@@ -168,6 +168,7 @@ int terse_child_start(terse_child *child, const char *path, char *const *argv, t
     child->started_ns = terse_now_ns();
     child->was_ready = false;
     child->killed_hung = false;
+    child->leaving = false;
     return TERSE_OK;
 }
 

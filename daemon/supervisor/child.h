@@ -51,6 +51,7 @@ struct terse_child {
     uint64_t started_ns;
     bool was_ready;    /* this process reported so once */
     bool killed_hung;  /* we killed it on the front end's word */
+    bool leaving;      /* it is to go and not to come back */
     unsigned restarts; /* processes before this one */
     unsigned failures; /* starts in a row that came to nothing */
     uint64_t due_ns;   /* WAITING: when it is started again */

@@ -61,7 +61,7 @@ void terse_config_complain(terse_config *config, unsigned line, const char *form
     config->n_errors++;
 }
 
-terse_model_config *terse_config_model(terse_config *config, const char *name)
+terse_model_config *terse_config_model(const terse_config *config, const char *name)
 {
     for (unsigned i = 0; i < config->n_models; i++)
         if (strcmp(config->models[i].name, name) == 0)
@@ -70,7 +70,7 @@ terse_model_config *terse_config_model(terse_config *config, const char *name)
 }
 
 /* A name is told to clients and stands in options, logs and file names. */
-static int check_name(const char *name, size_t length, terse_error *error)
+int terse_config_check_name(const char *name, size_t length, terse_error *error)
 {
     if (length == 0 || length >= TERSE_MODEL_NAME)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "model name '%.40s' has %zu bytes, allowed: 1..%d", name,
@@ -86,7 +86,7 @@ static int check_name(const char *name, size_t length, terse_error *error)
 terse_model_config *terse_config_add(terse_config *config, unsigned line, const char *name, size_t length)
 {
     terse_error error;
-    if (check_name(name, length, &error) != TERSE_OK) {
+    if (terse_config_check_name(name, length, &error) != TERSE_OK) {
         terse_config_complain(config, line, "%s", error.message);
         return NULL;
     }
@@ -135,7 +135,7 @@ void terse_config_option_model(terse_config *config, const char *name_and_file)
         return;
     }
     const size_t length = (size_t)(equals - name_and_file);
-    if (check_name(name_and_file, length, &error) != TERSE_OK) {
+    if (terse_config_check_name(name_and_file, length, &error) != TERSE_OK) {
         fprintf(config->report, "tersed: --model: %s\n", error.message);
         config->n_usage++;
         return;
@@ -162,15 +162,21 @@ static unsigned file_line(const terse_model_config *model)
     return model->by_option ? 0 : model->line[TERSE_SET_FILE];
 }
 
-static void check_file(terse_config *config, const terse_model_config *model)
+static void check_file(terse_config *config, terse_model_config *model)
 {
-    struct stat info;
+    struct stat info = {0};
     if (stat(model->file, &info) < 0 || access(model->file, R_OK) < 0)
         terse_config_complain(config, file_line(model), "model '%s': cannot read '%s': %s", model->name, model->file,
                               strerror(errno));
     else if (!S_ISREG(info.st_mode))
         terse_config_complain(config, file_line(model), "model '%s': '%s' is %s, allowed: a regular file", model->name,
                               model->file, S_ISDIR(info.st_mode) ? "a directory" : "not a file");
+    model->mark = (terse_file_mark){
+        .device = info.st_dev,
+        .inode = info.st_ino,
+        .bytes = (uint64_t)info.st_size,
+        .changed_ns = (uint64_t)info.st_mtim.tv_sec * 1000000000 + (uint64_t)info.st_mtim.tv_nsec,
+    };
 }
 
 /* A setting for a model that model_dir serves has its section; a file= there wins over the directory's. */
@@ -254,6 +260,15 @@ static void resolve_values(const terse_config *config, terse_model_config *model
     for (int i = 0; i < TERSE_N_SETTINGS; i++)
         if (terse_settings[i].where == TERSE_IN_BOTH && (!model->line[i] || config->by_option[i]))
             model->value[i] = config->value[i];
+}
+
+void terse_config_settle(const terse_config *config, terse_model_config *model)
+{
+    const terse_model_config *known = terse_config_model(config, model->name);
+    if (known)
+        memcpy(model->value, known->value, sizeof model->value);
+    else
+        resolve_values(config, model);
 }
 
 static int by_name(const void *a, const void *b)

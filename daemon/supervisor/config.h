@@ -18,14 +18,20 @@
 
 enum { TERSE_MAX_LISTEN = 16, TERSE_PATH_BYTES = 4096 };
 
+/* Tells whether a file is still the one that it was. */
+typedef struct terse_file_mark {
+    uint64_t device, inode, bytes, changed_ns;
+} terse_file_mark;
+
 typedef struct terse_model_config {
     char name[TERSE_MODEL_NAME];
     char file[TERSE_PATH_BYTES];
-    char version[16];
+    char version[TERSE_VERSION_BYTES];
     uint64_t value[TERSE_N_SETTINGS]; /* after finish: of every setting that may stand in a [model] */
     unsigned line[TERSE_N_SETTINGS];  /* where the file sets it; 0: it does not */
     unsigned section_line;            /* of [model NAME]; 0: it has none */
     bool by_option;                   /* --model NAME=FILE */
+    terse_file_mark mark;             /* after finish: the file as it was then */
 } terse_model_config;
 
 typedef struct terse_config {
@@ -58,5 +64,12 @@ void terse_config_read_stream(terse_config *config, const char *path, FILE *stre
 
 /* Lists model_dir, gives every model its values and checks files and endpoints. */
 void terse_config_finish(terse_config *config);
+
+/* The model of a name; NULL: there is none. */
+terse_model_config *terse_config_model(const terse_config *config, const char *name);
+/* Whether a model may have this name. */
+int terse_config_check_name(const char *name, size_t length, terse_error *error);
+/* Settings for a model that the configuration does not name: its section's where it has one, else [server]'s. */
+void terse_config_settle(const terse_config *config, terse_model_config *model);
 
 #endif

@@ -10,7 +10,6 @@
 void terse_config_complain(terse_config *config, unsigned line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-terse_model_config *terse_config_model(terse_config *config, const char *name); /* NULL: there is none */
 /* Adds a model with nothing but its name; NULL, with a complaint, when the name or the count is not allowed. */
 terse_model_config *terse_config_add(terse_config *config, unsigned line, const char *name, size_t length);
 

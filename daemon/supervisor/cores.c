@@ -154,6 +154,47 @@ unsigned terse_cores_workers(const char *root, unsigned threads)
     return workers ? workers : 1;
 }
 
+/* The number in the line of a file that begins with `key`. */
+static bool read_line_of(const char *path, const char *key, uint64_t *ret_value)
+{
+    char line[256];
+    const size_t length = strlen(key);
+    FILE *file = fopen(path, "re");
+    bool found = false;
+    while (file && !found && fgets(line, sizeof line, file))
+        found = strncmp(line, key, length) == 0 && sscanf(line + length, "%" SCNu64, ret_value) == 1;
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* What a control group may still take: its limit less what it has, but for pages of files that are easily dropped. */
+static void look_memory_left(const char *root, const char *mount, const char *group, void *left)
+{
+    char path[3 * PATH_BYTES];
+    uint64_t limit = UINT64_MAX, current = UINT64_MAX, files = 0, *least = left;
+    lower_memory(root, mount, group, "memory.max", &limit);
+    lower_memory(root, mount, group, "memory.current", &current);
+    if (limit == UINT64_MAX || current == UINT64_MAX)
+        return;
+    snprintf(path, sizeof path, "%s/sys/fs/cgroup%s%s/memory.stat", root, mount, group);
+    (void)read_line_of(path, "inactive_file ", &files);
+    const uint64_t used = current > files ? current - files : 0, free_bytes = limit > used ? limit - used : 0;
+    if (free_bytes < *least)
+        *least = free_bytes;
+}
+
+uint64_t terse_cores_available(const char *root)
+{
+    char path[PATH_BYTES];
+    uint64_t bytes = terse_cores_memory(root), kilobytes;
+    snprintf(path, sizeof path, "%s/proc/meminfo", root);
+    if (read_line_of(path, "MemAvailable:", &kilobytes) && kilobytes < bytes / 1024)
+        bytes = kilobytes * 1024;
+    walk(root, "", NULL, look_memory_left, &bytes);
+    return bytes;
+}
+
 uint64_t terse_cores_memory(const char *root)
 {
     const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);

@@ -13,5 +13,8 @@ unsigned terse_cores_usable(const char *root);
 unsigned terse_cores_workers(const char *root, unsigned threads);
 /* Bytes of memory: the machine's, or the control group's limit when that is lower. */
 uint64_t terse_cores_memory(const char *root);
+/* Bytes of it that nobody uses, or that the kernel takes back from files when they are wanted. Where that cannot be
+ * told: all. */
+uint64_t terse_cores_available(const char *root);
 
 #endif

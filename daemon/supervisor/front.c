@@ -28,11 +28,11 @@ static void start_again(terse_supervisor *s, uint64_t delay_ms)
     terse_notify_status(s, "");
 }
 
-static void send_configured(terse_supervisor *s)
+void terse_front_configure(terse_supervisor *s)
 {
     const uint64_t *value = s->config->value;
     terse_msg_configured message = {
-        .n_models = s->n_models,
+        .n_models = terse_models_count(s),
         .n_workers = s->n_workers,
         .input_bytes = s->input_bytes,
         .output_bytes = s->output_bytes,
@@ -77,7 +77,8 @@ void terse_front_start(terse_supervisor *s)
         if (s->workers[i].state == TERSE_CHILD_WAITING)
             terse_front_tell_waiting(s, &s->workers[i]);
     }
-    send_configured(s);
+    terse_front_configure(s);
+    terse_operations_front_started(s);
     terse_notify_status(s, "");
 }
 
@@ -105,7 +106,7 @@ void terse_front_tell_exit(terse_supervisor *s, const terse_child *worker, int w
         .restarts = worker->restarts,
         .wait_status = wait_status,
         .killed_hung = worker->killed_hung,
-        .expected = s->phase >= TERSE_PHASE_STOPPING,
+        .expected = s->phase >= TERSE_PHASE_STOPPING || worker->leaving,
     };
     terse_child_send(&s->frontend, TERSE_MSG_WORKER_EXIT, &message.head, sizeof message, -1);
 }
@@ -165,6 +166,23 @@ static bool handle(terse_supervisor *s, const terse_msg *message)
         if (message->bytes != sizeof(terse_msg_worker))
             return false;
         terse_pool_kill_hung(s, (const terse_msg_worker *)message);
+        return true;
+    case TERSE_MSG_WORKER_FREE:
+        if (message->bytes != sizeof(terse_msg_worker))
+            return false;
+        terse_pool_free(s, (const terse_msg_worker *)message);
+        return true;
+    case TERSE_MSG_ADMIN:
+        if (message->bytes != sizeof(terse_msg_admin))
+            return false;
+        terse_operations_order(s, (const terse_msg_admin *)message);
+        return true;
+    case TERSE_MSG_MODEL_SWITCHED:
+    case TERSE_MSG_MODEL_FAILED:
+    case TERSE_MSG_MODEL_GONE:
+        if (message->bytes != sizeof(terse_msg_model_state))
+            return false;
+        terse_operations_message(s, (const terse_msg_model_state *)message);
         return true;
     case TERSE_MSG_DRAINED:
         if (s->phase == TERSE_PHASE_DRAINING)
@@ -226,6 +244,8 @@ static void on_exit_status(terse_child *frontend, int wait_status)
     char text[64];
     s->workers_warm = false;
     s->alive = (terse_msg_alive){.served = 0};
+    terse_pool_front_gone(s);
+    terse_operations_front_gone(s);
     if (s->phase >= TERSE_PHASE_STOPPING) {
         terse_supervisor_reaped(s);
         return;

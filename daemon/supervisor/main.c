@@ -83,6 +83,12 @@ static bool take_value(char **argv, int argc, int *at, command_line *line, terse
     return true;
 }
 
+/* What SIGHUP needs to read it all again. */
+typedef struct arguments {
+    int argc;
+    char **argv;
+} arguments;
+
 /* 0, or 2 after telling what is wrong. */
 static int read_arguments(int argc, char **argv, command_line *line, terse_config *config)
 {
@@ -164,6 +170,28 @@ static int check_only(const terse_config *config)
     return 0;
 }
 
+static void read_file(const command_line *line, terse_config *config)
+{
+    const char *path = line->config;
+    if (!path && access(DEFAULT_CONFIG, F_OK) == 0)
+        path = DEFAULT_CONFIG;
+    if (path)
+        terse_config_read(config, path);
+    terse_config_finish(config);
+}
+
+static terse_config *read_again(void *user, FILE *report)
+{
+    const arguments *given = user;
+    command_line line = {.config = NULL};
+    terse_config *config = terse_config_new(report);
+    if (!config)
+        return NULL;
+    read_arguments(given->argc, given->argv, &line, config); /* as at the start, when it was right */
+    read_file(&line, config);
+    return config;
+}
+
 int main(int argc, char **argv)
 {
     __attribute__((cleanup(terse_config_freep))) terse_config *config = terse_config_new(stderr);
@@ -185,11 +213,7 @@ int main(int argc, char **argv)
         printf("tersed %s\n", TERSE_VERSION);
         return 0;
     }
-    if (!line.config && access(DEFAULT_CONFIG, F_OK) == 0)
-        line.config = DEFAULT_CONFIG;
-    if (line.config)
-        terse_config_read(config, line.config);
-    terse_config_finish(config);
+    read_file(&line, config);
     if (config->n_errors)
         return 1;
     if (config->n_usage)
@@ -199,5 +223,8 @@ int main(int argc, char **argv)
     terse_programs programs;
     if (!find_helpers(line.libexec, &programs))
         return 1;
-    return terse_supervisor_run(config, &programs);
+    arguments given = {argc, argv};
+    terse_config *const taken = config;
+    config = NULL;
+    return terse_supervisor_run(taken, &programs, read_again, &given);
 }

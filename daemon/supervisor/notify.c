@@ -30,14 +30,15 @@ static void describe_trouble(const terse_child *child, char *text, size_t size)
 
 static void describe(const terse_supervisor *s, char *text, size_t size)
 {
+    const unsigned n_models = terse_models_count(s);
     unsigned n_ready = 0, n_restarts = s->frontend.restarts;
     for (unsigned i = 0; i < s->n_workers; i++) {
         n_ready += s->workers[i].state == TERSE_CHILD_READY;
         n_restarts += s->workers[i].restarts;
     }
     *text = 0;
-    add(text, size, "%s %u model%s, %u of %u workers ready", terse_phase_name(s->phase), s->n_models,
-        s->n_models == 1 ? "" : "s", n_ready, s->n_workers);
+    add(text, size, "%s %u model%s, %u of %u workers ready", terse_phase_name(s->phase), n_models,
+        n_models == 1 ? "" : "s", n_ready, s->n_workers);
     if (s->phase == TERSE_PHASE_SERVING && s->frontend.state != TERSE_CHILD_READY)
         add(text, size, ", front end %s", terse_child_state_name(s->frontend.state));
     if (n_restarts)

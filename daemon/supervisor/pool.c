@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Workers: each is started, given every model and a data socket to the front end, and started again when it dies. */
+/* Workers: each is started, given every model and a data socket to the front end, and started again when it dies; there
+ * may be more or fewer of them while requests come. */
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -15,6 +16,9 @@
 #include "daemon/supervisor/supervisor.h"
 
 static void start_worker(terse_supervisor *s, terse_child *worker);
+
+/* A worker that is to go has so long to finish its batch. */
+enum { LEAVE_MS = 120000 };
 
 static uint64_t lived_ms(const terse_child *child)
 {
@@ -62,7 +66,7 @@ static void start_worker(terse_supervisor *s, terse_child *worker)
 void terse_pool_connect(terse_supervisor *s, terse_child *worker)
 {
     int ends[2];
-    if (!terse_child_serves(worker) || !terse_child_serves(&s->frontend))
+    if (!terse_child_serves(worker) || !terse_child_serves(&s->frontend) || worker->leaving)
         return;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
         terse_log(TERSE_LOG_ERROR, "%s: no data socket: %s", worker->name, strerror(errno));
@@ -103,6 +107,10 @@ static void on_timer(terse_child *worker)
     terse_supervisor *s = worker->owner;
     if (worker->state == TERSE_CHILD_WAITING) {
         start_worker(s, worker);
+    } else if (worker->leaving && terse_child_serves(worker)) {
+        terse_log(TERSE_LOG_WARNING, "%s (pid %d): has not finished its batch: ended all the same", worker->name,
+                  worker->pid);
+        terse_child_kill(worker);
     } else if (worker->state == TERSE_CHILD_STARTING) {
         terse_log(TERSE_LOG_ERROR, "%s (pid %d): not ready after %" PRIu64 " ms (warm_timeout_ms): killed",
                   worker->name, worker->pid, s->config->value[TERSE_SET_WARM_TIMEOUT]);
@@ -117,6 +125,15 @@ static void on_exit_status(terse_child *worker, int wait_status)
     terse_front_tell_exit(s, worker, wait_status);
     if (s->phase >= TERSE_PHASE_STOPPING) {
         terse_supervisor_reaped(s);
+        return;
+    }
+    if (worker->leaving || worker->index >= s->n_workers) {
+        terse_log(TERSE_LOG_INFO, "%s: left", worker->name);
+        worker->state = TERSE_CHILD_NONE;
+        worker->failures = 0;
+        if (worker->index < s->n_workers) /* wanted again meanwhile */
+            start_worker(s, worker);
+        terse_notify_status(s, "");
         return;
     }
     const uint64_t delay_ms = terse_child_back_off(worker, wait_status, lived_ms(worker));
@@ -137,10 +154,10 @@ static const terse_child_events events = {.message = on_message, .exited = on_ex
 
 int terse_pool_init(terse_supervisor *s, terse_error *error)
 {
-    s->workers = calloc(s->n_workers, sizeof *s->workers);
+    s->workers = calloc(TERSE_MAX_WORKERS, sizeof *s->workers);
     if (!s->workers)
-        return terse_fail(error, TERSE_SYSTEM, "cannot keep %u workers", s->n_workers);
-    for (unsigned i = 0; i < s->n_workers; i++) {
+        return terse_fail(error, TERSE_SYSTEM, "cannot keep %d workers", TERSE_MAX_WORKERS);
+    for (unsigned i = 0; i < TERSE_MAX_WORKERS; i++) {
         char name[32];
         snprintf(name, sizeof name, "worker %u", i);
         terse_child_init(&s->workers[i], s->loop, &events, s, name, i);
@@ -156,7 +173,7 @@ void terse_pool_start(terse_supervisor *s)
 
 void terse_pool_kill_hung(terse_supervisor *s, const terse_msg_worker *which)
 {
-    terse_child *worker = which->worker < s->n_workers ? &s->workers[which->worker] : NULL;
+    terse_child *worker = which->worker < TERSE_MAX_WORKERS ? &s->workers[which->worker] : NULL;
     /* The one that hung may have died meanwhile: its successor must not pay for it. */
     if (!worker || !terse_child_serves(worker) || worker->pid != which->pid)
         return;
@@ -165,9 +182,63 @@ void terse_pool_kill_hung(terse_supervisor *s, const terse_msg_worker *which)
     terse_child_kill(worker);
 }
 
+/* The front end gives it nothing more and tells when it is done; without a front end it has nothing to do. */
+static void let_go(terse_supervisor *s, terse_child *worker)
+{
+    if (worker->state == TERSE_CHILD_WAITING) {
+        terse_child_arm(worker, 0);
+        worker->state = TERSE_CHILD_NONE;
+        return;
+    }
+    if (!terse_child_serves(worker) || worker->leaving)
+        return;
+    worker->leaving = true;
+    if (!terse_child_serves(&s->frontend)) {
+        terse_child_stop(worker);
+        terse_child_arm(worker, TERSE_STOP_MS);
+        return;
+    }
+    terse_msg_worker message = {.worker = worker->index, .pid = worker->pid};
+    terse_child_arm(worker, LEAVE_MS);
+    terse_child_send(&s->frontend, TERSE_MSG_WORKER_LEAVE, &message.head, sizeof message, -1);
+}
+
+void terse_pool_free(terse_supervisor *s, const terse_msg_worker *which)
+{
+    terse_child *worker = which->worker < TERSE_MAX_WORKERS ? &s->workers[which->worker] : NULL;
+    if (!worker || !worker->leaving || !terse_child_serves(worker) || worker->pid != which->pid)
+        return;
+    terse_child_stop(worker);
+    terse_child_arm(worker, TERSE_STOP_MS);
+}
+
+void terse_pool_front_gone(terse_supervisor *s)
+{
+    for (unsigned i = 0; i < TERSE_MAX_WORKERS; i++)
+        if (s->workers[i].leaving && terse_child_serves(&s->workers[i])) {
+            terse_child_stop(&s->workers[i]);
+            terse_child_arm(&s->workers[i], TERSE_STOP_MS);
+        }
+}
+
+void terse_pool_resize(terse_supervisor *s, unsigned n_workers)
+{
+    const unsigned before = s->n_workers;
+    if (n_workers == before)
+        return;
+    terse_log(TERSE_LOG_NOTICE, "%u workers instead of %u", n_workers, before);
+    s->n_workers = n_workers;
+    for (unsigned i = n_workers; i < before; i++)
+        let_go(s, &s->workers[i]);
+    for (unsigned i = before; i < n_workers; i++)
+        if (!terse_child_runs(&s->workers[i])) /* else it is on its way out, and comes back behind that */
+            start_worker(s, &s->workers[i]);
+    terse_notify_status(s, "");
+}
+
 void terse_pool_done(terse_supervisor *s)
 {
-    for (unsigned i = 0; i < s->n_workers && s->workers; i++)
+    for (unsigned i = 0; i < TERSE_MAX_WORKERS && s->workers; i++)
         terse_child_done(&s->workers[i]);
     free(s->workers);
     s->workers = NULL;

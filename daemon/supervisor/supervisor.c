@@ -49,19 +49,21 @@ static void enter(terse_supervisor *s, terse_phase phase, const char *notify_lin
 
 static void each_child(terse_supervisor *s, void (*act)(terse_child *child))
 {
-    for (unsigned i = 0; i < s->n_models; i++)
+    for (unsigned i = 0; i < TERSE_MODEL_SLOTS; i++) {
         act(&s->models[i].loader);
+        act(&s->models[i].trial);
+    }
     act(&s->frontend);
-    for (unsigned i = 0; i < s->n_workers; i++)
+    for (unsigned i = 0; i < TERSE_MAX_WORKERS; i++)
         act(&s->workers[i]);
 }
 
 static unsigned count_running(const terse_supervisor *s)
 {
     unsigned n = terse_child_runs(&s->frontend);
-    for (unsigned i = 0; i < s->n_models; i++)
-        n += terse_child_runs(&s->models[i].loader);
-    for (unsigned i = 0; i < s->n_workers; i++)
+    for (unsigned i = 0; i < TERSE_MODEL_SLOTS; i++)
+        n += (unsigned)terse_child_runs(&s->models[i].loader) + terse_child_runs(&s->models[i].trial);
+    for (unsigned i = 0; i < TERSE_MAX_WORKERS; i++)
         n += terse_child_runs(&s->workers[i]);
     return n;
 }
@@ -91,6 +93,7 @@ static void begin_stopping(terse_supervisor *s)
 {
     if (s->phase >= TERSE_PHASE_STOPPING)
         return;
+    terse_operations_stop(s);
     enter(s, TERSE_PHASE_STOPPING, "STOPPING=1\n");
     arm_stop_timer(s, TERSE_STOP_MS);
     each_child(s, terse_child_stop);
@@ -143,6 +146,7 @@ static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo
         each_child(s, terse_child_kill);
     } else if (s->frontend.state == TERSE_CHILD_READY) {
         terse_log(TERSE_LOG_NOTICE, "%s: draining", name);
+        terse_operations_stop(s);
         enter(s, TERSE_PHASE_DRAINING, "STOPPING=1\n");
         arm_stop_timer(s, s->config->value[TERSE_SET_DRAIN_TIMEOUT]);
         terse_front_drain(s);
@@ -157,9 +161,7 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *inf
 {
     (void)source;
     (void)info;
-    (void)user;
-    terse_log(TERSE_LOG_WARNING,
-              "SIGHUP: settings and models are read at the start only; restart tersed to change them");
+    terse_reread_begin(user);
     return 0;
 }
 
@@ -205,14 +207,19 @@ static uint64_t default_arenas(void)
     return quarter < least ? least : quarter > most ? most : quarter;
 }
 
+unsigned terse_supervisor_workers(const terse_config *config)
+{
+    const uint64_t *value = config->value;
+    const unsigned n = value[TERSE_SET_WORKERS] ? (unsigned)value[TERSE_SET_WORKERS]
+                                                : terse_cores_workers("", (unsigned)value[TERSE_SET_THREADS]);
+    return n > TERSE_MAX_WORKERS ? TERSE_MAX_WORKERS : n;
+}
+
 static void derive(terse_supervisor *s)
 {
     const uint64_t *value = s->config->value;
     const uint64_t automatic = default_slots(value[TERSE_SET_MAX_REQUEST]);
-    s->n_workers = value[TERSE_SET_WORKERS] ? (unsigned)value[TERSE_SET_WORKERS]
-                                            : terse_cores_workers("", (unsigned)value[TERSE_SET_THREADS]);
-    if (s->n_workers > TERSE_MAX_WORKERS)
-        s->n_workers = TERSE_MAX_WORKERS;
+    s->n_workers = terse_supervisor_workers(s->config);
     s->input_bytes = value[TERSE_SET_INPUT_MEMORY] ? value[TERSE_SET_INPUT_MEMORY] : automatic;
     s->output_bytes = value[TERSE_SET_OUTPUT_MEMORY] ? value[TERSE_SET_OUTPUT_MEMORY] : automatic;
     s->arena_bytes = value[TERSE_SET_ARENA_BYTES] ? value[TERSE_SET_ARENA_BYTES] : default_arenas();
@@ -263,17 +270,25 @@ static int set_up(terse_supervisor *s, terse_error *error)
 static void tear_down(terse_supervisor *s)
 {
     terse_listeners_close(&s->listeners);
+    terse_operations_stop(s);
     terse_child_done(&s->frontend);
     terse_pool_done(s);
     terse_models_done(s);
     terse_notify_done(s);
     s->stop_timer = sd_event_source_disable_unref(s->stop_timer);
+    s->operation_timer = sd_event_source_disable_unref(s->operation_timer);
     s->loop = sd_event_unref(s->loop);
 }
 
-int terse_supervisor_run(const terse_config *config, const terse_programs *programs)
+int terse_supervisor_run(terse_config *config, const terse_programs *programs, terse_reread *reread, void *user)
 {
-    terse_supervisor s = {.config = config, .programs = programs, .frontend = {.pidfd = -1, .link = {.fd = -1}}};
+    terse_supervisor s = {
+        .config = config,
+        .programs = programs,
+        .reread = reread,
+        .reread_user = user,
+        .frontend = {.pidfd = -1, .link = {.fd = -1}},
+    };
     terse_error error;
     int code = 1;
     if (set_up(&s, &error) == TERSE_OK) {
@@ -291,5 +306,6 @@ int terse_supervisor_run(const terse_config *config, const terse_programs *progr
         terse_log(TERSE_LOG_ERROR, "%s", error.message);
     }
     tear_down(&s);
+    terse_config_free(s.config);
     return code;
 }

@@ -20,6 +20,7 @@
 
 static void leave_front_end(terse_worker *worker)
 {
+    terse_worker_live_abandon(worker);
     if (worker->data_fd >= 0)
         close(worker->data_fd);
     worker->data_fd = -1;
@@ -37,6 +38,13 @@ static void tell_warmed(terse_worker *worker)
     if (!terse_msg_send(worker->control_fd, &warmed, sizeof warmed, NULL, 0))
         terse_log(TERSE_LOG_WARNING, "cannot tell the supervisor: %s", strerror(errno));
     uint8_t *at = worker->answer + sizeof warmed;
+    for (uint32_t i = 0; i < worker->n_models; i++)
+        if (worker->models[i].model) {
+            const terse_msg_held held = {.model = i, .serial = worker->models[i].serial};
+            memcpy(at, &held, sizeof held);
+            at += sizeof held;
+            warmed.n_held++;
+        }
     for (uint32_t i = 0; i < worker->n_models; i++) {
         memcpy(at, worker->models[i].costs, worker->models[i].n_costs * sizeof worker->models[i].costs[0]);
         at += worker->models[i].n_costs * sizeof worker->models[i].costs[0];
@@ -92,6 +100,11 @@ static bool hear_front_end(terse_worker *worker)
         if (bytes == 0)
             terse_log(TERSE_LOG_ERROR, "a batch of %" PRId64 " bytes cannot be understood", size);
         good = bytes > 0 && (terse_msg_send(worker->data_fd, worker->answer, bytes, NULL, 0) || errno == EPIPE);
+    } else if (head->kind == TERSE_MSG_MODEL && size == sizeof(terse_msg_model) && n_fds == 1 &&
+               worker->memories[0].inputs) {
+        terse_worker_live_take(worker, (const terse_msg_model *)(const void *)worker->message, fds[0]);
+    } else if (head->kind == TERSE_MSG_UNLOAD && size == sizeof(terse_msg_model_state)) {
+        terse_worker_live_drop(worker, (const terse_msg_model_state *)(const void *)worker->message);
     } else {
         terse_log(TERSE_LOG_WARNING, "the front end sent a message of kind %" PRIu32 " that is not awaited",
                   head->kind);
@@ -118,6 +131,8 @@ static bool hear_supervisor(terse_worker *worker)
         worker->data_fd = fds[0];
         fcntl(fds[0], F_SETFL, fcntl(fds[0], F_GETFL) | O_NONBLOCK);
         n_fds = 0;
+    } else if (head->kind == TERSE_MSG_TRY) {
+        terse_worker_try(worker);
     } else {
         terse_log(TERSE_LOG_WARNING, "the supervisor sent a message of kind %" PRIu32 " that is not known here",
                   head->kind);
@@ -132,8 +147,12 @@ static void serve(terse_worker *worker)
     for (;;) {
         struct pollfd watched[2] = {{.fd = worker->data_fd, .events = POLLIN},
                                     {.fd = worker->control_fd, .events = POLLIN}};
-        if (poll(watched, 2, -1) < 0 && errno != EINTR)
+        /* What is left to do for models that come and go is done while nobody asks for anything. */
+        const int n = poll(watched, 2, terse_worker_live_busy(worker) ? 0 : -1);
+        if (n < 0 && errno != EINTR)
             return;
+        if (n == 0)
+            terse_worker_live_step(worker);
         if (watched[0].revents && !hear_front_end(worker))
             leave_front_end(worker);
         if (watched[1].revents && !hear_supervisor(worker))

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/bytes.h"
@@ -45,7 +46,8 @@ static bool computes_indices(const terse_graph *graph)
     return false;
 }
 
-static int open_model(terse_worker_model *served, const terse_msg_model *message, int fd, terse_error *error)
+static int open_model(terse_worker_model *served, const terse_msg_model *message, int fd, bool populate,
+                      terse_error *error)
 {
     char name[TERSE_MODEL_NAME + 1] = {0};
     memcpy(name, message->name, TERSE_MODEL_NAME);
@@ -57,8 +59,10 @@ static int open_model(terse_worker_model *served, const terse_msg_model *message
     served->bytes = message->bytes;
     served->max_batch = message->max_batch;
     served->threads = message->threads;
+    served->serial = message->serial;
     /* All pages at once instead of a fault for each; where that is not known the faults come. */
-    (void)madvise(base, message->bytes, MADV_POPULATE_READ);
+    if (populate)
+        (void)madvise(base, message->bytes, MADV_POPULATE_READ);
     const terse_kernels *kernels = NULL;
     int status = terse_kernels_get(&kernels, error);
     if (!status)
@@ -70,26 +74,43 @@ static int open_model(terse_worker_model *served, const terse_msg_model *message
     return status;
 }
 
-void terse_worker_add_model(terse_worker *worker, const terse_msg_model *message, int fd)
+void terse_worker_close_model(terse_worker_model *served)
 {
-    terse_error error;
-    if (message->model >= TERSE_MAX_MODELS || worker->models[message->model].base) {
-        terse_log(TERSE_LOG_ERROR, "model number %" PRIu32 " is there already or beyond %d", message->model,
-                  TERSE_MAX_MODELS);
-        return;
+    terse_engine_free(served->engine);
+    terse_model_close(served->model);
+    *served = (terse_worker_model){0};
+}
+
+static bool add(terse_worker *worker, const terse_msg_model *message, int fd, bool populate, terse_error *error)
+{
+    if (message->model >= TERSE_MODEL_SLOTS || worker->models[message->model].base) {
+        terse_fail(error, TERSE_INTERNAL, "model number %" PRIu32 " is there already or beyond %d", message->model,
+                   TERSE_MODEL_SLOTS);
+        return false;
     }
     terse_worker_model *served = &worker->models[message->model];
-    if (open_model(served, message, fd, &error)) {
-        terse_log(TERSE_LOG_ERROR, "%s", error.message);
-        terse_engine_free(served->engine);
-        terse_model_close(served->model);
-        if (served->base)
-            munmap(served->base, served->bytes);
-        *served = (terse_worker_model){0};
-        return;
+    if (open_model(served, message, fd, populate, error)) {
+        void *base = served->base;
+        const size_t bytes = served->bytes;
+        terse_worker_close_model(served);
+        if (base)
+            munmap(base, bytes);
+        return false;
     }
     if (message->model >= worker->n_models)
         worker->n_models = message->model + 1;
+    return true;
+}
+
+bool terse_worker_open_model(terse_worker *worker, const terse_msg_model *message, int fd, terse_error *error)
+{
+    return add(worker, message, fd, false, error);
+}
+
+void terse_worker_add_model(terse_worker *worker, const terse_msg_model *message, int fd)
+{
+    if (!add(worker, message, fd, true, &worker->open_error))
+        terse_log(TERSE_LOG_ERROR, "%s", worker->open_error.message);
 }
 
 /* Those that are there stay: later models make do with them. */
@@ -146,49 +167,82 @@ static void measure_threads(terse_plan *plan, const void *const *data, void *con
             return;
 }
 
-/* One run over zeros, which are good numbers and good indices. Returns its time, 0 when it did not run. */
-static uint64_t run_once(terse_worker *worker, terse_worker_model *served, int64_t rows)
+/* Time that nobody else's work is counted into, where that can be told: a trial gives way to everything. */
+static uint64_t clock_ns(const terse_worker *worker)
+{
+    struct timespec now;
+    if (!worker->on_trial || worker->threads || clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) < 0)
+        return terse_now_ns();
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+typedef enum effort { PLAN, RUN, MEASURE } effort;
+
+/* Makes the plan of `rows` rows and runs it over zeros, which are good numbers and good indices. *ret_ns is 0 where
+ * the model alone does not tell its shapes: then nothing is done. */
+static int run_once(terse_worker *worker, terse_worker_model *served, int64_t rows, effort how, uint64_t *ret_ns,
+                    terse_error *error)
 {
     terse_tensor inputs[TERSE_MAX_IO];
     const void *data[TERSE_MAX_IO];
     void *outputs[TERSE_MAX_IO] = {0};
     terse_plan *plan = NULL;
-    terse_error error;
     size_t bytes = 0;
-    if (!plain_inputs(served, rows, inputs, &bytes) || !terse_worker_reserve(&worker->gathered, bytes ? bytes : 1))
-        return 0;
+    *ret_ns = 0;
+    if (!plain_inputs(served, rows, inputs, &bytes))
+        return TERSE_OK;
+    int status = terse_engine_plan(served->engine, inputs, &plan, error);
+    if (status || how == PLAN)
+        return status;
+    if (!terse_worker_reserve(&worker->gathered, bytes ? bytes : 1))
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for inputs of %zu bytes", bytes);
     memset(worker->gathered.data, 0, bytes);
     uint8_t *at = worker->gathered.data;
     for (int i = 0; i < served->model->graph->n_inputs; i++) {
         data[i] = at;
         at += terse_align((size_t)terse_tensor_bytes(&inputs[i]), 64);
     }
-    if (terse_engine_plan(served->engine, inputs, &plan, &error) || terse_plan_run(plan, data, outputs, &error))
-        return 0;
+    if ((status = terse_plan_run(plan, data, outputs, error)) || how == RUN)
+        return status;
     measure_threads(plan, data, outputs);
-    const uint64_t start = terse_now_ns(); /* the second run: the first one touches memory for the first time */
-    if (terse_plan_run(plan, data, outputs, &error))
-        return 0;
-    return terse_now_ns() - start;
+    const uint64_t start = clock_ns(worker); /* the second run: the first one touches memory for the first time */
+    if ((status = terse_plan_run(plan, data, outputs, error)))
+        return status;
+    const uint64_t took = clock_ns(worker) - start;
+    *ret_ns = took ? took : 1;
+    return TERSE_OK;
+}
+
+int terse_worker_plan(terse_worker *worker, uint32_t index, int64_t rows, bool run, terse_error *error)
+{
+    uint64_t unused;
+    return run_once(worker, &worker->models[index], rows, run ? RUN : PLAN, &unused, error);
 }
 
 /* Batches of 1, 2, 4 ... max_batch rows, as far as `limit_ns` goes; the first one in any case. */
-static void warm_model(terse_worker *worker, uint32_t index, uint64_t limit_ns)
+static int warm_model(terse_worker *worker, uint32_t index, uint64_t limit_ns, terse_error *error)
 {
     terse_worker_model *served = &worker->models[index];
-    const uint64_t start = terse_now_ns();
+    const uint64_t start = clock_ns(worker);
     const uint32_t most = served->model->graph->batchable && served->max_batch > 1 ? served->max_batch : 1;
     served->warmed = true;
     served->n_costs = 0;
     for (uint32_t rows = 1; served->n_costs < TERSE_WARM_COSTS; rows = 2 * rows < most ? 2 * rows : most) {
-        const uint64_t took = run_once(worker, served, rows);
-        if (took == 0)
-            return;
+        uint64_t took = 0;
+        const int status = run_once(worker, served, rows, MEASURE, &took, error);
+        if (took == 0) /* more rows may need more memory than there is: such batches say so when they come */
+            return rows == 1 ? status : TERSE_OK;
         served->costs[served->n_costs++] = (terse_msg_warm_cost){index, rows, took};
         /* Twice the rows, and each size runs twice. */
-        if (rows == most || terse_now_ns() - start + 4 * took > limit_ns)
-            return;
+        if (rows == most || clock_ns(worker) - start + 4 * took > limit_ns)
+            return TERSE_OK;
     }
+    return TERSE_OK;
+}
+
+int terse_worker_measure(terse_worker *worker, uint32_t index, terse_error *error)
+{
+    return warm_model(worker, index, MODEL_LIMIT_NS, error);
 }
 
 void terse_worker_warm(terse_worker *worker)
@@ -198,7 +252,9 @@ void terse_worker_warm(terse_worker *worker)
         if (!worker->models[i].model || worker->models[i].warmed)
             continue;
         const uint64_t used = terse_now_ns() - start, left = used < WARM_LIMIT_NS ? WARM_LIMIT_NS - used : 0;
-        warm_model(worker, i, left < MODEL_LIMIT_NS ? left : MODEL_LIMIT_NS);
+        terse_error error;
+        if (warm_model(worker, i, left < MODEL_LIMIT_NS ? left : MODEL_LIMIT_NS, &error))
+            terse_log(TERSE_LOG_WARNING, "model number %" PRIu32 " cannot run: %s", i, error.message);
     }
 }
 

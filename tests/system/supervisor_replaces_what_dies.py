@@ -186,11 +186,7 @@ with harness.story("SIGTERM waits for a drain no longer than drain_timeout_ms; a
     ended(story, tersed, 0)
     story.check("not waiting any longer" in tersed.log(), tersed.log())
 
-with harness.story("SIGHUP changes nothing and says so; SIGTERM while loading ends at once") as story:
-    tersed = story.tersed({"digits": story.digits()})
-    tersed.process.send_signal(signal.SIGHUP)
-    harness.wait_until(lambda: "SIGHUP" in tersed.log(), "the log says so")
-    story.check(tersed.status()["models"], "it goes on")
+with harness.story("SIGTERM while loading ends at once") as story:
     slow = story.tersed({"digits": story.digits()}, "--libexec", libexec(story, loader="time.sleep(1000)"), wait=False)
     harness.wait_until(lambda: harness.children(slow.pid), "its loader runs")
     slow.process.terminate()
