@@ -59,7 +59,7 @@ static void ours_is_no_worse_than_waiting_or_pulling(void **state)
                     how.policy = p;
                     how.models[0].timeout_ns = p == WAIT_FOR_TIMEOUT ? 5 * MS : 0;
                     simulate(&how, &what, seed, &r);
-                    assert_true(r.all.ok * 500 >= what.n * 499); /* CoDel may cut the heaviest bursts */
+                    assert_true(r.all.ok * 100 >= what.n * 99); /* CoDel may cut the heaviest bursts */
                     assert_int_equal(r.all.rows, r.all.ok);
                     p99[p] = percentile(&r.all, 0.99);
                     end[p] = r.end_ns;
