@@ -6,7 +6,7 @@
  * handshake, not the loss, decides: whatever is unanswered then is sent (again), under the same session and ids. The
  * daemon drops what it has already; a second answer finds no entry here and is dropped
  * too. */
-#include "client/internal.h"
+#include "client/arena.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -32,6 +32,7 @@ enum {
     MAX_FRAMES = TERSE_WIRE_MAX_IO + 1,
     DEFAULT_RETRY_MS = 30000,
     MAX_RETRY_MS = 3600 * 1000, /* nobody waits for longer */
+    GLANCES = 16,               /* at the completion ring for one look at everything */
 };
 
 static uint64_t deadline_after(int timeout_ms)
@@ -85,6 +86,22 @@ static void send_unsent(terse_client *client)
         ;
 }
 
+/* What lies in the arena goes out in the order of submission, through the ring or over the socket. */
+static void send_shared(terse_client *client)
+{
+    terse_client_arena *arena = client->arena;
+    for (pending *entry; (entry = client->shared_first) && arena->state == ARENA_ATTACHED;) {
+        if (!entry->ring) {
+            if (!send_entry(client, entry))
+                return;
+        } else if (terse_ring_submit(arena, zmq_msg_data(&entry->frames[0]), zmq_msg_size(&entry->frames[0]))) {
+            terse_pending_sent(client, entry);
+        } else {
+            return;
+        }
+    }
+}
+
 static void append(terse_client *client, pending *entry)
 {
     terse_table_put(&client->table, entry);
@@ -115,7 +132,9 @@ terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_k
         terse_wire_encode_request(wire, client->buffer, sizeof client->buffer, &size, terse_client_error_slot());
     if (status)
         return (terse_status)status;
-    const int n_inputs = request ? request->n_inputs : 0;
+    int n_inputs = 0;
+    for (int i = 0; request && i < request->n_inputs; i++)
+        n_inputs += !request->inputs[i].placed;
     pending *entry = terse_due_reserve(client) ? terse_pending_new(client, kind, n_inputs + 1) : NULL;
     if (!entry || zmq_msg_init_size(&entry->frames[0], size) < 0) {
         if (entry)
@@ -123,8 +142,12 @@ terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_k
         return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a request");
     }
     memcpy(zmq_msg_data(&entry->frames[0]), client->buffer, size);
-    for (int i = 0; i < n_inputs; i++) /* shares the bytes; the request itself is not changed by it */
-        zmq_msg_copy(&entry->frames[i + 1], (zmq_msg_t *)(uintptr_t)&request->inputs[i].data);
+    n_inputs = 0;
+    for (int i = 0; request && i < request->n_inputs; i++) /* shares the bytes; the request is not changed by it */
+        if (!request->inputs[i].placed)
+            zmq_msg_copy(&entry->frames[++n_inputs], (zmq_msg_t *)(uintptr_t)&request->inputs[i].data);
+    entry->shared = request && request->arena;
+    entry->ring = request && terse_request_is_placed(request);
     entry->id = client->next_id++;
     for (int i = 0; i < entry->n_frames; i++)
         entry->bytes += zmq_msg_size(&entry->frames[i]);
@@ -138,6 +161,8 @@ terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_k
     terse_pending_queue(client, entry);
     if (client->unsent_first == entry) /* what waits is sent first */
         send_entry(client, entry);
+    else if (client->shared_first == entry)
+        send_shared(client);
     if (ret_id)
         *ret_id = entry->id;
     return TERSE_OK;
@@ -225,7 +250,24 @@ static void handle_message(terse_client *client, zmq_msg_t *frames, int n)
     terse_reply *reply = NULL;
     if (status)
         reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, error.message);
-    else if (terse_reply_make(wire, &frames[0], frames + 1, n - 1, entry->kind == PENDING_OWN, &reply))
+    else if (terse_reply_make(wire, &frames[0], frames + 1, n - 1, entry->kind == PENDING_OWN,
+                              entry->shared ? client->arena : NULL, &reply))
+        reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, terse_last_error());
+    terse_pending_complete(client, entry, reply);
+}
+
+void terse_client_take_completion(terse_client *client, const void *header, size_t bytes)
+{
+    terse_error error = {0};
+    terse_wire_reply *wire = &client->wire_reply;
+    const int status = terse_wire_decode_reply(header, bytes, wire, &error);
+    pending *entry = wire->has_id ? terse_table_find(&client->table, wire->id) : NULL;
+    terse_reply *reply = NULL;
+    if (!entry || entry->state == PENDING_DONE || !entry->ring || (!status && wants_retry(client, entry, wire)))
+        return;
+    if (status)
+        reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, error.message);
+    else if (terse_reply_make(wire, NULL, NULL, 0, false, client->arena, &reply))
         reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, terse_last_error());
     terse_pending_complete(client, entry, reply);
 }
@@ -256,7 +298,7 @@ static void read_monitor(terse_client *client)
         if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
             client->connected = true;
             for (pending *entry = client->first; entry; entry = entry->next)
-                if (entry->state != PENDING_WAITING)
+                if (entry->state != PENDING_WAITING && !entry->ring)
                     terse_pending_queue(client, entry);
         } else if (event == ZMQ_EVENT_DISCONNECTED) {
             if (client->connected)
@@ -281,6 +323,69 @@ static void fail_all_lost(terse_client *client, uint64_t now)
         fail_entry(client, client->first, TERSE_UNAVAILABLE, text);
 }
 
+/* --- the arena ------------------------------------------------------------------------------------------------ */
+
+/* The header names the arena by its token, once: the new one takes the old one's place. */
+static void rename_arena(pending *entry, const uint8_t *old_token, const uint8_t *token)
+{
+    zmq_msg_t header;
+    const size_t size = zmq_msg_size(&entry->frames[0]);
+    const uint8_t *bytes = zmq_msg_data(&entry->frames[0]);
+    const uint8_t *found = memmem(bytes, size, old_token, TERSE_WIRE_ARENA_BYTES);
+    /* A copy: the socket may still hold the old one. */
+    if (!found || zmq_msg_init_size(&header, size) < 0)
+        return;
+    memcpy(zmq_msg_data(&header), bytes, size);
+    memcpy((uint8_t *)zmq_msg_data(&header) + (found - bytes), token, TERSE_WIRE_ARENA_BYTES);
+    zmq_msg_move(&entry->frames[0], &header);
+    zmq_msg_close(&header);
+}
+
+void terse_client_arena_renewed(terse_client *client, const uint8_t *old_token)
+{
+    for (pending *entry = client->first; entry; entry = entry->next) {
+        if (!entry->shared)
+            continue;
+        if (!entry->ring)
+            rename_arena(entry, old_token, client->arena->token);
+        if (entry->state != PENDING_WAITING)
+            terse_pending_queue(client, entry);
+    }
+}
+
+static void fail_shared(terse_client *client, terse_status status, const char *text)
+{
+    for (pending *entry = client->first, *next; entry; entry = next) {
+        next = entry->next;
+        if (entry->shared)
+            fail_entry(client, entry, status, text);
+    }
+}
+
+void terse_client_arena_detached(terse_client *client)
+{
+    fail_shared(client, TERSE_CANCELLED, "the shared memory was detached");
+}
+
+/* true while the arena alone will bring the entry's answer: its memory is not the user's before that. */
+static bool must_wait(const terse_client *client, const pending *entry)
+{
+    return entry->shared && entry->state == PENDING_SENT && client->arena->state == ARENA_ATTACHED;
+}
+
+static void process_arena(terse_client *client)
+{
+    terse_client_arena *arena = client->arena;
+    terse_ring_disarm(arena); /* somebody else's event loop slept */
+    terse_arena_process(client);
+    if (arena->state == ARENA_ATTACHED)
+        terse_ring_receive(client);
+    else if (client->first && terse_now_ns() - arena->lost_since_ns >= client->reconnect_ns)
+        fail_shared(client, TERSE_UNAVAILABLE, "the daemon gives no shared memory any more");
+    if (client->shared_first)
+        send_shared(client);
+}
+
 /* Does what is due: sends again, or ends what waited too long. What the daemon has is given a little longer than the
  * daemon gives it: its answer says more than ours. */
 static void expire(terse_client *client)
@@ -293,6 +398,8 @@ static void expire(terse_client *client)
         if (now < entry->deadline_ns) { /* it waits to be sent again */
             terse_due_set(client, entry, entry->deadline_ns);
             terse_pending_queue(client, entry);
+        } else if (must_wait(client, entry)) {
+            terse_due_set(client, entry, now + GRACE_NS);
         } else if (entry->state == PENDING_SENT && now < entry->deadline_ns + GRACE_NS) {
             terse_due_set(client, entry, entry->deadline_ns + GRACE_NS);
         } else {
@@ -313,6 +420,8 @@ bool terse_client_wants_out(const terse_client *client)
 uint64_t terse_client_next_event_ns(const terse_client *client)
 {
     uint64_t next = terse_due_next(client);
+    if (client->arena && client->arena->state == ARENA_LOST && client->arena->retry_ns < next)
+        next = client->arena->retry_ns;
     if (!client->connected && client->first && client->lost_since_ns + client->reconnect_ns < next)
         next = client->lost_since_ns + client->reconnect_ns;
     return next;
@@ -320,14 +429,24 @@ uint64_t terse_client_next_event_ns(const terse_client *client)
 
 void terse_client_process(terse_client *client)
 {
+    if (client->arena && client->arena->state == ARENA_ATTACHED && ++client->glances % GLANCES) {
+        terse_ring_receive(client);
+        if (client->done_first) /* all else can wait until nothing is there */
+            return;
+    }
     receive_all(client);
     read_monitor(client);
+    if (client->arena)
+        process_arena(client);
     expire(client);
 }
 
 /* Waits for libzmq, a deadline of ours or `until_ns`, whichever is first. */
 static void wait_for_events(terse_client *client, uint64_t until_ns)
 {
+    terse_client_arena *arena = client->arena;
+    if (arena && arena->state == ARENA_ATTACHED && client->spin_ns && terse_ring_spin(client, until_ns))
+        return;
     const uint64_t next = terse_client_next_event_ns(client), now = terse_now_ns();
     if (next < until_ns)
         until_ns = next;
@@ -336,8 +455,17 @@ static void wait_for_events(terse_client *client, uint64_t until_ns)
         ms = until_ns <= now ? 0 : (long)((until_ns - now + 999999) / 1000000);
     /* The handshake may be told before there is a pipe: what could not be sent then waits for one. */
     const short events = terse_client_wants_out(client) ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
-    zmq_pollitem_t items[] = {{client->socket, 0, events, 0}, {client->monitor, 0, ZMQ_POLLIN, 0}};
-    zmq_poll(items, 2, ms);
+    zmq_pollitem_t items[4] = {{client->socket, 0, events, 0}, {client->monitor, 0, ZMQ_POLLIN, 0}};
+    int n = 2;
+    if (arena && !terse_ring_arm(arena))
+        return;
+    if (arena && arena->connection >= 0)
+        items[n++] = (zmq_pollitem_t){NULL, arena->connection, ZMQ_POLLIN, 0};
+    if (arena && arena->state == ARENA_ATTACHED)
+        items[n++] = (zmq_pollitem_t){NULL, arena->complete_fd, ZMQ_POLLIN, 0};
+    zmq_poll(items, n, ms);
+    if (arena)
+        terse_ring_disarm(arena);
 }
 
 /* --- taking replies --------------------------------------------------------------------------------------- */
@@ -431,6 +559,13 @@ terse_status terse_client_submit(terse_client *client, const terse_request *requ
 {
     terse_wire_request_init(&client->wire_request);
     terse_request_describe(request, &client->wire_request);
+    if (request->arena && request->arena != client->arena)
+        return CLIENT_FAIL(TERSE_INVALID_ARGUMENT,
+                           "the request lies in shared memory that is not attached to this client");
+    if (request->arena && !terse_request_is_placed(request)) { /* over the socket, which many share */
+        client->wire_request.has_arena = true;
+        memcpy(client->wire_request.arena, client->arena->token, sizeof client->wire_request.arena);
+    }
     const terse_status status =
         terse_client_send(client, TERSE_WIRE_INFER, PENDING_INFER, request, request->timeout_us, ret_id);
     terse_loop_update(client);
@@ -564,6 +699,7 @@ static terse_status open_client(terse_client *client, const terse_client_options
     client->reconnect_ns =
         1000000u * (uint64_t)(options->reconnect_timeout_ms ? options->reconnect_timeout_ms : DEFAULT_RECONNECT_MS);
     client->next_id = 1;
+    client->spin_ns = 1000 * (uint64_t)(options->spin_us < 1000000 ? options->spin_us : 1000000);
     client->local = strncmp(client->endpoint, "ipc://", 6) == 0;
     client->max_retries = options->max_retries;
     client->retry_budget_ns =
@@ -621,6 +757,7 @@ void terse_client_close(terse_client *client)
 {
     if (!client)
         return;
+    terse_arena_detach(client->arena);
     free_entries(client);
     terse_loop_close(client);
     if (client->socket) {

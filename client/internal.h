@@ -22,8 +22,16 @@ typedef struct request_input {
     terse_dtype dtype;
     int rank;
     int64_t dims[TERSE_MAX_RANK];
+    bool placed; /* in the arena at `offset`; else `data` has it */
+    uint64_t offset;
     zmq_msg_t data;
 } request_input;
+
+typedef struct request_output {
+    char *name;
+    bool placed;
+    uint64_t offset, bytes;
+} request_output;
 
 struct terse_request {
     char *model, *version; /* version NULL: any */
@@ -31,7 +39,8 @@ struct terse_request {
     unsigned priority;
     int n_inputs, n_outputs;
     request_input inputs[TERSE_WIRE_MAX_IO];
-    char *outputs[TERSE_WIRE_MAX_IO];
+    request_output outputs[TERSE_WIRE_MAX_IO];
+    terse_client_arena *arena; /* where the placed ones lie; NULL: none are */
 };
 
 typedef struct reply_output {
@@ -82,6 +91,8 @@ typedef struct pending {
     uint64_t no_retry_ns; /* a retry that would come later is not made */
     uint32_t retries;     /* made so far */
     size_t bytes;         /* of all frames */
+    bool shared;          /* its tensors lie in the client's arena */
+    bool ring;            /* it goes through the arena's ring */
     pending_kind kind;
     pending_state state;
     int n_frames; /* the header counts */
@@ -115,7 +126,11 @@ struct terse_client {
     pending *spare; /* freed entries, to be used again */
     size_t n_spare;
     pending *unsent_first, *unsent_last; /* in the order in which they are to go */
-    pending **due;                       /* heap: due.c */
+    pending *shared_first, *shared_last; /* the same of those that lie in the arena */
+    terse_client_arena *arena;           /* NULL: none is attached */
+    uint64_t spin_ns;
+    uint32_t glances; /* at the completion ring since everything was looked at */
+    pending **due;    /* heap: due.c */
     size_t n_due, due_capacity;
     int epoll_fd, timer_fd, event_fd; /* -1 until terse_client_fd is asked */
     uint64_t timer_set_ns;
@@ -142,11 +157,13 @@ void terse_due_set(terse_client *client, pending *entry, uint64_t due_ns); /* NE
 uint64_t terse_due_next(const terse_client *client);                       /* NEVER: nothing is due ever */
 
 /* request.c: fills a wire header over the request's texts. */
+/* All inputs and outputs lie in the arena. */
+bool terse_request_is_placed(const terse_request *request);
 void terse_request_describe(const terse_request *request, terse_wire_request *wire);
 
 /* reply.c: makes a reply of a decoded header; takes over the frames (and the header when keep_header) on success. */
 terse_status terse_reply_make(const terse_wire_reply *wire, zmq_msg_t *header, zmq_msg_t *frames, int n_frames,
-                              bool keep_header, terse_reply **ret_reply);
+                              bool keep_header, const terse_client_arena *arena, terse_reply **ret_reply);
 terse_reply *terse_reply_make_failed(uint64_t id, terse_status status, const char *text);
 
 /* pending.c */

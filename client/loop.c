@@ -7,6 +7,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "client/arena.h"
 #include "common/bytes.h"
 
 static int descriptor_of(void *socket)
@@ -44,8 +45,19 @@ int terse_client_fd(terse_client *client)
         terse_loop_close(client);
         return -1;
     }
+    terse_loop_watch_arena(client);
     terse_loop_update(client);
     return client->epoll_fd;
+}
+
+void terse_loop_watch_arena(terse_client *client)
+{
+    const terse_client_arena *arena = client->arena;
+    if (client->epoll_fd < 0 || !arena)
+        return;
+    watch(client->epoll_fd, arena->connection); /* again: it is there already */
+    if (arena->state == ARENA_ATTACHED)
+        watch(client->epoll_fd, arena->complete_fd);
 }
 
 void terse_loop_update(terse_client *client)
@@ -53,8 +65,8 @@ void terse_loop_update(terse_client *client)
     if (client->epoll_fd < 0)
         return;
     const int wanted = terse_client_wants_out(client) ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
-    const bool ready =
-        client->done_first || has_events(client->socket, wanted) || has_events(client->monitor, ZMQ_POLLIN);
+    const bool ready = client->done_first || (client->arena && !terse_ring_arm(client->arena)) ||
+                       has_events(client->socket, wanted) || has_events(client->monitor, ZMQ_POLLIN);
     uint64_t count = 1;
     if (ready && !client->event_set)
         client->event_set = write(client->event_fd, &count, sizeof count) == (ssize_t)sizeof count;

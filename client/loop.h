@@ -11,6 +11,8 @@
 
 /* After every call that may have changed what there is to do. No effect until terse_client_fd has been called. */
 void terse_loop_update(terse_client *client);
+/* Adds the arena's descriptors; they leave when they are closed. */
+void terse_loop_watch_arena(terse_client *client);
 void terse_loop_close(terse_client *client);
 
 /* client.c: receives, resends, expires, without waiting; the next moment at which time alone will do something. */

@@ -22,6 +22,7 @@ pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames
     entry->due_at = 0;
     entry->retries = 0;
     entry->bytes = 0;
+    entry->shared = entry->ring = false;
     entry->unsent_next = entry->unsent_previous = NULL;
     entry->reply = NULL;
     entry->next = entry->previous = entry->next_done = NULL;
@@ -71,8 +72,10 @@ static void unlink_entry(terse_client *client, pending *entry)
 void terse_pending_hold(terse_client *client, pending *entry)
 {
     if (entry->state == PENDING_UNSENT) {
-        *(entry->unsent_previous ? &entry->unsent_previous->unsent_next : &client->unsent_first) = entry->unsent_next;
-        *(entry->unsent_next ? &entry->unsent_next->unsent_previous : &client->unsent_last) = entry->unsent_previous;
+        pending **first = entry->shared ? &client->shared_first : &client->unsent_first;
+        pending **last = entry->shared ? &client->shared_last : &client->unsent_last;
+        *(entry->unsent_previous ? &entry->unsent_previous->unsent_next : first) = entry->unsent_next;
+        *(entry->unsent_next ? &entry->unsent_next->unsent_previous : last) = entry->unsent_previous;
         entry->unsent_next = entry->unsent_previous = NULL;
     } else if (entry->state == PENDING_SENT) {
         client->sent_bytes -= entry->bytes;
@@ -86,9 +89,11 @@ void terse_pending_queue(terse_client *client, pending *entry)
     terse_pending_hold(client, entry);
     entry->state = PENDING_UNSENT;
     entry->unsent_ns = terse_now_ns();
-    entry->unsent_previous = client->unsent_last;
-    *(client->unsent_last ? &client->unsent_last->unsent_next : &client->unsent_first) = entry;
-    client->unsent_last = entry;
+    pending **first = entry->shared ? &client->shared_first : &client->unsent_first;
+    pending **last = entry->shared ? &client->shared_last : &client->unsent_last;
+    entry->unsent_previous = *last;
+    *(*last ? &(*last)->unsent_next : first) = entry;
+    *last = entry;
 }
 
 void terse_pending_sent(terse_client *client, pending *entry)

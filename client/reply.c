@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A reply is one block of memory: the struct, the outputs, the frames that are kept, small or badly aligned tensors
  * copied, and the texts. Large tensors stay in libzmq's frames. */
-#include "client/internal.h"
+#include "client/arena.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +25,17 @@ static const char *put_text(char **at, terse_wire_text text)
     return start;
 }
 
-static terse_status check_output(const terse_wire_tensor *tensor, zmq_msg_t *frames, int n_frames, int64_t *ret_bytes)
+static terse_status check_output(const terse_wire_tensor *tensor, zmq_msg_t *frames, int n_frames,
+                                 const terse_client_arena *arena, int64_t *ret_bytes)
 {
+    if (tensor->has_shm && tensor->frame == 0 && tensor->rank >= 0 && arena) {
+        const int64_t n = terse_dims_count(tensor->dims, tensor->rank);
+        *ret_bytes = n * (int64_t)terse_dtype_size(tensor->dtype);
+        if (n < 0 || (uint64_t)*ret_bytes != tensor->shm_size || tensor->shm_offset > arena->output_bytes ||
+            tensor->shm_size > arena->output_bytes - tensor->shm_offset)
+            return CLIENT_FAIL(TERSE_INTERNAL, "the daemon's reply has an output beyond the shared memory");
+        return TERSE_OK;
+    }
     if (tensor->rank < 0 || tensor->frame < 1 || tensor->frame > (uint32_t)n_frames)
         return CLIENT_FAIL(TERSE_INTERNAL, "the daemon's reply names frame %u of %d", tensor->frame, n_frames);
     const int64_t count = terse_dims_count(tensor->dims, tensor->rank);
@@ -38,17 +47,18 @@ static terse_status check_output(const terse_wire_tensor *tensor, zmq_msg_t *fra
 }
 
 /* Bytes of the whole block. */
-static terse_status measure(const terse_wire_reply *wire, zmq_msg_t *frames, int n_frames, size_t *ret_bytes)
+static terse_status measure(const terse_wire_reply *wire, zmq_msg_t *frames, int n_frames,
+                            const terse_client_arena *arena, size_t *ret_bytes)
 {
     size_t bytes = terse_align(sizeof(terse_reply), ALIGNMENT) + wire->n_outputs * sizeof(reply_output) +
                    (size_t)n_frames * sizeof(zmq_msg_t) + ALIGNMENT + wire->error.length + wire->version.length + 2;
     for (uint32_t i = 0; i < wire->n_outputs; i++) {
         int64_t size = 0;
-        const terse_status status = check_output(&wire->outputs[i], frames, n_frames, &size);
+        const terse_status status = check_output(&wire->outputs[i], frames, n_frames, arena, &size);
         if (status)
             return status;
         bytes += wire->outputs[i].name.length + 1;
-        if (must_copy(&frames[wire->outputs[i].frame - 1]))
+        if (wire->outputs[i].frame && must_copy(&frames[wire->outputs[i].frame - 1]))
             bytes += terse_align((size_t)size, ALIGNMENT);
     }
     *ret_bytes = bytes;
@@ -56,10 +66,10 @@ static terse_status measure(const terse_wire_reply *wire, zmq_msg_t *frames, int
 }
 
 terse_status terse_reply_make(const terse_wire_reply *wire, zmq_msg_t *header, zmq_msg_t *frames, int n_frames,
-                              bool keep_header, terse_reply **ret_reply)
+                              bool keep_header, const terse_client_arena *arena, terse_reply **ret_reply)
 {
     size_t bytes = 0;
-    const terse_status status = measure(wire, frames, n_frames, &bytes);
+    const terse_status status = measure(wire, frames, n_frames, arena, &bytes);
     if (status)
         return status;
     char *block = malloc(bytes);
@@ -80,6 +90,11 @@ terse_status terse_reply_make(const terse_wire_reply *wire, zmq_msg_t *header, z
     at += (size_t)n_frames * sizeof(zmq_msg_t);
     at += (ALIGNMENT - (uintptr_t)at % ALIGNMENT) % ALIGNMENT;
     for (uint32_t i = 0; i < wire->n_outputs; i++) {
+        if (!wire->outputs[i].frame) {
+            reply->outputs[i].bytes = wire->outputs[i].shm_size;
+            reply->outputs[i].data = arena->outputs + wire->outputs[i].shm_offset;
+            continue;
+        }
         zmq_msg_t *frame = &frames[wire->outputs[i].frame - 1];
         reply->outputs[i].bytes = zmq_msg_size(frame);
         reply->outputs[i].data = zmq_msg_data(frame);

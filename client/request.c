@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "client/internal.h"
+#include "client/arena.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -35,7 +35,7 @@ void terse_request_free(terse_request *request)
         zmq_msg_close(&request->inputs[i].data);
     }
     for (int i = 0; i < request->n_outputs; i++)
-        free(request->outputs[i]);
+        free(request->outputs[i].name);
     free(request->model);
     free(request->version);
     free(request);
@@ -62,40 +62,126 @@ static terse_status check_tensor(const char *name, terse_dtype dtype, int rank, 
     return TERSE_OK;
 }
 
-terse_status terse_request_add_input(terse_request *request, const char *name, terse_dtype dtype, int rank,
-                                     const int64_t *dims, const void *data)
+/* Gives an input its name and shape, a new one or the one of that name; `data` (emptied) or the place says where it is.
+ */
+static terse_status set_input(terse_request *request, const char *name, terse_dtype dtype, int rank,
+                              const int64_t *dims, zmq_msg_t *data, const uint64_t *place)
 {
-    int64_t bytes = 0;
-    const terse_status status = check_tensor(name, dtype, rank, dims, data, &bytes);
-    if (status)
-        return status;
     int at = 0;
     while (at < request->n_inputs && strcmp(request->inputs[at].name, name) != 0)
         at++;
     if (at == TERSE_WIRE_MAX_IO)
         return CLIENT_FAIL(TERSE_INVALID_ARGUMENT, "input '%s': at most %d inputs are allowed", name,
                            TERSE_WIRE_MAX_IO);
-    zmq_msg_t copy;
-    if (zmq_msg_init_size(&copy, (size_t)bytes) < 0)
-        return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "input '%s': out of memory for %" PRId64 " bytes", name, bytes);
-    if (bytes)
-        memcpy(zmq_msg_data(&copy), data, (size_t)bytes);
     request_input *input = &request->inputs[at];
     if (at == request->n_inputs) {
-        if (!(input->name = strdup(name))) {
-            zmq_msg_close(&copy);
+        if (!(input->name = strdup(name)))
             return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for input '%s'", name);
-        }
         zmq_msg_init(&input->data);
         request->n_inputs++;
     }
-    zmq_msg_move(&input->data, &copy); /* frees what was there */
-    zmq_msg_close(&copy);
+    zmq_msg_move(&input->data, data); /* frees what was there */
+    input->placed = place != NULL;
+    input->offset = place ? *place : 0;
     input->dtype = dtype;
     input->rank = rank;
     for (int i = 0; i < rank; i++)
         input->dims[i] = dims[i];
     return TERSE_OK;
+}
+
+terse_status terse_request_add_input(terse_request *request, const char *name, terse_dtype dtype, int rank,
+                                     const int64_t *dims, const void *data)
+{
+    int64_t bytes = 0;
+    terse_status status = check_tensor(name, dtype, rank, dims, data, &bytes);
+    if (status)
+        return status;
+    zmq_msg_t copy;
+    if (zmq_msg_init_size(&copy, (size_t)bytes) < 0)
+        return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "input '%s': out of memory for %" PRId64 " bytes", name, bytes);
+    if (bytes)
+        memcpy(zmq_msg_data(&copy), data, (size_t)bytes);
+    status = set_input(request, name, dtype, rank, dims, &copy, NULL);
+    zmq_msg_close(&copy);
+    return status;
+}
+
+/* A place must be in the memory that the request's other places are in. */
+static terse_status check_place(const terse_request *request, const char *what, const char *name,
+                                const terse_client_arena *arena, bool output, const void *data, uint64_t bytes,
+                                uint64_t *ret_offset)
+{
+    if (!arena || (request->arena && request->arena != arena))
+        return CLIENT_FAIL(TERSE_INVALID_ARGUMENT, "%s '%s': the request's tensors lie in one shared memory", what,
+                           name);
+    if (!terse_arena_offset(output ? arena->outputs : arena->inputs, output ? arena->output_bytes : arena->input_bytes,
+                            data, bytes, ret_offset))
+        return CLIENT_FAIL(TERSE_INVALID_ARGUMENT,
+                           "%s '%s': its %" PRIu64 " bytes are not inside the shared memory's %ss", what, name, bytes,
+                           what);
+    if (*ret_offset % TERSE_RANGE_ALIGN)
+        return CLIENT_FAIL(TERSE_INVALID_ARGUMENT, "%s '%s' lies at offset %" PRIu64 ", allowed are multiples of %d",
+                           what, name, *ret_offset, TERSE_RANGE_ALIGN);
+    return TERSE_OK;
+}
+
+terse_status terse_request_place_input(terse_request *request, const char *name, terse_dtype dtype, int rank,
+                                       const int64_t *dims, terse_client_arena *arena, const void *data)
+{
+    int64_t bytes = 0;
+    uint64_t offset = 0;
+    terse_status status = check_tensor(name, dtype, rank, dims, data, &bytes);
+    if (!status)
+        status = check_place(request, "input", name, arena, false, data, (uint64_t)bytes, &offset);
+    if (status)
+        return status;
+    zmq_msg_t nothing;
+    zmq_msg_init(&nothing);
+    status = set_input(request, name, dtype, rank, dims, &nothing, &offset);
+    zmq_msg_close(&nothing);
+    if (!status)
+        request->arena = arena;
+    return status;
+}
+
+/* The output of that name, a new one if there is none; NULL after telling why not. */
+static request_output *output_named(terse_request *request, const char *name)
+{
+    for (int i = 0; i < request->n_outputs; i++)
+        if (strcmp(request->outputs[i].name, name) == 0)
+            return &request->outputs[i];
+    return terse_request_add_output(request, name) ? NULL : &request->outputs[request->n_outputs - 1];
+}
+
+terse_status terse_request_place_output(terse_request *request, const char *name, terse_client_arena *arena, void *data,
+                                        size_t bytes)
+{
+    uint64_t offset = 0;
+    if (!is_name(name))
+        return CLIENT_FAIL(TERSE_INVALID_ARGUMENT, "an output's name has 1 to %d bytes", TERSE_WIRE_MAX_TEXT);
+    const terse_status status = check_place(request, "output", name, arena, true, data, bytes, &offset);
+    if (status)
+        return status;
+    request_output *output = output_named(request, name);
+    if (!output)
+        return terse_client_error_slot()->status;
+    output->placed = true;
+    output->offset = offset;
+    output->bytes = bytes;
+    request->arena = arena;
+    return TERSE_OK;
+}
+
+bool terse_request_is_placed(const terse_request *request)
+{
+    for (int i = 0; i < request->n_inputs; i++)
+        if (!request->inputs[i].placed)
+            return false;
+    for (int i = 0; i < request->n_outputs; i++)
+        if (!request->outputs[i].placed)
+            return false;
+    return request->arena && request->n_outputs > 0;
 }
 
 terse_status terse_request_add_output(terse_request *request, const char *name)
@@ -108,7 +194,7 @@ terse_status terse_request_add_output(terse_request *request, const char *name)
     char *copy = strdup(name);
     if (!copy)
         return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for output '%s'", name);
-    request->outputs[request->n_outputs++] = copy;
+    request->outputs[request->n_outputs++] = (request_output){.name = copy};
     return TERSE_OK;
 }
 
@@ -141,6 +227,7 @@ void terse_request_describe(const terse_request *request, terse_wire_request *wi
     wire->priority = request->priority;
     wire->has_timeout = request->timeout_us > 0;
     wire->timeout_us = request->timeout_us;
+    uint32_t n_frames = 0;
     wire->n_inputs = (uint32_t)request->n_inputs;
     for (int i = 0; i < request->n_inputs; i++) {
         const request_input *input = &request->inputs[i];
@@ -151,12 +238,20 @@ void terse_request_describe(const terse_request *request, terse_wire_request *wi
         tensor->rank = input->rank;
         for (int d = 0; d < input->rank; d++)
             tensor->dims[d] = input->dims[d];
-        tensor->frame = (uint32_t)i + 1;
+        tensor->has_shm = input->placed;
+        tensor->shm_offset = input->offset;
+        if (input->placed)
+            tensor->shm_size = (uint64_t)terse_dims_count(input->dims, input->rank) * terse_dtype_size(input->dtype);
+        else
+            tensor->frame = ++n_frames;
     }
     wire->has_outputs = request->n_outputs > 0;
     wire->n_outputs = (uint32_t)request->n_outputs;
     for (int i = 0; i < request->n_outputs; i++) {
         terse_wire_tensor_init(&wire->outputs[i]);
-        wire->outputs[i].name = terse_wire_text_of(request->outputs[i]);
+        wire->outputs[i].name = terse_wire_text_of(request->outputs[i].name);
+        wire->outputs[i].has_shm = request->outputs[i].placed;
+        wire->outputs[i].shm_offset = request->outputs[i].offset;
+        wire->outputs[i].shm_size = request->outputs[i].bytes;
     }
 }

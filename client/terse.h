@@ -91,6 +91,7 @@ typedef enum terse_dtype {
 typedef struct terse_client terse_client;
 typedef struct terse_request terse_request;
 typedef struct terse_reply terse_reply;
+typedef struct terse_client_arena terse_client_arena;
 
 /* "0.1.0": of the library that is loaded. */
 TERSE_API const char *terse_version(void);
@@ -113,15 +114,19 @@ typedef struct terse_client_options {
     uint32_t connect_timeout_ms;   /* how long terse_client_open waits for the daemon's answer [5000] */
     uint32_t reconnect_timeout_ms; /* how long a lost daemon is waited for before requests fail [30000] */
     uint32_t max_outstanding;      /* unanswered requests at most; more are RESOURCE_EXHAUSTED [4096] */
-    /* A request that is refused because the daemon is full (RESOURCE_EXHAUSTED) or not ready (UNAVAILABLE) is sent again by
-     * itself after the time that the daemon names, up to so many times [0: never]; unless that would be later than so long
-     * after its submission [30000], or behind its own timeout. Then its refusal is its reply. */
+    /* A request that is refused because the daemon is full (RESOURCE_EXHAUSTED) or not ready (UNAVAILABLE) is sent
+     * again by itself after the time that the daemon names, up to so many times [0: never]; unless that would be later
+     * than so long after its submission [30000], or behind its own timeout. Then its refusal is its reply. */
     uint32_t max_retries;
     uint32_t retry_budget_ms;
+    /* With shared memory: how long a wait looks for the answer before it sleeps, at most a second [0: it sleeps at
+     * once]. Worth it when a core is free and answers take tens of microseconds; the daemon has a setting of the same
+     * name. */
+    uint32_t spin_us;
 } terse_client_options;
 #define TERSE_CLIENT_OPTIONS_INIT                                                                                      \
     {                                                                                                                  \
-        sizeof(terse_client_options), NULL, 0, 0, 0, 0, 0                                                                 \
+        sizeof(terse_client_options), NULL, 0, 0, 0, 0, 0, 0                                                           \
     }
 
 /* Where a daemon on this host listens by default: $TERSE_ENDPOINT when set, else ipc:///run/terse/tersed.sock for root
@@ -206,6 +211,62 @@ TERSE_API const void *terse_reply_data(const terse_reply *reply, int index, size
 /* What the daemon measured: microseconds in the queue and in the engine, and rows in the batch. Each may be NULL. */
 TERSE_API void terse_reply_timing(const terse_reply *reply, uint64_t *ret_queue_us, uint64_t *ret_compute_us,
                                   uint32_t *ret_batch);
+
+/* --- shared memory ------------------------------------------------------------------------------------------ */
+
+/* Tensors that a client and a daemon of the same host share are copied by nobody: the daemon's workers read inputs
+ * where they lie and write outputs where they are to be. A request whose tensors all lie there travels through a ring
+ * in that memory too, without a socket; that happens by itself.
+ *
+ *     terse_client_arena *arena;
+ *     if (terse_arena_attach(client, 1 << 20, 1 << 20, &arena) != TERSE_OK)
+ *         die(terse_last_error());
+ *     float *image = terse_arena_take_input(arena, 64 * sizeof *image);
+ *     float *logits = terse_arena_take_output(arena, 10 * sizeof *logits);
+ *     terse_request_place_input(request, "image", TERSE_FP32, 4, (int64_t[]){1, 1, 8, 8}, arena, image);
+ *     terse_request_place_output(request, "logits", arena, logits, 10 * sizeof *logits);
+ *     for (;;) {
+ *         fill(image);
+ *         if (terse_client_infer(client, request, &reply) != TERSE_OK) ...
+ *         use(logits);                         (what terse_reply_data points to as well)
+ *         terse_reply_free(reply);
+ *     }
+ *
+ * From its submission to its answer a request's inputs must not be written and its outputs not be read; an output may
+ * belong to one unanswered request only. Where several requests' inputs lie one behind the other and their outputs too
+ * (as ranges that are taken in turn do, when their sizes are multiples of 64 bytes) they run as one batch without a
+ * copy. With a deadline the answer comes when the memory is free again, which may be a little later than the deadline.
+ *
+ * The memory belongs to this connection. If the daemon's front end dies a new one is mapped at the same addresses with
+ * the same content, and what is unanswered is sent again: pointers stay good. (What another thread writes into it in
+ * the moment of that copy may be lost.) It is the kernel's when the process ends, however it ends; nothing is left
+ * behind. */
+
+/* Asks for memory: so many bytes for inputs and for outputs, rounded up to pages. RESOURCE_EXHAUSTED beyond what the
+ * daemon allows a user, UNAVAILABLE when it shares none, INVALID_ARGUMENT on tcp and when the client has one already.
+ */
+TERSE_API terse_status terse_arena_attach(terse_client *client, size_t input_bytes, size_t output_bytes,
+                                          terse_client_arena **ret_arena);
+/* Gives it back at once; unanswered requests that lie in it end as CANCELLED. Requests must not be submitted again and
+ * outputs of replies not be read. terse_client_close does it too. NULL is accepted. */
+TERSE_API void terse_arena_detach(terse_client_arena *arena);
+/* The whole memory, for those who keep account themselves; *ret_bytes may be NULL. */
+TERSE_API void *terse_arena_inputs(const terse_client_arena *arena, size_t *ret_bytes);
+TERSE_API void *terse_arena_outputs(const terse_client_arena *arena, size_t *ret_bytes);
+/* A range of it, aligned to 64 bytes; NULL when no room is left. The lowest that is free. */
+TERSE_API void *terse_arena_take_input(terse_client_arena *arena, size_t bytes);
+TERSE_API void *terse_arena_take_output(terse_client_arena *arena, size_t bytes);
+/* Gives back what one of these two gave. */
+TERSE_API void terse_arena_give(terse_client_arena *arena, void *range);
+
+/* As terse_request_add_input, but `data` lies among the arena's inputs (at a multiple of 64 bytes) and is not copied.
+ * Of one request some inputs may be placed and others added. */
+TERSE_API terse_status terse_request_place_input(terse_request *request, const char *name, terse_dtype dtype, int rank,
+                                                 const int64_t *dims, terse_client_arena *arena, const void *data);
+/* Asks for an output, as terse_request_add_output, or says of one that is asked for that it goes to `data` among the
+ * arena's outputs, where `bytes` are free for it. RESOURCE_EXHAUSTED names the bytes needed when they are too few. */
+TERSE_API terse_status terse_request_place_output(terse_request *request, const char *name, terse_client_arena *arena,
+                                                  void *data, size_t bytes);
 
 /* --- about the daemon ------------------------------------------------------------------------------------- */
 

@@ -127,7 +127,7 @@ bool terse_ring_await(terse_ring *ring)
     return false;
 }
 
-void terse_ring_awake(terse_ring *ring)
+bool terse_ring_awake(terse_ring *ring)
 {
-    atomic_store_explicit(&ring->shared->reader_sleeps, 0, memory_order_relaxed);
+    return atomic_exchange(&ring->shared->reader_sleeps, 0) != 0;
 }

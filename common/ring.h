@@ -60,6 +60,6 @@ terse_ring_result terse_ring_take(terse_ring *ring, void *buffer, uint32_t capac
 bool terse_ring_release(terse_ring *ring);     /* gives the room of what was taken back; true: the writer sleeps */
 bool terse_ring_there(const terse_ring *ring); /* something is to be taken, or the ring is broken */
 bool terse_ring_await(terse_ring *ring);       /* before the reader sleeps: true when it may */
-void terse_ring_awake(terse_ring *ring);       /* it did not sleep after all: no doorbell is needed */
+bool terse_ring_awake(terse_ring *ring);       /* it sleeps no more; true: no doorbell was rung for it */
 
 #endif

@@ -6,6 +6,7 @@
  * which its request was due, so that a stall is charged to all requests that it delayed (no coordinated omission). How
  * far this program itself was behind is reported beside it: a rate that it cannot offer shows there. */
 #include "client/cli/cli.h"
+#include "client/cli/shared.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -20,7 +21,7 @@
 #include "common/json.h"
 #include "common/npz.h"
 
-enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 17 };
+enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 17, OPEN_PLACES = 1024 };
 
 typedef struct samples {
     uint64_t *ns;
@@ -29,8 +30,8 @@ typedef struct samples {
 
 typedef struct bench {
     const char *model, *endpoint, *input;
-    bool json, verify;
-    uint64_t concurrency, rows, requests, timeout_ms, seed, connect_ms;
+    bool json, verify, shm;
+    uint64_t concurrency, rows, requests, timeout_ms, seed, connect_ms, spin_us;
     double rate, seconds, warmup;
     terse_cli_texts dims;
     terse_client *client;
@@ -39,6 +40,9 @@ typedef struct bench {
     terse_tensor inputs[MAX_IO]; /* random ones, ours to free */
     terse_request *request;
     terse_reply *reference; /* --verify: the first answer */
+    terse_request **places; /* --shm: requests with memory of their own each, those in [0, n_free) are free */
+    uint32_t n_places, n_free;
+    terse_request **used; /* by id modulo RING */
 
     uint64_t *due_ns; /* by id modulo RING */
     uint64_t measure_from_ns, end_ns;
@@ -150,6 +154,8 @@ static bool take_reply(bench *b, terse_reply *reply)
                 snprintf(b->first_error, sizeof b->first_error, "%s", terse_reply_error(reply));
         }
     }
+    if (b->shm)
+        b->places[b->n_free++] = b->used[terse_reply_id(reply) % RING];
     if (!kept)
         terse_reply_free(reply);
     return room;
@@ -159,7 +165,12 @@ static bool take_reply(bench *b, terse_reply *reply)
 static terse_status submit(bench *b, uint64_t due)
 {
     uint64_t id = 0;
-    const terse_status status = terse_client_submit(b->client, b->request, &id);
+    terse_request *request = b->shm ? (b->n_free ? b->places[b->n_free - 1] : NULL) : b->request;
+    const terse_status status = request ? terse_client_submit(b->client, request, &id) : TERSE_RESOURCE_EXHAUSTED;
+    if (!status && b->shm) {
+        b->used[id % RING] = request;
+        b->n_free--;
+    }
     if (due >= b->measure_from_ns)
         b->sent++;
     if (!status)
@@ -339,14 +350,47 @@ static void report(bench *b)
                percentile_us(&b->behind, 0.99));
 }
 
+/* As many requests as may be outstanding, each with places of its own in shared memory. The first answer to compare
+ * with comes from outside of it: memory there is written to again. */
+static int prepare_places(bench *b, terse_error *error)
+{
+    size_t inputs, outputs;
+    terse_client_arena *arena = NULL;
+    const char *const *names = b->npz ? (const char *const *)b->npz->names : NULL;
+    const terse_cli_arrays arrays = {b->signature, b->npz ? b->npz->tensors : b->inputs, names,
+                                     b->npz ? b->npz->n : terse_signature_count(b->signature, 0)};
+    terse_cli_shared_bytes(&arrays, &inputs, &outputs);
+    b->n_places = b->rate > 0 ? OPEN_PLACES : (uint32_t)b->concurrency;
+    b->places = calloc(b->n_places, sizeof(terse_request *));
+    b->used = calloc(RING, sizeof(terse_request *));
+    if (!b->places || !b->used)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %" PRIu32 " requests", b->n_places);
+    terse_status status = terse_arena_attach(b->client, inputs * b->n_places, outputs * b->n_places, &arena);
+    for (; !status && b->n_free < b->n_places; b->n_free++) {
+        terse_request *request = b->places[b->n_free] = terse_request_new(b->model);
+        status = request ? terse_cli_place(request, &arrays, arena) : TERSE_INTERNAL;
+        if (request)
+            terse_request_set_timeout(request, b->timeout_ms * 1000);
+    }
+    for (uint32_t i = 0; i < b->n_free / 2; i++) { /* the last is taken first: neighbours are to go in order */
+        terse_request *swapped = b->places[i];
+        b->places[i] = b->places[b->n_free - 1 - i];
+        b->places[b->n_free - 1 - i] = swapped;
+    }
+    if (!status && b->verify)
+        status = terse_client_infer(b->client, b->request, &b->reference);
+    return status ? terse_fail(error, status, "%s", terse_last_error()) : TERSE_OK;
+}
+
 static int bench_run(bench *b)
 {
     terse_error error = {0};
-    if (!(b->client = terse_cli_connect("bench", b->endpoint, b->connect_ms)))
+    if (!(b->client = terse_cli_connect_spinning("bench", b->endpoint, b->connect_ms, b->spin_us)))
         return TERSE_CLI_FAILED;
     if (terse_client_metadata(b->client, b->model, (int)b->connect_ms, &b->signature))
         return terse_cli_fail_client("bench");
-    if (!(b->due_ns = calloc(RING, sizeof *b->due_ns)) || prepare_request(b, &error))
+    if (!(b->due_ns = calloc(RING, sizeof *b->due_ns)) || prepare_request(b, &error) ||
+        (b->shm && prepare_places(b, &error)))
         return terse_cli_fail("bench", &error);
     const uint64_t start = terse_now_ns();
     b->measure_from_ns = start + (uint64_t)((b->requests ? 0 : b->warmup) * 1e9);
@@ -366,6 +410,10 @@ static void bench_done(bench *b)
     free(b->refused.ns);
     free(b->behind.ns);
     free(b->due_ns);
+    for (uint32_t i = 0; b->places && i < b->n_free; i++)
+        terse_request_free(b->places[i]);
+    free(b->places);
+    free(b->used);
     terse_reply_free(b->reference);
     terse_request_free(b->request);
     terse_npz_free(b->npz);
@@ -398,6 +446,10 @@ int terse_cli_bench(int argc, char **argv)
         {"seed", 0, TERSE_CLI_COUNT, "S", &b.seed, 1, 1e15, "of random inputs and arrivals (default 1)"},
         {"timeout-ms", 0, TERSE_CLI_COUNT, "T", &b.timeout_ms, 1, 1e9, "deadline of each request (default: none)"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &b.connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
+        {"shm", 0, TERSE_CLI_FLAG, NULL, &b.shm, 0, 0,
+         "share memory with the daemon: tensors in place, requests through a ring"},
+        {"spin-us", 0, TERSE_CLI_COUNT, "T", &b.spin_us, 0, 1e6,
+         "with --shm: look for so long before sleeping (default 0)"},
         {"verify", 0, TERSE_CLI_FLAG, NULL, &b.verify, 0, 0,
          "compare every reply with the first, bit by bit; exit 1 if one differs or comes twice"},
         {"json", 0, TERSE_CLI_FLAG, NULL, &b.json, 0, 0, "print one JSON object"},

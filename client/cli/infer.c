@@ -2,6 +2,7 @@
 /* terse infer: the arrays of an .npz through a daemon. More rows than the model's max_batch go as several requests at
  * once. */
 #include "client/cli/cli.h"
+#include "client/cli/shared.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,19 +12,47 @@
 #include "common/bytes.h"
 #include "common/npz.h"
 
+enum { MAX_ARRAYS = 64 };
+
 typedef struct job {
     const char *model, *endpoint, *output, *version;
     uint64_t timeout_ms, connect_ms, priority;
+    bool shm;
     terse_client *client;
+    terse_client_arena *arena; /* with --shm */
     terse_signature *signature;
     terse_npz *npz;
     int64_t n_parts;
     uint64_t *ids;
     terse_reply **replies; /* one per part */
     int n_outputs;
-    terse_tensor outputs[TERSE_MAX_RANK * 8];
-    const char *names[TERSE_MAX_RANK * 8];
+    terse_tensor outputs[MAX_ARRAYS];
+    const char *names[MAX_ARRAYS];
 } job;
+
+/* Rows first..first+n of every array (all of them when n is 0), in place. */
+static terse_cli_arrays part_of(const job *j, int64_t first, int64_t n, terse_tensor *parts)
+{
+    for (int i = 0; i < j->npz->n; i++) {
+        parts[i] = j->npz->tensors[i];
+        if (n == 0)
+            continue;
+        const size_t row = (size_t)terse_tensor_bytes(&parts[i]) / (size_t)parts[i].dims[0];
+        parts[i].data = (char *)parts[i].data + row * (size_t)first;
+        parts[i].dims[0] = n;
+    }
+    return (terse_cli_arrays){j->signature, parts, (const char *const *)j->npz->names, j->npz->n};
+}
+
+/* Memory for all parts of the file: replies are read when all have come. */
+static terse_status share(job *j, int64_t rows, int64_t part)
+{
+    terse_tensor parts[MAX_ARRAYS];
+    size_t inputs, outputs;
+    const terse_cli_arrays arrays = part_of(j, 0, rows ? part : 0, parts);
+    terse_cli_shared_bytes(&arrays, &inputs, &outputs);
+    return terse_arena_attach(j->client, inputs * (size_t)j->n_parts, outputs * (size_t)j->n_parts, &j->arena);
+}
 
 /* Adds rows first..first+n of every array in the file (all of them when n is 0). The daemon checks names and shapes. */
 static terse_request *make_request(const job *j, int64_t first, int64_t n)
@@ -34,20 +63,16 @@ static terse_request *make_request(const job *j, int64_t first, int64_t n)
     terse_request_set_timeout(request, j->timeout_ms * 1000);
     terse_request_set_priority(request, (unsigned)j->priority);
     terse_status status = terse_request_set_version(request, j->version);
-    for (int i = 0; !status && i < j->npz->n; i++) {
-        const terse_tensor *tensor = &j->npz->tensors[i];
-        const char *name = j->npz->names[i];
-        int64_t dims[TERSE_MAX_RANK];
-        memcpy(dims, tensor->dims, sizeof dims);
-        size_t skip = 0;
-        if (n > 0) {
-            skip = (size_t)terse_tensor_bytes(tensor) / (size_t)dims[0] * (size_t)first;
-            dims[0] = n;
-        }
+    terse_tensor parts[MAX_ARRAYS];
+    const terse_cli_arrays arrays = part_of(j, first, n, parts);
+    if (!status && j->arena)
+        status = terse_cli_place(request, &arrays, j->arena);
+    for (int i = 0; !status && !j->arena && i < arrays.n; i++) {
+        const char *name = arrays.names[i];
         if (!*name) /* a .npy: the one input */
             name = terse_signature_name(j->signature, 0, 0);
-        status = terse_request_add_input(request, name ? name : "", tensor->dtype, tensor->rank, dims,
-                                         (const char *)tensor->data + skip);
+        status = terse_request_add_input(request, name ? name : "", parts[i].dtype, parts[i].rank, parts[i].dims,
+                                         parts[i].data);
     }
     if (status) {
         terse_request_free(request);
@@ -84,6 +109,8 @@ static int exchange(job *j)
         terse_fail(&error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %" PRId64 " requests", j->n_parts);
         return terse_cli_fail("infer", &error);
     }
+    if (j->shm && share(j, rows, part))
+        return terse_cli_fail_client("infer");
     for (int64_t sent = 0, got = 0; got < j->n_parts;) {
         if (sent < j->n_parts && sent - got < WINDOW) {
             const int64_t first = sent * part;
@@ -182,6 +209,7 @@ int terse_cli_infer(int argc, char **argv)
         {"model-version", 0, TERSE_CLI_TEXT, "V", &j.version, 0, 0, "the version of the model (default: any)"},
         {"timeout-ms", 0, TERSE_CLI_COUNT, "T", &j.timeout_ms, 1, 1e9, "deadline of each request (default: none)"},
         {"priority", 0, TERSE_CLI_COUNT, "P", &j.priority, 0, 9, "0 (default) to 9"},
+        {"shm", 0, TERSE_CLI_FLAG, NULL, &j.shm, 0, 0, "share memory with the daemon instead of sending the arrays"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &j.connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
         {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},
     };
@@ -196,6 +224,12 @@ int terse_cli_infer(int argc, char **argv)
     terse_error error = {0};
     if (terse_npz_read(positional[1], &j.npz, &error))
         return terse_cli_fail("infer", &error);
+    if (j.npz->n > MAX_ARRAYS) {
+        terse_fail(&error, TERSE_INVALID_ARGUMENT, "'%s' has %d arrays, a request %d at most", positional[1], j.npz->n,
+                   MAX_ARRAYS);
+        terse_npz_free(j.npz);
+        return terse_cli_fail("infer", &error);
+    }
     code = TERSE_CLI_FAILED;
     if ((j.client = terse_cli_connect("infer", j.endpoint, j.connect_ms))) {
         if (terse_client_metadata(j.client, j.model, (int)j.connect_ms, &j.signature))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libzmq brings a dozen other libraries along (Kerberos, C++): loading them takes several times as long as all else that
- * `terse run` does before it computes, and it needs none. So this program is not linked with it: what client/ calls is found
- * here, and here goes to look for it at the first call. libzip stays linked: whoever collects a program's libraries with ldd
- * finds it nowhere else, while tersed's front end shows libzmq. */
+/* libzmq brings a dozen other libraries along (Kerberos, C++): loading them takes several times as long as all else
+ * that `terse run` does before it computes, and it needs none. So this program is not linked with it: what client/
+ * calls is found here, and here goes to look for it at the first call. libzip stays linked: whoever collects a
+ * program's libraries with ldd finds it nowhere else, while tersed's front end shows libzmq. */
 #include "client/cli/cli.h"
 
 #include <dlfcn.h>
