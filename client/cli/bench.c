@@ -31,7 +31,7 @@ typedef struct samples {
 typedef struct bench {
     const char *model, *endpoint, *input;
     bool json, verify, shm;
-    uint64_t concurrency, rows, requests, timeout_ms, seed, connect_ms, spin_us;
+    uint64_t concurrency, rows, requests, timeout_ms, seed, connect_ms, spin_us, retries;
     double rate, seconds, warmup;
     terse_cli_texts dims;
     terse_client *client;
@@ -385,7 +385,7 @@ static int prepare_places(bench *b, terse_error *error)
 static int bench_run(bench *b)
 {
     terse_error error = {0};
-    if (!(b->client = terse_cli_connect_spinning("bench", b->endpoint, b->connect_ms, b->spin_us)))
+    if (!(b->client = terse_cli_connect_as("bench", b->endpoint, b->connect_ms, b->spin_us, b->retries)))
         return TERSE_CLI_FAILED;
     if (terse_client_metadata(b->client, b->model, (int)b->connect_ms, &b->signature))
         return terse_cli_fail_client("bench");
@@ -445,6 +445,8 @@ int terse_cli_bench(int argc, char **argv)
          "size of a free dimension of random inputs (default 1)"},
         {"seed", 0, TERSE_CLI_COUNT, "S", &b.seed, 1, 1e15, "of random inputs and arrivals (default 1)"},
         {"timeout-ms", 0, TERSE_CLI_COUNT, "T", &b.timeout_ms, 1, 1e9, "deadline of each request (default: none)"},
+        {"retries", 0, TERSE_CLI_COUNT, "N", &b.retries, 0, 1e6,
+         "how often a refused request comes again, when the daemon says so (default 0)"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &b.connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
         {"shm", 0, TERSE_CLI_FLAG, NULL, &b.shm, 0, 0,
          "share memory with the daemon: tensors in place, requests through a ring"},

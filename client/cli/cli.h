@@ -66,7 +66,9 @@ bool terse_cli_helper(const char *program, char *ret_path, unsigned long size);
 int terse_cli_fail_client(const char *name);
 /* Opens a client; NULL after telling why (exit code TERSE_CLI_FAILED). */
 terse_client *terse_cli_connect(const char *name, const char *endpoint, uint64_t connect_ms);
-terse_client *terse_cli_connect_spinning(const char *name, const char *endpoint, uint64_t connect_ms, uint64_t spin_us);
+/* The same with a spinning client, and one that sends again up to `retries` times what the daemon refuses for now. */
+terse_client *terse_cli_connect_as(const char *name, const char *endpoint, uint64_t connect_ms, uint64_t spin_us,
+                                   uint64_t retries);
 /* 64-byte aligned tensors for every input of a signature: rows along axis 0 where it is free, other free sizes from
  * dims ("NAME=SIZE"), else 1. Random: floats in [-1, 1), integers 0 or 1. The caller frees each data. */
 int terse_cli_random_inputs(const terse_signature *signature, uint64_t rows, const terse_cli_texts *dims, uint64_t seed,

@@ -16,7 +16,7 @@ enum { MAX_ARRAYS = 64 };
 
 typedef struct job {
     const char *model, *endpoint, *output, *version;
-    uint64_t timeout_ms, connect_ms, priority;
+    uint64_t timeout_ms, connect_ms, priority, retries;
     bool shm;
     terse_client *client;
     terse_client_arena *arena; /* with --shm */
@@ -196,7 +196,7 @@ static void job_done(job *j)
 
 int terse_cli_infer(int argc, char **argv)
 {
-    job j = {.connect_ms = 5000};
+    job j = {.connect_ms = 5000, .retries = 1000};
     const terse_cli_usage usage = {
         "infer", "[-e ENDPOINT] MODEL IN.npz -o OUT.npz",
         "Sends the arrays of IN.npz, named as the model's inputs, to a daemon and writes its outputs.\n"
@@ -210,6 +210,8 @@ int terse_cli_infer(int argc, char **argv)
         {"timeout-ms", 0, TERSE_CLI_COUNT, "T", &j.timeout_ms, 1, 1e9, "deadline of each request (default: none)"},
         {"priority", 0, TERSE_CLI_COUNT, "P", &j.priority, 0, 9, "0 (default) to 9"},
         {"shm", 0, TERSE_CLI_FLAG, NULL, &j.shm, 0, 0, "share memory with the daemon instead of sending the arrays"},
+        {"retries", 0, TERSE_CLI_COUNT, "N", &j.retries, 0, 1e6,
+         "how often to come again when the daemon is full, as it says when (default 1000)"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &j.connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
         {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},
     };
@@ -231,7 +233,7 @@ int terse_cli_infer(int argc, char **argv)
         return terse_cli_fail("infer", &error);
     }
     code = TERSE_CLI_FAILED;
-    if ((j.client = terse_cli_connect("infer", j.endpoint, j.connect_ms))) {
+    if ((j.client = terse_cli_connect_as("infer", j.endpoint, j.connect_ms, 0, j.retries))) {
         if (terse_client_metadata(j.client, j.model, (int)j.connect_ms, &j.signature))
             code = terse_cli_fail_client("infer");
         else if (!(code = exchange(&j)))

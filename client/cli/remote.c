@@ -16,16 +16,19 @@ int terse_cli_fail_client(const char *name)
 
 terse_client *terse_cli_connect(const char *name, const char *endpoint, uint64_t connect_ms)
 {
-    return terse_cli_connect_spinning(name, endpoint, connect_ms, 0);
+    return terse_cli_connect_as(name, endpoint, connect_ms, 0, 0);
 }
 
-terse_client *terse_cli_connect_spinning(const char *name, const char *endpoint, uint64_t connect_ms, uint64_t spin_us)
+terse_client *terse_cli_connect_as(const char *name, const char *endpoint, uint64_t connect_ms, uint64_t spin_us,
+                                   uint64_t retries)
 {
     terse_client_options options = TERSE_CLIENT_OPTIONS_INIT;
     options.endpoint = endpoint;
     options.connect_timeout_ms = (uint32_t)connect_ms;
     options.max_outstanding = 1 << 16;
     options.spin_us = (uint32_t)spin_us;
+    options.max_retries = (uint32_t)retries;
+    options.retry_budget_ms = 3600 * 1000;
     terse_client *client = NULL;
     if (terse_client_open(&options, &client) != TERSE_OK)
         terse_cli_fail_client(name);
