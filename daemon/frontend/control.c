@@ -7,7 +7,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "daemon/frontend/frontend.h"
+#include "daemon/frontend/loop.h"
 #include "daemon/sandbox.h"
 
 #define SECOND_NS UINT64_C(1000000000)
@@ -15,19 +15,71 @@
 /* Requests, where the configuration leaves it to us: what time allows is mostly less (overload.c). */
 enum { MOST_QUEUED = 65536, MOST_OF_CLIENT = 16384 };
 
-/* The supervisor reads at once; should its socket be full all the same, what we tell is told again later. */
+/* What the supervisor's socket had no room for. */
+struct terse_untold {
+    terse_untold *next;
+    uint32_t bytes;
+    _Alignas(8) unsigned char data[];
+};
+
+static void watch_room(terse_frontend *fe, bool wanted)
+{
+    struct epoll_event event = {.events = wanted ? EPOLLIN | EPOLLOUT : EPOLLIN, .data.u64 = TERSE_LOOP_CONTROL};
+    epoll_ctl(fe->epoll_fd, EPOLL_CTL_MOD, fe->control_fd, &event);
+}
+
+/* In order, as far as there is room. */
+static void tell_untold(terse_frontend *fe)
+{
+    for (terse_untold *first; (first = fe->untold_first);) {
+        if (!terse_msg_send(fe->control_fd, first->data, first->bytes, NULL, 0) && errno == EAGAIN)
+            return;
+        fe->untold_first = first->next;
+        free(first);
+    }
+    fe->untold_last = NULL;
+    watch_room(fe, false);
+}
+
+static bool keep_untold(terse_frontend *fe, const void *message, uint32_t bytes)
+{
+    terse_untold *untold = malloc(sizeof *untold + bytes);
+    if (!untold)
+        return false;
+    untold->next = NULL;
+    untold->bytes = bytes;
+    memcpy(untold->data, message, bytes);
+    if (fe->untold_last)
+        fe->untold_last->next = untold;
+    else
+        fe->untold_first = untold;
+    fe->untold_last = untold;
+    watch_room(fe, true);
+    return true;
+}
+
+bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes)
+{
+    if (!fe->untold_first && terse_msg_send(fe->control_fd, message, bytes, NULL, 0))
+        return true;
+    if ((fe->untold_first || errno == EAGAIN) && keep_untold(fe, message, bytes))
+        return true;
+    if (errno != EPIPE)
+        terse_log(TERSE_LOG_WARNING, "cannot tell the supervisor: %s", strerror(errno));
+    return false;
+}
+
 static void tell(terse_frontend *fe, const void *message, uint32_t bytes)
 {
     (void)terse_control_send(fe, message, bytes);
 }
 
-bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes)
+void terse_control_done(terse_frontend *fe)
 {
-    if (terse_msg_send(fe->control_fd, message, bytes, NULL, 0))
-        return true;
-    if (errno != EPIPE)
-        terse_log(TERSE_LOG_WARNING, "cannot tell the supervisor: %s", strerror(errno));
-    return false;
+    for (terse_untold *next; fe->untold_first; fe->untold_first = next) {
+        next = fe->untold_first->next;
+        free(fe->untold_first);
+    }
 }
 
 void terse_control_tell(terse_frontend *fe, terse_msg_kind kind)
@@ -269,6 +321,8 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
 bool terse_control_receive(terse_frontend *fe)
 {
     int fds[4], n_fds = 0;
+    if (fe->untold_first)
+        tell_untold(fe);
     for (;;) {
         const int64_t size = terse_msg_receive(fe->control_fd, fe->message, fds, &n_fds);
         if (size < 0 && errno == EAGAIN)
