@@ -42,7 +42,7 @@ void terse_attach_listen(terse_frontend *fe, int fd)
     terse_attach *attach = &fe->attach;
     if (attach->n_sockets == TERSE_MAX_ATTACH_SOCKETS || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0 ||
         !watch(fe, fd, EPOLLIN, TERSE_LOOP_ATTACH_SOCKET + attach->n_sockets)) {
-        terse_log(TERSE_LOG_ERROR, "cannot listen for shared memory: %s", strerror(errno));
+        terse_control_give_up(fe, "cannot listen for shared memory: %s", strerror(errno));
         close(fd);
         return;
     }

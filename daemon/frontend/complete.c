@@ -20,6 +20,7 @@
  * crash ends a request: as a member of a crashed batch it was one of many, alone it was the cause. */
 
 enum { CRASHES = 2, FOREIGN_KILLS = 3 };
+#define ASK_AGAIN_NS UINT64_C(1000000000)
 
 /* --- results ------------------------------------------------------------------------------------------------- */
 
@@ -304,6 +305,14 @@ void terse_complete_receive(terse_frontend *fe, terse_pool_worker *worker)
             close(fds[i]);
         if (size < 0 && errno == EAGAIN)
             return;
+        if (size < 0 && errno != EPROTO) {
+            terse_control_give_up(fe, "cannot hear worker %d: %s", worker->pid, strerror(errno));
+            return;
+        }
+        if (size < 0) { /* what it says is no message: it is out of its mind */
+            terse_log(TERSE_LOG_WARNING, "worker %d sends what cannot be read", worker->pid);
+            terse_control_kill_worker(fe, (uint32_t)(worker - fe->workers));
+        }
         if (size <= 0) {
             terse_complete_gone(fe, worker);
             return;
@@ -396,8 +405,14 @@ void terse_complete_check_hung(terse_frontend *fe)
 {
     for (uint32_t i = 0; i < fe->n_workers; i++) {
         terse_pool_worker *worker = &fe->workers[i];
-        if (worker->state != TERSE_POOL_RUNNING || worker->hang_ns > fe->now_ns)
+        const bool runs = worker->state == TERSE_POOL_RUNNING;
+        if ((!runs && worker->state != TERSE_POOL_HUNG) || worker->hang_ns > fe->now_ns)
             continue;
+        worker->hang_ns = fe->now_ns + ASK_AGAIN_NS; /* should the supervisor not have heard */
+        if (!runs) {
+            terse_control_kill_worker(fe, i);
+            continue;
+        }
         terse_log(TERSE_LOG_WARNING, "worker %d hangs: %" PRIu32 " rows of model '%s' since %" PRIu64 " ms",
                   worker->pid, worker->rows, fe->models[worker->lane->model]->name,
                   (fe->now_ns - worker->started_ns) / 1000000);

@@ -2,12 +2,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "daemon/frontend/loop.h"
+#include "daemon/frontend/frontend.h"
 #include "daemon/sandbox.h"
 
 #define SECOND_NS UINT64_C(1000000000)
@@ -15,58 +17,16 @@
 /* Requests, where the configuration leaves it to us: what time allows is mostly less (overload.c). */
 enum { MOST_QUEUED = 65536, MOST_OF_CLIENT = 16384 };
 
-/* What the supervisor's socket had no room for. */
-struct terse_untold {
-    terse_untold *next;
-    uint32_t bytes;
-    _Alignas(8) unsigned char data[];
-};
-
-static void watch_room(terse_frontend *fe, bool wanted)
+void terse_control_give_up(terse_frontend *fe, const char *format, ...)
 {
-    struct epoll_event event = {.events = wanted ? EPOLLIN | EPOLLOUT : EPOLLIN, .data.u64 = TERSE_LOOP_CONTROL};
-    epoll_ctl(fe->epoll_fd, EPOLL_CTL_MOD, fe->control_fd, &event);
-}
-
-/* In order, as far as there is room. */
-static void tell_untold(terse_frontend *fe)
-{
-    for (terse_untold *first; (first = fe->untold_first);) {
-        if (!terse_msg_send(fe->control_fd, first->data, first->bytes, NULL, 0) && errno == EAGAIN)
-            return;
-        fe->untold_first = first->next;
-        free(first);
-    }
-    fe->untold_last = NULL;
-    watch_room(fe, false);
-}
-
-static bool keep_untold(terse_frontend *fe, const void *message, uint32_t bytes)
-{
-    terse_untold *untold = malloc(sizeof *untold + bytes);
-    if (!untold)
-        return false;
-    untold->next = NULL;
-    untold->bytes = bytes;
-    memcpy(untold->data, message, bytes);
-    if (fe->untold_last)
-        fe->untold_last->next = untold;
-    else
-        fe->untold_first = untold;
-    fe->untold_last = untold;
-    watch_room(fe, true);
-    return true;
-}
-
-bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes)
-{
-    if (!fe->untold_first && terse_msg_send(fe->control_fd, message, bytes, NULL, 0))
-        return true;
-    if ((fe->untold_first || errno == EAGAIN) && keep_untold(fe, message, bytes))
-        return true;
-    if (errno != EPIPE)
-        terse_log(TERSE_LOG_WARNING, "cannot tell the supervisor: %s", strerror(errno));
-    return false;
+    char why[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why, sizeof why, format, args);
+    va_end(args);
+    if (!fe->broken)
+        terse_log(TERSE_LOG_ERROR, "%s", why);
+    fe->broken = true;
 }
 
 static void tell(terse_frontend *fe, const void *message, uint32_t bytes)
@@ -74,12 +34,21 @@ static void tell(terse_frontend *fe, const void *message, uint32_t bytes)
     (void)terse_control_send(fe, message, bytes);
 }
 
-void terse_control_done(terse_frontend *fe)
+/* The supervisor reads at once. Its socket is full only after minutes in which it was stopped: what is told again, or
+ * answered by whoever asked for it, may wait. */
+static bool may_wait(uint32_t kind)
 {
-    for (terse_untold *next; fe->untold_first; fe->untold_first = next) {
-        next = fe->untold_first->next;
-        free(fe->untold_first);
-    }
+    return kind == TERSE_MSG_ALIVE || kind == TERSE_MSG_KILL_WORKER || kind == TERSE_MSG_ADMIN;
+}
+
+bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes)
+{
+    if (terse_msg_send(fe->control_fd, message, bytes, NULL, 0))
+        return true;
+    const uint32_t kind = ((const terse_msg *)message)->kind;
+    if (errno != EPIPE && (errno != EAGAIN || !may_wait(kind)))
+        terse_control_give_up(fe, "cannot tell the supervisor: %s", strerror(errno));
+    return false;
 }
 
 void terse_control_tell(terse_frontend *fe, terse_msg_kind kind)
@@ -119,7 +88,7 @@ static void listen_on(terse_frontend *fe, terse_listener *listener)
 {
     if (zmq_setsockopt(fe->router, ZMQ_USE_FD, &listener->fd, sizeof listener->fd) != 0 ||
         zmq_bind(fe->router, listener->endpoint) != 0) {
-        terse_log(TERSE_LOG_ERROR, "cannot listen on '%s': %s", listener->endpoint, zmq_strerror(errno));
+        terse_control_give_up(fe, "cannot listen on '%s': %s", listener->endpoint, zmq_strerror(errno));
         return;
     }
     listener->fd = -1;
@@ -157,8 +126,8 @@ static void send_hello(terse_frontend *fe, terse_pool_worker *worker, uint32_t i
     };
     const int fds[2] = {terse_slots_fd(fe->inputs), terse_slots_fd(fe->outputs)};
     worker->state = TERSE_POOL_WARMING;
-    if (!terse_msg_send(worker->fd, &hello, sizeof hello, fds, 2))
-        terse_log(TERSE_LOG_WARNING, "worker %d does not hear: %s", worker->pid, strerror(errno));
+    if (!terse_msg_send(worker->fd, &hello, sizeof hello, fds, 2) && errno != EPIPE && errno != ECONNRESET)
+        terse_control_give_up(fe, "cannot greet worker %d: %s", worker->pid, strerror(errno));
 }
 
 static void take_worker(terse_frontend *fe, const terse_msg_worker *message, int *fd)
@@ -173,7 +142,7 @@ static void take_worker(terse_frontend *fe, const terse_msg_worker *message, int
     fcntl(*fd, F_SETFL, fcntl(*fd, F_GETFL) | O_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = message->worker};
     if (epoll_ctl(fe->epoll_fd, EPOLL_CTL_ADD, *fd, &event) != 0) {
-        terse_log(TERSE_LOG_ERROR, "cannot watch worker %d: %s", message->pid, strerror(errno));
+        terse_control_give_up(fe, "cannot watch worker %d: %s", message->pid, strerror(errno));
         return;
     }
     worker->fd = *fd;
@@ -221,12 +190,12 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
         return true;
     if (terse_slots_open("terse-inputs", fe->input_bytes, true, &fe->inputs, &error) ||
         terse_slots_open("terse-outputs", fe->output_bytes, false, &fe->outputs, &error)) {
-        terse_log(TERSE_LOG_ERROR, "%s", error.message);
+        terse_control_give_up(fe, "%s", error.message);
         return false;
     }
     fe->finished = terse_finished_new(message->finished_bytes);
     if (!fe->finished || !terse_sessions_init(&fe->sessions, fe->max_queue)) {
-        terse_log(TERSE_LOG_ERROR, "no memory for %" PRIu32 " requests", fe->max_queue);
+        terse_control_give_up(fe, "no memory for %" PRIu32 " requests", fe->max_queue);
         return false;
     }
     /* Twice what a request may have: whoever is a little above gets an answer, whoever is far above is cut off. */
@@ -321,8 +290,6 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
 bool terse_control_receive(terse_frontend *fe)
 {
     int fds[4], n_fds = 0;
-    if (fe->untold_first)
-        tell_untold(fe);
     for (;;) {
         const int64_t size = terse_msg_receive(fe->control_fd, fe->message, fds, &n_fds);
         if (size < 0 && errno == EAGAIN)
@@ -330,7 +297,7 @@ bool terse_control_receive(terse_frontend *fe)
         if (size == 0)
             return false;
         if (size < 0) {
-            terse_log(TERSE_LOG_ERROR, "the supervisor sends what cannot be read: %s", strerror(errno));
+            terse_control_give_up(fe, "the supervisor sends what cannot be read: %s", strerror(errno));
             return false;
         }
         int fd = n_fds > 0 ? fds[0] : -1;

@@ -131,8 +131,9 @@ bool terse_dispatch_send(terse_frontend *fe, terse_pool_worker *worker)
     if (!take_output_slots(fe, worker))
         return false;
     for (uint32_t i = 0; i < worker->n_members; i++)
-        if (worker->members[i]->arena && !terse_arenas_tell_worker(fe, worker, worker->members[i]->arena))
-            terse_log(TERSE_LOG_WARNING, "worker %d takes no shared memory: %s", worker->pid, strerror(errno));
+        if (worker->members[i]->arena && !terse_arenas_tell_worker(fe, worker, worker->members[i]->arena) &&
+            errno != EPIPE && errno != ECONNRESET)
+            terse_control_give_up(fe, "cannot send worker %d a shared memory: %s", worker->pid, strerror(errno));
     terse_msg_batch head = {
         .head = {TERSE_MSG_BATCH, 0},
         .batch = ++fe->next_batch,
@@ -156,7 +157,7 @@ bool terse_dispatch_send(terse_frontend *fe, terse_pool_worker *worker)
     worker->hang_ns = fe->now_ns + hang_limit(model, worker->lane, worker->rows);
     /* A send that fails means that the worker is gone: the end of its socket brings the batch back. */
     if (!terse_msg_send(worker->fd, fe->message, head.head.bytes, NULL, 0) && errno != EPIPE && errno != ECONNRESET)
-        terse_log(TERSE_LOG_WARNING, "worker %d takes no batch: %s", worker->pid, strerror(errno));
+        terse_control_give_up(fe, "cannot send worker %d a batch: %s", worker->pid, strerror(errno));
     return true;
 }
 

@@ -73,7 +73,6 @@ typedef struct terse_pool_worker {
 } terse_pool_worker;
 
 enum { TERSE_MAX_ORDERS = 64 };
-typedef struct terse_untold terse_untold;
 
 /* What an admin asked for and has no answer yet. */
 typedef struct terse_order {
@@ -93,6 +92,7 @@ struct terse_frontend {
     void *context, *router;
     int control_fd, epoll_fd, wake_fd; /* wake_fd: rung by pins when room is awaited */
     uint32_t gate_pid;                 /* of the process that brings remote clients; 0: none */
+    bool broken; /* something failed without which nothing goes on: it ends, and another one is started */
     bool control_closed, configured, serving, ready_told, draining, drained_told;
 
     terse_listener listeners[TERSE_MAX_LISTENERS];
@@ -129,7 +129,6 @@ struct terse_frontend {
     bool models_moved, models_drain; /* something is to be done; something waits for its last requests */
     bool models_again;               /* a worker's socket was full */
     terse_order orders[TERSE_MAX_ORDERS];
-    terse_untold *untold_first, *untold_last; /* to the supervisor, whose socket was full */
     uint32_t next_token;
 
     /* totals */
@@ -151,10 +150,11 @@ struct terse_frontend {
 /* control.c */
 bool terse_control_receive(terse_frontend *fe); /* takes all that the supervisor sent; false at its end */
 void terse_control_alive(terse_frontend *fe);
+/* A system call failed that everything depends on. The next front end begins from a known state, in less time than most
+ * clients notice; patching up this one would leave states that nobody has ever tried. */
+void terse_control_give_up(terse_frontend *fe, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void terse_control_tell(terse_frontend *fe, terse_msg_kind kind);
-/* Sends, or keeps until there is room. false: no memory, or the supervisor is gone. */
-bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes);
-void terse_control_done(terse_frontend *fe);
+bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes); /* false: it was not taken */
 void terse_control_kill_worker(terse_frontend *fe, uint32_t worker);
 
 /* Asks for a descriptor that only reads an arena's inputs; false: the supervisor does not hear now. */

@@ -145,7 +145,7 @@ int terse_loop_run(terse_frontend *fe)
             return 1;
         }
         if (n > 0 && !handle_events(fe, events, n))
-            return 0;
+            return fe->broken;
         handle_time(fe);
         terse_dispatch(fe);
         received = fe->serving ? terse_receive(fe, RECEIVE_AT_ONCE) + terse_ring_receive(fe) : 0;
@@ -154,6 +154,8 @@ int terse_loop_run(terse_frontend *fe)
         terse_ring_tell_all(fe);
         if (fe->arenas.n_leaving > 0)
             terse_arenas_settle(fe);
+        if (fe->broken)
+            return 1;
         if (drained(fe) && received == 0) {
             finish_drain(fe);
             wait_for_end(fe);

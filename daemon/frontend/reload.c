@@ -72,11 +72,14 @@ void terse_reload_take(terse_frontend *fe, const terse_msg_model *message, int *
                    TERSE_MODEL_SLOTS);
     else
         terse_served_open(message, *fd, &model, &error);
+    if (!model && !message->pending) { /* it served before: the next front end may have room for it */
+        terse_control_give_up(fe, "%s", error.message);
+        return;
+    }
     if (!model) {
         terse_log(TERSE_LOG_ERROR, "%s", error.message);
         const terse_served refused = {.index = message->model, .serial = message->serial};
-        if (message->pending)
-            tell(fe, TERSE_MSG_MODEL_FAILED, &refused, error.status, error.message);
+        tell(fe, TERSE_MSG_MODEL_FAILED, &refused, error.status, error.message);
         return;
     }
     *fd = -1;

@@ -24,8 +24,10 @@ int main(void)
         close(fds[i]);
     const terse_msg_load *load = (const terse_msg_load *)buffer;
     if (size != (int64_t)sizeof *load || load->head.kind != TERSE_MSG_LOAD) {
-        terse_log(TERSE_LOG_ERROR, "terse-loader is started by tersed, not by hand%s%s", size < 0 ? ": " : "",
-                  size < 0 ? strerror(errno) : "");
+        if (size < 0 && errno != ENOTSOCK && errno != EBADF)
+            terse_log(TERSE_LOG_ERROR, "cannot hear tersed: %s", strerror(errno));
+        else
+            terse_log(TERSE_LOG_ERROR, "terse-loader is started by tersed, not by hand");
         return 1;
     }
     char path[sizeof load->path];
@@ -40,5 +42,8 @@ int main(void)
     answer.bytes = loaded.bytes;
     answer.batchable = loaded.batchable;
     snprintf(answer.error, sizeof answer.error, "%s", error.message);
-    return terse_msg_send(TERSE_CONTROL_FD, &answer, sizeof answer, &loaded.fd, answer.status == TERSE_OK) ? 0 : 1;
+    if (terse_msg_send(TERSE_CONTROL_FD, &answer, sizeof answer, &loaded.fd, answer.status == TERSE_OK))
+        return 0;
+    terse_log(TERSE_LOG_ERROR, "cannot hand '%s' to tersed: %s", path, strerror(errno));
+    return 1;
 }

@@ -120,12 +120,17 @@ static int on_control(sd_event_source *source, int fd, uint32_t events, void *us
     return 0;
 }
 
-static int on_exit_of(sd_event_source *source, const siginfo_t *info, void *user)
+/* A pidfd is readable once its process has ended. Watched as any descriptor: the loop's own sources for children abort
+ * the whole process when the kernel has no memory to watch one. */
+static int on_exit_of(sd_event_source *source, int fd, uint32_t events, void *user)
 {
     terse_child *child = user;
+    int wait_status = W_EXITCODE(255, 0);
     (void)source;
-    const int wait_status =
-        info->si_code == CLD_EXITED ? W_EXITCODE(info->si_status, 0) : W_EXITCODE(0, info->si_status);
+    (void)fd;
+    (void)events;
+    if (waitpid(child->pid, &wait_status, WNOHANG) == 0)
+        return 0;
     while (child->io_source && receive(child)) /* its last words */
         ;
     release(child);
@@ -138,7 +143,7 @@ static int watch(terse_child *child)
 {
     int r = sd_event_add_io(child->loop, &child->io_source, child->link.fd, EPOLLIN, on_control, child);
     if (r >= 0)
-        r = sd_event_add_child_pidfd(child->loop, &child->exit_source, child->pidfd, WEXITED, on_exit_of, child);
+        r = sd_event_add_io(child->loop, &child->exit_source, child->pidfd, EPOLLIN, on_exit_of, child);
     return r;
 }
 

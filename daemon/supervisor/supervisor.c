@@ -229,12 +229,13 @@ static int watch_signals(terse_supervisor *s, terse_error *error)
 {
     sigset_t set;
     sigemptyset(&set);
-    sigaddset(&set, SIGCHLD); /* sd-event insists, although pidfds tell of the children */
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD,
+           SIG_DFL); /* whoever started us may have left it ignored, and then nobody learns how a child ended */
     int r = sd_event_add_signal(s->loop, NULL, SIGTERM, on_stop_signal, s);
     if (r >= 0)
         r = sd_event_add_signal(s->loop, NULL, SIGINT, on_stop_signal, s);

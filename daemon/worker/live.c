@@ -34,9 +34,10 @@ static void tell(const terse_worker *worker, terse_msg_kind kind, uint32_t model
     if (status)
         snprintf(message.error, sizeof message.error, "%s", error->message);
     if (worker->data_fd >= 0 && !terse_msg_send(worker->data_fd, &message, sizeof message, NULL, 0) && errno != EPIPE &&
-        errno != ECONNRESET)
-        terse_log(TERSE_LOG_WARNING, "cannot tell the front end of model number %" PRIu32 ": %s", model,
-                  strerror(errno));
+        errno != ECONNRESET) {
+        terse_log(TERSE_LOG_ERROR, "cannot tell the front end of model number %" PRIu32 ": %s", model, strerror(errno));
+        _exit(1); /* it would wait for that word for ever */
+    }
 }
 
 /* --- leaving --------------------------------------------------------------------------------------------------- */

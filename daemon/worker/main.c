@@ -18,6 +18,19 @@
 #include "daemon/sandbox.h"
 #include "daemon/worker/worker.h"
 
+/* Something failed here and not in the front end: nobody would ever send this process a batch again. The supervisor
+ * starts another. */
+static _Noreturn void give_up(const char *what)
+{
+    terse_log(TERSE_LOG_ERROR, "%s: %s", what, strerror(errno));
+    _exit(1);
+}
+
+static bool is_gone(void)
+{
+    return errno == EPIPE || errno == ECONNRESET;
+}
+
 static void leave_front_end(terse_worker *worker)
 {
     terse_worker_live_abandon(worker);
@@ -35,8 +48,8 @@ static void tell_warmed(terse_worker *worker)
         .epoch = worker->epoch,
         .private_bytes = worker->private_bytes,
     };
-    if (!terse_msg_send(worker->control_fd, &warmed, sizeof warmed, NULL, 0))
-        terse_log(TERSE_LOG_WARNING, "cannot tell the supervisor: %s", strerror(errno));
+    if (!terse_msg_send(worker->control_fd, &warmed, sizeof warmed, NULL, 0) && !is_gone())
+        give_up("cannot tell the supervisor");
     uint8_t *at = worker->answer + sizeof warmed;
     for (uint32_t i = 0; i < worker->n_models; i++)
         if (worker->models[i].model) {
@@ -51,16 +64,16 @@ static void tell_warmed(terse_worker *worker)
     }
     warmed.head.bytes = (uint32_t)(at - worker->answer);
     memcpy(worker->answer, &warmed, sizeof warmed);
-    if (!terse_msg_send(worker->data_fd, worker->answer, warmed.head.bytes, NULL, 0))
-        terse_log(TERSE_LOG_WARNING, "cannot tell the front end: %s", strerror(errno));
+    if (!terse_msg_send(worker->data_fd, worker->answer, warmed.head.bytes, NULL, 0) && !is_gone())
+        give_up("cannot tell the front end");
 }
 
-static bool take_hello(terse_worker *worker, const terse_msg_hello *hello, const int *fds)
+static void take_hello(terse_worker *worker, const terse_msg_hello *hello, const int *fds)
 {
-    if (!terse_worker_map(&worker->memories[0], hello->input_bytes, hello->output_bytes, fds)) {
-        terse_log(TERSE_LOG_ERROR, "cannot map the slots of the front end: %s", strerror(errno));
-        return false;
-    }
+    if (worker->open_error.status == TERSE_SYSTEM) /* the model is good, and the next process may have room for it */
+        _exit(1);
+    if (!terse_worker_map(&worker->memories[0], hello->input_bytes, hello->output_bytes, fds))
+        give_up("cannot map the slots of the front end");
     worker->spin_ns = hello->spin_us * UINT64_C(1000);
     worker->index = hello->worker;
     worker->epoch = hello->epoch;
@@ -74,32 +87,39 @@ static bool take_hello(terse_worker *worker, const terse_msg_hello *hello, const
         worker->confined = true;
     }
     tell_warmed(worker);
-    return true;
 }
 
-/* One message of the front end. false: it is gone, or nothing can be understood any more. */
+static void take_batch(terse_worker *worker, size_t size)
+{
+    const uint32_t bytes = terse_worker_run(worker, size);
+    errno = EPROTO;
+    if (bytes == 0)
+        give_up("cannot understand a batch");
+    if (!terse_msg_send(worker->data_fd, worker->answer, bytes, NULL, 0) && !is_gone())
+        give_up("cannot answer a batch");
+}
+
+/* One message of the front end. false: it is gone. */
 static bool hear_front_end(terse_worker *worker)
 {
     int fds[4], n_fds = 0;
     const int64_t size = terse_msg_receive(worker->data_fd, worker->message, fds, &n_fds);
     if (size < 0 && errno == EAGAIN)
         return true;
-    if (size <= 0)
+    if (size < 0)
+        give_up("cannot hear the front end");
+    if (size == 0)
         return false;
     const terse_msg *head = (const terse_msg *)(const void *)worker->message;
-    bool good = true;
     if (head->kind == TERSE_MSG_HELLO && size == sizeof(terse_msg_hello) && n_fds == 2 && !worker->memories[0].inputs) {
         const terse_msg_hello hello = *(const terse_msg_hello *)(const void *)worker->message;
-        good = take_hello(worker, &hello, fds);
+        take_hello(worker, &hello, fds);
     } else if (head->kind == TERSE_MSG_ARENA && size == sizeof(terse_msg_arena) && n_fds == 2) {
         terse_worker_take_arena(worker, (const terse_msg_arena *)(const void *)worker->message, fds);
     } else if (head->kind == TERSE_MSG_ARENA_GONE && size == sizeof(terse_msg_arena)) {
         terse_worker_drop_arena(worker, (const terse_msg_arena *)(const void *)worker->message);
     } else if (head->kind == TERSE_MSG_BATCH && worker->memories[0].inputs) {
-        const uint32_t bytes = terse_worker_run(worker, (size_t)size);
-        if (bytes == 0)
-            terse_log(TERSE_LOG_ERROR, "a batch of %" PRId64 " bytes cannot be understood", size);
-        good = bytes > 0 && (terse_msg_send(worker->data_fd, worker->answer, bytes, NULL, 0) || errno == EPIPE);
+        take_batch(worker, (size_t)size);
     } else if (head->kind == TERSE_MSG_MODEL && size == sizeof(terse_msg_model) && n_fds == 1 &&
                worker->memories[0].inputs) {
         terse_worker_live_take(worker, (const terse_msg_model *)(const void *)worker->message, fds[0]);
@@ -111,7 +131,7 @@ static bool hear_front_end(terse_worker *worker)
     }
     for (int i = 0; i < n_fds; i++)
         close(fds[i]);
-    return good;
+    return true;
 }
 
 /* One message of the supervisor. false: it is gone. */
@@ -121,7 +141,9 @@ static bool hear_supervisor(terse_worker *worker)
     const int64_t size = terse_msg_receive(worker->control_fd, worker->message, fds, &n_fds);
     if (size < 0 && errno == EAGAIN)
         return true;
-    if (size <= 0)
+    if (size < 0)
+        give_up("cannot hear the supervisor");
+    if (size == 0)
         return false;
     const terse_msg *head = (const terse_msg *)(const void *)worker->message;
     if (head->kind == TERSE_MSG_MODEL && size == sizeof(terse_msg_model) && n_fds == 1) {
