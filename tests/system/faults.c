@@ -214,7 +214,7 @@ PUBLIC int epoll_create1(int flags)
 PUBLIC int epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
 {
     REAL(int, "epoll_ctl", int, int, int, struct epoll_event *);
-    return fails("epoll_ctl") ? -1 : real(epoll, what, fd, event);
+    return what == EPOLL_CTL_ADD && fails("epoll_ctl") ? -1 : real(epoll, what, fd, event);
 }
 
 PUBLIC int eventfd(unsigned value, int flags)

@@ -52,7 +52,8 @@ with harness.story(f"workers and front ends killed every 200 ms for {SECONDS} s 
     rate = max(20, int(full * 0.7))
     want = [bits(tersed, seed) for seed in range(1, CLIENTS + 1)]
     held = descriptors(tersed.pid), descriptors(tersed.frontend())
-    clients = [subprocess.Popen(bench(tersed, "--rate", rate / CLIENTS, "-d", SECONDS, "--warmup", 0, "--seed", seed),
+    clients = [subprocess.Popen(bench(tersed, "--rate", rate / CLIENTS, "-d", SECONDS, "--warmup", 0, "--seed", seed,
+                                      "--retries", 1000),
                                 stdout=subprocess.PIPE, text=True) for seed in range(1, CLIENTS + 1)]
     killed = {"terse-worker": 0, "terse-frontend": 0}
     while any(client.poll() is None for client in clients):
