@@ -21,7 +21,9 @@
 #include "common/json.h"
 #include "common/npz.h"
 
-enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 17, OPEN_PLACES = 1024 };
+enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 17 };
+/* Requests of an open loop that may be outstanding in shared memory: what fits, within these. */
+enum { LEAST_PLACES = 64, MOST_PLACES = 16384, PLACES_BYTES = 640 << 20 };
 
 typedef struct samples {
     uint64_t *ns;
@@ -175,8 +177,12 @@ static terse_status submit(bench *b, uint64_t due)
         b->sent++;
     if (!status)
         b->due_ns[id % RING] = due;
-    else if (due >= b->measure_from_ns)
+    else if (due >= b->measure_from_ns) {
         b->errors[status]++;
+        if (!*b->first_error)
+            snprintf(b->first_error, sizeof b->first_error, "%s",
+                     request ? terse_last_error() : "no more places in shared memory for what is outstanding");
+    }
     return status;
 }
 
@@ -360,7 +366,9 @@ static int prepare_places(bench *b, terse_error *error)
     const terse_cli_arrays arrays = {b->signature, b->npz ? b->npz->tensors : b->inputs, names,
                                      b->npz ? b->npz->n : terse_signature_count(b->signature, 0)};
     terse_cli_shared_bytes(&arrays, &inputs, &outputs);
-    b->n_places = b->rate > 0 ? OPEN_PLACES : (uint32_t)b->concurrency;
+    const size_t fit = PLACES_BYTES / (inputs + outputs + 1);
+    const size_t most = fit < LEAST_PLACES ? LEAST_PLACES : fit > MOST_PLACES ? MOST_PLACES : fit;
+    b->n_places = b->rate > 0 ? (uint32_t)most : (uint32_t)b->concurrency;
     b->places = calloc(b->n_places, sizeof(terse_request *));
     b->used = calloc(RING, sizeof(terse_request *));
     if (!b->places || !b->used)
