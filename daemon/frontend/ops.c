@@ -222,7 +222,8 @@ static void pack_models(const terse_frontend *fe, msgpack_packer *packer)
                 strcmp(fe->models[k]->name, model->name) == 0)
                 terse_stats_add(&stats, &fe->models[k]->stats);
         terse_pack_cstr(packer, model->name);
-        terse_stats_pack(&stats, model->version, model_state(fe, model), packer);
+        terse_stats_pack(&stats, model->version, model_state(fe, model), model->lanes ? &model->lanes->cost : NULL,
+                         packer);
     }
 }
 

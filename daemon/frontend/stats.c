@@ -45,9 +45,27 @@ void terse_stats_add(terse_stats *to, const terse_stats *from)
         sums[i] += more[i];
 }
 
-void terse_stats_pack(const terse_stats *stats, const char *version, const char *state, msgpack_packer *packer)
+static void pack_costs(msgpack_packer *packer, const terse_cost *cost)
 {
-    msgpack_pack_map(packer, 15);
+    unsigned n = 0;
+    for (unsigned i = 0; cost && i < TERSE_COST_STEPS; i++)
+        n += cost->steps[i].samples > 0;
+    terse_pack_cstr(packer, "costs");
+    msgpack_pack_array(packer, n);
+    for (unsigned i = 0; n > 0 && i < TERSE_COST_STEPS; i++) {
+        if (!cost->steps[i].samples)
+            continue;
+        msgpack_pack_map(packer, 3);
+        pack_u64(packer, "rows", (uint64_t)(cost->steps[i].rows + 0.5));
+        pack_u64(packer, "us", (uint64_t)(cost->steps[i].ns / 1000 + 0.5));
+        pack_u64(packer, "batches", cost->steps[i].samples);
+    }
+}
+
+void terse_stats_pack(const terse_stats *stats, const char *version, const char *state, const terse_cost *cost,
+                      msgpack_packer *packer)
+{
+    msgpack_pack_map(packer, 16);
     terse_pack_cstr(packer, "version");
     terse_pack_cstr(packer, version);
     terse_pack_cstr(packer, "state");
@@ -68,4 +86,5 @@ void terse_stats_pack(const terse_stats *stats, const char *version, const char 
     pack_histogram(packer, "compute_us", &stats->compute_us);
     pack_histogram(packer, "total_us", &stats->total_us);
     pack_histogram(packer, "batch_rows", &stats->batch_rows);
+    pack_costs(packer, cost);
 }

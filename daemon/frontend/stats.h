@@ -40,7 +40,8 @@ typedef struct terse_stats {
 } terse_stats;
 
 void terse_stats_add(terse_stats *to, const terse_stats *from);
-/* The map of one model in the reply of "stats". */
-void terse_stats_pack(const terse_stats *stats, const char *version, const char *state, msgpack_packer *packer);
+/* The map of one model in the reply of "stats"; `cost` is what its batches take, NULL when none ran. */
+void terse_stats_pack(const terse_stats *stats, const char *version, const char *state, const terse_cost *cost,
+                      msgpack_packer *packer);
 
 #endif

@@ -56,6 +56,17 @@ with harness.story("a flood is answered once each: in time, or refused with a ti
     client.infer("wide", {"x": WIDE}, timeout_us=30000)
     story.check(client.receive()[0]["status"] == "OK", "afterwards there is room again")
 
+with harness.story("what batches take is measured before anybody asks, and counted on") as story:
+    tersed = story.tersed({"digits": story.digits()}, "--workers", "1")
+    client, watch = harness.Client(tersed.endpoint), harness.Client(tersed.endpoint)
+    rows = [cost["rows"] for cost in watch.call("stats")["models"]["digits"]["costs"]]
+    story.check(len(rows) >= 2 and rows == [1, 2, 4, 8, 16, 32][:len(rows)], f"batches of 1, 2, 4 ... rows as far as time goes: {rows}")
+    for _ in range(3):
+        client.infer("digits", {"image": numpy.zeros((1, 1, 8, 8), "f4")})
+        client.receive()
+    costs = watch.call("stats")["models"]["digits"]["costs"]
+    story.check(costs[0]["batches"] == 4 and costs[0]["us"] > 0, f"batches that were served are learnt from: {costs}")
+
 with harness.story("a request that cannot be done in its time is refused at once") as story:
     tersed = start(story, "--hang-timeout-ms", "600000", "--max-batch", "1")
     client, watch = harness.Client(tersed.endpoint), harness.Client(tersed.endpoint)
