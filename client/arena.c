@@ -216,7 +216,7 @@ static void adopt(terse_client_arena *arena, answer *a)
     terse_ring_open(&arena->submission, arena->rings, arena->ring_bytes);
     terse_ring_open(&arena->completion, arena->rings + TERSE_RING_HEAD_BYTES + arena->ring_bytes, arena->ring_bytes);
     arena->state = ARENA_ATTACHED;
-    arena->armed = false;
+    arena->armed = arena->hung_up = false;
 }
 
 /* Takes an answer over: all of it, or nothing. */
@@ -289,13 +289,13 @@ static void take_answer(terse_client_arena *arena, uint64_t now)
     terse_loop_watch_arena(arena->client);
 }
 
-void terse_arena_process(terse_client *client)
+void terse_arena_process(terse_client *client, bool look)
 {
     terse_client_arena *arena = client->arena;
     const uint64_t now = terse_now_ns();
     /* An attached connection has nothing to say but its end. */
-    if (arena->state == ARENA_ATTACHED &&
-        (readable(arena->connection) || arena->completion.broken || arena->submission.broken))
+    const bool broken = arena->completion.broken || arena->submission.broken;
+    if (arena->state == ARENA_ATTACHED && (broken || ((look || arena->hung_up) && readable(arena->connection))))
         lose(arena, now);
     if (arena->state == ARENA_ASKED)
         take_answer(arena, now);

@@ -20,7 +20,8 @@ typedef enum arena_state {
 struct terse_client_arena {
     terse_client *client;
     arena_state state;
-    bool armed; /* the daemon rings complete_fd for the next completion */
+    bool hung_up; /* the connection has something to say: its end */
+    bool armed;   /* the daemon rings complete_fd for the next completion */
     int connection, input_fd, output_fd, submit_fd, complete_fd;
     uint8_t token[TERSE_WIRE_ARENA_BYTES];
     uint64_t input_bytes, output_bytes, ring_bytes;
@@ -31,8 +32,8 @@ struct terse_client_arena {
 };
 
 /* arena.c */
-/* Notices the end of the connection, asks again, takes the answer; without waiting. */
-void terse_arena_process(terse_client *client);
+/* Notices the end of the connection (`look`: or was told of it), asks again, takes the answer; without waiting. */
+void terse_arena_process(terse_client *client, bool look);
 /* Offset of [data, data + bytes) in the memory at `base`; false when it is not all inside. */
 bool terse_arena_offset(const uint8_t *base, uint64_t size, const void *data, uint64_t bytes, uint64_t *ret_offset);
 

@@ -9,6 +9,7 @@
 #include "client/arena.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +52,7 @@ static bool send_entry(terse_client *client, pending *entry)
     client->window_shut = client->sent_bytes > 0 && client->sent_bytes + entry->bytes > WINDOW_BYTES;
     if (client->window_shut)
         return false;
+    client->unsure = true;
     for (int i = 0; i < entry->n_frames; i++) {
         zmq_msg_t copy;
         zmq_msg_init(&copy);
@@ -373,11 +375,11 @@ static bool must_wait(const terse_client *client, const pending *entry)
     return entry->shared && entry->state == PENDING_SENT && client->arena->state == ARENA_ATTACHED;
 }
 
-static void process_arena(terse_client *client)
+static void process_arena(terse_client *client, bool look)
 {
     terse_client_arena *arena = client->arena;
     terse_ring_disarm(arena); /* somebody else's event loop slept */
-    terse_arena_process(client);
+    terse_arena_process(client, look);
     if (arena->state == ARENA_ATTACHED)
         terse_ring_receive(client);
     else if (client->first && terse_now_ns() - arena->lost_since_ns >= client->reconnect_ns)
@@ -429,16 +431,38 @@ uint64_t terse_client_next_event_ns(const terse_client *client)
 
 void terse_client_process(terse_client *client)
 {
-    if (client->arena && client->arena->state == ARENA_ATTACHED && ++client->glances % GLANCES) {
+    const bool glance = client->arena && client->arena->state == ARENA_ATTACHED && ++client->glances % GLANCES;
+    if (glance) {
         terse_ring_receive(client);
         if (client->done_first) /* all else can wait until nothing is there */
             return;
     }
-    receive_all(client);
-    read_monitor(client);
+    const bool look = !glance || client->unsure || client->epoll_fd >= 0;
+    if (look) {
+        client->unsure = false;
+        receive_all(client);
+        read_monitor(client);
+    }
     if (client->arena)
-        process_arena(client);
+        process_arena(client, look);
     expire(client);
+}
+
+/* The same with the ring, on bare descriptors: asking the sockets costs more system calls than all the rest. They have
+ * been asked since anything was sent, so their descriptors tell. */
+static void wait_for_ring(terse_client *client, long ms)
+{
+    terse_client_arena *arena = client->arena;
+    struct pollfd watched[] = {{.fd = arena->complete_fd, .events = POLLIN},
+                               {.fd = arena->connection, .events = POLLIN},
+                               {.fd = client->socket_fd, .events = POLLIN},
+                               {.fd = client->monitor_fd, .events = POLLIN}};
+    if (client->unsure || !terse_ring_arm(arena))
+        return;
+    const int n = poll(watched, sizeof watched / sizeof watched[0], ms > INT32_MAX ? INT32_MAX : (int)ms);
+    arena->hung_up = watched[1].revents != 0;
+    client->unsure = n < 0 || watched[2].revents || watched[3].revents;
+    terse_ring_disarm(arena);
 }
 
 /* Waits for libzmq, a deadline of ours or `until_ns`, whichever is first. */
@@ -455,17 +479,15 @@ static void wait_for_events(terse_client *client, uint64_t until_ns)
         ms = until_ns <= now ? 0 : (long)((until_ns - now + 999999) / 1000000);
     /* The handshake may be told before there is a pipe: what could not be sent then waits for one. */
     const short events = terse_client_wants_out(client) ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
-    zmq_pollitem_t items[4] = {{client->socket, 0, events, 0}, {client->monitor, 0, ZMQ_POLLIN, 0}};
-    int n = 2;
-    if (arena && !terse_ring_arm(arena))
+    if (arena && arena->state == ARENA_ATTACHED && events == ZMQ_POLLIN) {
+        wait_for_ring(client, ms);
         return;
+    }
+    client->unsure = true;
+    zmq_pollitem_t items[3] = {{client->socket, 0, events, 0}, {client->monitor, 0, ZMQ_POLLIN, 0}};
     if (arena && arena->connection >= 0)
-        items[n++] = (zmq_pollitem_t){NULL, arena->connection, ZMQ_POLLIN, 0};
-    if (arena && arena->state == ARENA_ATTACHED)
-        items[n++] = (zmq_pollitem_t){NULL, arena->complete_fd, ZMQ_POLLIN, 0};
-    zmq_poll(items, n, ms);
-    if (arena)
-        terse_ring_disarm(arena);
+        items[2] = (zmq_pollitem_t){NULL, arena->connection, ZMQ_POLLIN, 0};
+    zmq_poll(items, arena && arena->connection >= 0 ? 3 : 2, ms);
 }
 
 /* --- taking replies --------------------------------------------------------------------------------------- */
@@ -713,6 +735,9 @@ static terse_status open_client(terse_client *client, const terse_client_options
     memcpy(&client->random, client->session, sizeof client->random);
     client->random |= 1;
     const terse_status status = connect_sockets(client);
+    client->unsure = true;
+    client->socket_fd = terse_loop_descriptor(client->socket);
+    client->monitor_fd = terse_loop_descriptor(client->monitor);
     return status ? status
                   : greet(client, options->connect_timeout_ms ? options->connect_timeout_ms : DEFAULT_CONNECT_MS);
 }

@@ -130,7 +130,9 @@ struct terse_client {
     terse_client_arena *arena;           /* NULL: none is attached */
     uint64_t spin_ns;
     uint32_t glances; /* at the completion ring since everything was looked at */
-    pending **due;    /* heap: due.c */
+    bool unsure;      /* the sockets may have something of which their descriptors do not tell again */
+    int socket_fd, monitor_fd;
+    pending **due; /* heap: due.c */
     size_t n_due, due_capacity;
     int epoll_fd, timer_fd, event_fd; /* -1 until terse_client_fd is asked */
     uint64_t timer_set_ns;

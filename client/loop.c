@@ -10,9 +10,11 @@
 #include "client/arena.h"
 #include "common/bytes.h"
 
-static int descriptor_of(void *socket)
+int terse_loop_descriptor(void *socket)
 {
     int fd = -1;
+    if (!socket)
+        return fd;
     size_t size = sizeof fd;
     zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
     return fd;
@@ -39,8 +41,8 @@ int terse_client_fd(terse_client *client)
     client->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     client->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (client->epoll_fd < 0 || !watch(client->epoll_fd, client->event_fd) ||
-        !watch(client->epoll_fd, client->timer_fd) || !watch(client->epoll_fd, descriptor_of(client->socket)) ||
-        !watch(client->epoll_fd, descriptor_of(client->monitor))) {
+        !watch(client->epoll_fd, client->timer_fd) || !watch(client->epoll_fd, terse_loop_descriptor(client->socket)) ||
+        !watch(client->epoll_fd, terse_loop_descriptor(client->monitor))) {
         CLIENT_FAIL(TERSE_SYSTEM, "cannot make a descriptor to watch");
         terse_loop_close(client);
         return -1;

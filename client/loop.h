@@ -13,6 +13,7 @@
 void terse_loop_update(terse_client *client);
 /* Adds the arena's descriptors; they leave when they are closed. */
 void terse_loop_watch_arena(terse_client *client);
+int terse_loop_descriptor(void *socket); /* libzmq's, of one socket */
 void terse_loop_close(terse_client *client);
 
 /* client.c: receives, resends, expires, without waiting; the next moment at which time alone will do something. */

@@ -30,7 +30,8 @@ static int compare_u64(const void *a, const void *b)
 }
 
 /* What is expected of a running batch. One that is a little late is done any moment: as long again as it is late, since
- * that is how long things take of which nothing else is known. Who is later than that, or was never measured, never is. */
+ * that is how long things take of which nothing else is known. Who is later than that, or was never measured, never is.
+ */
 static uint64_t left_of(const terse_pool_worker *worker, uint64_t now_ns)
 {
     const uint64_t end = worker->started_ns + worker->expected_ns;

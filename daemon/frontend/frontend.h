@@ -91,6 +91,7 @@ struct terse_frontend {
     /* sockets */
     void *context, *router;
     int control_fd, epoll_fd, wake_fd; /* wake_fd: rung by pins when room is awaited */
+    bool router_unsure;                /* the ROUTER may have something of which epoll does not tell again */
     uint32_t gate_pid;                 /* of the process that brings remote clients; 0: none */
     bool broken; /* something failed without which nothing goes on: it ends, and another one is started */
     bool control_closed, configured, serving, ready_told, draining, drained_told;
@@ -122,8 +123,8 @@ struct terse_frontend {
     terse_places *unused_places; /* linked by their first word */
     terse_arenas arenas;
     terse_attach attach;
-    uint64_t spin_ns;
-    uint32_t n_live; /* requests that are not unused */
+    uint64_t spin_ns, busy_ns; /* how long the loop looks for more; when there was something last */
+    uint32_t n_live;           /* requests that are not unused */
 
     /* reload.c, admin.c */
     bool models_moved, models_drain; /* something is to be done; something waits for its last requests */
@@ -168,6 +169,8 @@ void terse_receive_entry(terse_frontend *fe, terse_client_arena *arena, size_t b
 /* ring.c: requests from the rings of shared memories, replies into them. */
 void terse_ring_rung(terse_frontend *fe, uint32_t arena); /* its doorbell */
 unsigned terse_ring_receive(terse_frontend *fe);          /* takes entries of those that may have some */
+bool terse_ring_pending(const terse_frontend *fe);        /* an active ring has some */
+bool terse_ring_park(terse_frontend *fe);                 /* before the loop sleeps: true when it may */
 terse_ring_result terse_ring_send(terse_frontend *fe, terse_client_arena *arena, const void *header, size_t bytes);
 void terse_ring_tell_all(terse_frontend *fe); /* publishes what was sent */
 /* The client of an arena is gone, or must go: what waits is dropped, what runs ends into memory that nobody else gets.

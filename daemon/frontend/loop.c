@@ -2,6 +2,7 @@
 #include "daemon/frontend/loop.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -11,9 +12,10 @@
 /* Design notes
  *   One turn: what epoll told (workers first, they give replies and room), deadlines, dispatch, then messages.
  *   ZeroMQ's descriptor is edge-triggered: it may only be waited for after the socket said that nothing is there, and
- * any send may have swallowed its ring. So a turn ends with receiving, and the loop sleeps only when that found nothing
- * and nothing was sent behind it. Under load a turn takes up to RECEIVE_AT_ONCE messages before workers are looked at
- * again, which fills batches. */
+ * any send may have swallowed its ring (`router_unsure`). So a turn ends with receiving, and the loop sleeps only when
+ * that found nothing and nothing was sent behind it. To ask the socket for nothing costs two system calls, so requests
+ * that come through rings and are answered there do not. Under load a turn takes up to RECEIVE_AT_ONCE messages before
+ * workers are looked at again, which fills batches. */
 enum { RECEIVE_AT_ONCE = 64, EVENTS = 64 };
 #define RETRY_NS UINT64_C(5000000)
 #define LINGER_MS 2000
@@ -56,6 +58,29 @@ static int wait_until(terse_frontend *fe, struct epoll_event *events, uint64_t w
     return n;
 }
 
+/* Looks for events and entries until nothing came for spin_us; other processes get the core between two looks. What is
+ * due meanwhile waits for no longer than that. */
+static int spin(terse_frontend *fe, struct epoll_event *events)
+{
+    for (;;) {
+        const int n = epoll_wait(fe->epoll_fd, events, EVENTS, 0);
+        if (n != 0 || terse_ring_pending(fe))
+            return n;
+        if (terse_now_ns() - fe->busy_ns >= fe->spin_ns)
+            return 0;
+        sched_yield();
+    }
+}
+
+static int next_events(terse_frontend *fe, struct epoll_event *events, bool more)
+{
+    if (more)
+        return wait_until(fe, events, 0);
+    if (fe->spin_ns && terse_now_ns() - fe->busy_ns < fe->spin_ns)
+        return spin(fe, events);
+    return wait_until(fe, events, terse_ring_park(fe) ? next_wake(fe) : 0);
+}
+
 /* false: the supervisor is gone. */
 static bool handle_events(terse_frontend *fe, const struct epoll_event *events, int n)
 {
@@ -66,6 +91,8 @@ static bool handle_events(terse_frontend *fe, const struct epoll_event *events, 
             terse_complete_receive(fe, &fe->workers[what]);
         else if (what == TERSE_LOOP_CONTROL)
             control = true;
+        else if (what == TERSE_LOOP_ROUTER)
+            fe->router_unsure = true;
         else if (what == TERSE_LOOP_WAKE) {
             uint64_t count;
             if (read(fe->wake_fd, &count, sizeof count) < 0)
@@ -138,8 +165,10 @@ int terse_loop_run(terse_frontend *fe)
     struct epoll_event events[EVENTS];
     unsigned received = 0;
     for (;;) {
-        const int n = wait_until(fe, events, received ? 0 : next_wake(fe));
+        const int n = next_events(fe, events, fe->router_unsure || (fe->arenas.active && !fe->spin_ns));
         fe->now_ns = terse_now_ns();
+        if (n > 0 || received)
+            fe->busy_ns = fe->now_ns;
         if (n < 0 && errno != EINTR) {
             terse_log(TERSE_LOG_ERROR, "epoll: %s", strerror(errno));
             return 1;
@@ -148,7 +177,9 @@ int terse_loop_run(terse_frontend *fe)
             return fe->broken;
         handle_time(fe);
         terse_dispatch(fe);
-        received = fe->serving ? terse_receive(fe, RECEIVE_AT_ONCE) + terse_ring_receive(fe) : 0;
+        terse_ring_tell_all(fe);
+        received = fe->serving && fe->router_unsure ? terse_receive(fe, RECEIVE_AT_ONCE) : 0;
+        received += fe->serving ? terse_ring_receive(fe) : 0;
         if (received)
             terse_dispatch(fe);
         terse_ring_tell_all(fe);
@@ -156,7 +187,7 @@ int terse_loop_run(terse_frontend *fe)
             terse_arenas_settle(fe);
         if (fe->broken)
             return 1;
-        if (drained(fe) && received == 0) {
+        if (drained(fe) && received == 0 && !fe->router_unsure) {
             finish_drain(fe);
             wait_for_end(fe);
             return 0;

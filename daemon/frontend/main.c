@@ -116,6 +116,7 @@ int main(void)
         return 1;
     }
     fe->epoll_fd = fe->wake_fd = -1;
+    fe->router_unsure = true;
     fe->started_ns = fe->now_ns = terse_now_ns();
     fe->epoch = (uint32_t)getpid();
     fe->hold_ns = UINT64_MAX;

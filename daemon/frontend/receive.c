@@ -116,6 +116,7 @@ static void refuse_peer(terse_frontend *fe, zmq_msg_t *peer, incoming *in)
         return;
     const size_t size = terse_wire_encode_error(
         wire->id, TERSE_INVALID_ARGUMENT, "a routing id chosen by the client is refused: leave it to ZeroMQ", header);
+    fe->router_unsure = true;
     if (zmq_msg_send(peer, fe->router, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
         zmq_send(fe->router, header, size, ZMQ_DONTWAIT);
 }
@@ -130,6 +131,7 @@ unsigned terse_receive(terse_frontend *fe, unsigned limit)
         zmq_msg_init(&first);
         if (zmq_msg_recv(&first, fe->router, ZMQ_DONTWAIT) < 0) {
             zmq_msg_close(&first);
+            fe->router_unsure = false;
             break;
         }
         take_rest(fe, &in, zmq_msg_more(&first));

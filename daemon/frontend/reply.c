@@ -36,6 +36,7 @@ static send_result try_send(terse_frontend *fe, terse_client *client, zmq_msg_t 
     if (client->arena) /* all else lies in the client's memory already */
         return ring_send(fe, client, zmq_msg_data(&parts[0]), zmq_msg_size(&parts[0]));
     uint8_t peer[5] = {0};
+    fe->router_unsure = true;
     memcpy(peer + 1, &client->peer, sizeof client->peer);
     if (zmq_send(fe->router, peer, sizeof peer, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
         return errno == EAGAIN ? FULL : GONE;

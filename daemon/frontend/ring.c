@@ -70,7 +70,8 @@ static bool take_entries(terse_frontend *fe, terse_client_arena *arena, unsigned
     }
     if (terse_ring_release(&arena->submission))
         ring_doorbell(arena);
-    return result == TERSE_RING_DONE || !terse_ring_await(&arena->submission);
+    /* While the loop spins it looks by itself: the client need not ring. */
+    return result == TERSE_RING_DONE || fe->spin_ns > 0 || !terse_ring_await(&arena->submission);
 }
 
 unsigned terse_ring_receive(terse_frontend *fe)
@@ -89,6 +90,26 @@ unsigned terse_ring_receive(terse_frontend *fe)
     fe->arenas.active = fe->arenas.again;
     fe->arenas.again = NULL;
     return n;
+}
+
+bool terse_ring_pending(const terse_frontend *fe)
+{
+    for (const terse_client_arena *arena = fe->arenas.active; arena; arena = arena->next_active)
+        if (terse_ring_there(&arena->submission))
+            return true;
+    return false;
+}
+
+bool terse_ring_park(terse_frontend *fe)
+{
+    for (terse_client_arena **at = &fe->arenas.active; *at;) {
+        terse_client_arena *arena = *at;
+        if (!terse_ring_await(&arena->submission))
+            return false;
+        *at = arena->next_active;
+        arena->active = false;
+    }
+    return true;
 }
 
 /* --- replies ------------------------------------------------------------------------------------------------- */

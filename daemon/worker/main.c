@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <malloc.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,19 +167,25 @@ static bool hear_supervisor(terse_worker *worker)
 
 static void serve(terse_worker *worker)
 {
+    uint64_t busy_ns = 0; /* when there was something last */
     for (;;) {
         struct pollfd watched[2] = {{.fd = worker->data_fd, .events = POLLIN},
                                     {.fd = worker->control_fd, .events = POLLIN}};
         /* What is left to do for models that come and go is done while nobody asks for anything. */
-        const int n = poll(watched, 2, terse_worker_live_busy(worker) ? 0 : -1);
+        const bool spins = worker->spin_ns && terse_now_ns() - busy_ns < worker->spin_ns;
+        const int n = poll(watched, 2, terse_worker_live_busy(worker) || spins ? 0 : -1);
         if (n < 0 && errno != EINTR)
             return;
-        if (n == 0)
+        if (n == 0 && terse_worker_live_busy(worker))
             terse_worker_live_step(worker);
+        else if (n == 0)
+            sched_yield();
         if (watched[0].revents && !hear_front_end(worker))
             leave_front_end(worker);
         if (watched[1].revents && !hear_supervisor(worker))
             return;
+        if (n > 0 && worker->spin_ns)
+            busy_ns = terse_now_ns();
     }
 }
 

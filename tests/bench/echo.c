@@ -2,7 +2,9 @@
 /* echo: what libzmq alone can do on this machine, with the very client and header that tersed is measured with.
  *
  *     echo serve  ENDPOINT                                     a ROUTER that sends every message back as it came
- *     echo client ENDPOINT MODEL INPUT FLOATS OUTSTANDING SECONDS   a bare DEALER; prints one line of JSON
+ *     echo hops SECONDS                                        two socketpair round trips, one inside the other,
+ * between three processes: what four wake-ups cost here echo client ENDPOINT MODEL INPUT FLOATS OUTSTANDING SECONDS   a
+ * bare DEALER; prints one line of JSON
  *
  * The client's header is an ordinary infer request of [1, FLOATS] FP32 zeros whose id, packed at a fixed width, is
  * changed in place for every message. It looks for the id in the answer by its place after the key, in both kinds of
@@ -13,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <msgpack.h>
 #include <zmq.h>
@@ -105,6 +109,54 @@ static int compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* Sends back whatever comes in at `from`, after asking at `to` (-1: at once). */
+static void relay(int from, int to)
+{
+    uint64_t word;
+    while (read(from, &word, sizeof word) == (ssize_t)sizeof word) {
+        if (to >= 0 && (write(to, &word, sizeof word) < 0 || read(to, &word, sizeof word) <= 0))
+            break;
+        if (write(from, &word, sizeof word) < 0)
+            break;
+    }
+    _exit(0);
+}
+
+static void hops(double seconds)
+{
+    int near[2], far[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, near) < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET, 0, far) < 0)
+        die("socketpair");
+    if (fork() == 0) {
+        close(near[0]);
+        close(far[1]);
+        relay(near[1], far[0]);
+    }
+    if (fork() == 0) {
+        close(near[0]);
+        close(near[1]);
+        close(far[0]);
+        relay(far[1], -1);
+    }
+    close(near[1]);
+    close(far[0]);
+    close(far[1]);
+    uint64_t *samples = malloc(MAX_SAMPLES * sizeof *samples), n = 0, word = 0;
+    const uint64_t start = terse_now_ns(), from = start + 300000000u, end = from + (uint64_t)(seconds * 1e9);
+    for (uint64_t now = start; samples && now < end && n < MAX_SAMPLES;) {
+        const uint64_t sent = now;
+        if (write(near[0], &word, sizeof word) < 0 || read(near[0], &word, sizeof word) <= 0)
+            die("socketpair");
+        now = terse_now_ns();
+        if (sent >= from)
+            samples[n++] = now - sent;
+    }
+    if (n == 0)
+        die("hops");
+    qsort(samples, n, sizeof *samples, compare);
+    printf("{\"p50_us\": %.1f, \"p99_us\": %.1f}\n", (double)samples[n / 2] / 1e3, (double)samples[n * 99 / 100] / 1e3);
+}
+
 static void client(char **argv)
 {
     const char *endpoint = argv[0], *model = argv[1], *input = argv[2];
@@ -163,10 +215,13 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "serve") == 0)
         serve(argv[2]);
+    else if (argc == 3 && strcmp(argv[1], "hops") == 0)
+        hops(atof(argv[2]));
     else if (argc == 8 && strcmp(argv[1], "client") == 0)
         client(argv + 2);
     else
-        return fprintf(stderr, "usage: echo serve ENDPOINT | client ENDPOINT MODEL INPUT FLOATS OUTSTANDING SECONDS\n"),
+        return fprintf(stderr, "usage: echo serve ENDPOINT | hops SECONDS | client ENDPOINT MODEL INPUT FLOATS "
+                               "OUTSTANDING SECONDS\n"),
                2;
     return 0;
 }
