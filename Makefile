@@ -95,7 +95,7 @@ $(B)/libcommon.a: $(call obj,$(COMMON))
 $(B)/libcompress.a: $(filter-out %/main.o,$(call obj,$(COMPRESS))) $(PROTO_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
-$(B)/libdaemon.a: $(call obj,$(DAEMON_SHARED)) $(filter-out %/main.o,$(call obj,$(SUPERVISOR) $(FRONTEND) $(WORKER) $(LOADER)))
+$(B)/libdaemon.a: $(call obj,$(DAEMON_SHARED)) $(filter-out %/main.o %/accept_call.o,$(call obj,$(SUPERVISOR) $(FRONTEND) $(WORKER) $(LOADER)))
 	@rm -f $@
 	@ar rcs $@ $^
 $(B)/libterse.a: $(call obj,$(LIBTERSE))
@@ -120,7 +120,7 @@ $(B)/terse-compress: $(B)/obj/compress/main.o $(B)/libcompress.a $(B)/libcommon.
 $(B)/tersed: $(B)/obj/daemon/supervisor/main.o $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_SUPERVISOR)
-$(B)/terse-frontend: $(B)/obj/daemon/frontend/main.o $(B)/libdaemon.a $(B)/libcommon.a
+$(B)/terse-frontend: $(B)/obj/daemon/frontend/main.o $(B)/obj/daemon/frontend/accept_call.o $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SECCOMP) $(LIBS_COMMON)
 $(B)/terse-worker: $(B)/obj/daemon/worker/main.o $(B)/libdaemon.a $(B)/libcommon.a

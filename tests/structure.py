@@ -135,10 +135,24 @@ def readme_shows_the_sources():
     return wrong + [f"README.md lacks the setting {name}" for name in settings if f"| `{name}`" not in readme]
 
 
+def only_the_log_reads_the_wall_clock():
+    """Deadlines, watchdogs and delays by a clock that can be set would fire, or not, when somebody sets it."""
+    wrong, monotonic = [], 0
+    for path in sources():
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        monotonic += "CLOCK_MONOTONIC" in text
+        if path == "daemon/log.c":
+            continue
+        for call in re.findall(r"\bCLOCK_(?:REALTIME|TAI)\w*|\b(?:time|gettimeofday|ftime|timespec_get|localtime\w*|utime\w*)\(", text):
+            wrong.append(f"{path}: {call}")
+    return wrong + ([] if monotonic else ["no source reads the monotonic clock"])
+
+
 def main():
     tests = [includes_keep_the_layers, supervisor_has_neither_zeromq_nor_blas, programs_link_what_they_may,
              libterse_exports_its_header_only, vector_code_stays_in_kernel_files, public_header_explains_itself,
-             files_carry_a_licence_line, readme_shows_the_sources]
+             files_carry_a_licence_line, readme_shows_the_sources, only_the_log_reads_the_wall_clock]
     print(f"1..{len(tests)}")
     failed = False
     for number, test in enumerate(tests, 1):

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/frontend/accept.h"
 #include "daemon/frontend/loop.h"
 #include "daemon/sandbox.h"
 
@@ -53,7 +54,7 @@ static bool open_all(terse_frontend *fe)
     for (int i = 0; i < TERSE_MAX_WORKERS; i++)
         fe->workers[i].fd = -1;
     terse_attach_init(&fe->attach);
-    return open_router(fe) && zmq_getsockopt(fe->router, ZMQ_FD, &router_fd, &size) == 0 &&
+    return terse_accept_prepare() && open_router(fe) && zmq_getsockopt(fe->router, ZMQ_FD, &router_fd, &size) == 0 &&
            fcntl(fe->control_fd, F_SETFL, fcntl(fe->control_fd, F_GETFL) | O_NONBLOCK) == 0 &&
            watch(fe, fe->control_fd, 0, TERSE_LOOP_CONTROL) && watch(fe, fe->wake_fd, 0, TERSE_LOOP_WAKE) &&
            watch(fe, router_fd, EPOLLET, TERSE_LOOP_ROUTER);

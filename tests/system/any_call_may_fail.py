@@ -15,7 +15,7 @@ import harness
 SEED = int(os.environ.get("TERSE_SEED", time.time()))
 OCCURRENCES = 12 if harness.LONG else 5
 ERRORS = {"fork": errno.EAGAIN, "memfd_create": errno.EMFILE, "ftruncate": errno.ENOSPC, "mmap": errno.ENOMEM,
-          "socket": errno.EMFILE, "socketpair": errno.EMFILE, "bind": errno.EADDRINUSE, "accept4": errno.EMFILE,
+          "socket": errno.EMFILE, "socketpair": errno.EMFILE, "bind": errno.EADDRINUSE,
           "pipe2": errno.EMFILE, "write": errno.EIO, "read": errno.EIO, "sendmsg": errno.ENOBUFS, "recvmsg": errno.ENOMEM,
           "epoll_create1": errno.EMFILE, "epoll_ctl": errno.ENOMEM, "eventfd": errno.EMFILE, "fcntl": errno.EMFILE}
 PROGRAMS = "tersed", "terse-frontend", "terse-worker", "terse-loader"
@@ -33,7 +33,7 @@ def ready(tersed):
         if tersed.process.poll() is not None:
             return "ended"
         done = subprocess.run([harness.program("terse"), "status", "-e", tersed.endpoint, "--connect-ms", "300", "--wait-ms",
-                               "5000"], capture_output=True)
+                               "500"], capture_output=True)
         return "ready" if done.returncode == 0 else None
     return harness.wait_until(look, "it serves or ends", 30) == "ready"
 

@@ -141,12 +141,6 @@ PUBLIC int bind(int fd, const struct sockaddr *address, socklen_t size)
     return fails("bind") ? -1 : real(fd, address, size);
 }
 
-PUBLIC int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
-{
-    REAL(int, "accept4", int, struct sockaddr *, socklen_t *, int);
-    return fails("accept4") ? -1 : real(fd, address, size, flags);
-}
-
 PUBLIC int pipe2(int ends[2], int flags)
 {
     REAL(int, "pipe2", int *, int);

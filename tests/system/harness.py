@@ -82,7 +82,7 @@ def children(pid):
 
 
 class Tersed:
-    def __init__(self, folder, models=None, *options, endpoint=None, environment=None, wait=True):
+    def __init__(self, folder, models=None, *options, endpoint=None, environment=None, wait=True, under=()):
         self.folder = folder
         self.endpoint = endpoint or f"ipc://{folder}/tersed.sock"
         self.log_path = os.path.join(folder, "tersed.log")
@@ -90,7 +90,7 @@ class Tersed:
         for name, path in (models or {}).items():
             command += ["--model", f"{name}={path}"]
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(command + [str(o) for o in options], stderr=log, stdout=log,
+            self.process = subprocess.Popen([*under, *command, *map(str, options)], stderr=log, stdout=log,
                                             env=dict(os.environ, **(environment or {})))
         if wait:
             self.wait_ready()
