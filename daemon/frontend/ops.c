@@ -269,6 +269,12 @@ static void pack_daemon(const terse_frontend *fe, msgpack_packer *packer)
     pack_u64(packer, "clients", fe->clients.n);
     pack_u64(packer, "input_bytes_used", terse_slots_used(fe->inputs));
     pack_u64(packer, "output_bytes_used", terse_slots_used(fe->outputs));
+    uint64_t arena_bytes = 0;
+    for (uint32_t i = 0; i < TERSE_MAX_ARENAS; i++)
+        arena_bytes += fe->arenas.at[i] ? fe->arenas.at[i]->input_bytes + fe->arenas.at[i]->output_bytes : 0;
+    pack_u64(packer, "arenas", fe->arenas.n);
+    pack_u64(packer, "arenas_leaving", fe->arenas.n_leaving);
+    pack_u64(packer, "arena_bytes", arena_bytes);
 }
 
 static void answer_stats(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
@@ -278,7 +284,7 @@ static void answer_stats(terse_frontend *fe, terse_client *client, const terse_w
     terse_pack_buffer buffer = {.data = bytes, .capacity = bytes ? TERSE_WIRE_STATS_BYTES : 0};
     msgpack_packer packer;
     msgpack_packer_init(&packer, &buffer, terse_pack_buffer_write);
-    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 14);
+    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 17);
     pack_daemon(fe, &packer);
     pack_workers(fe, &packer);
     pack_models(fe, &packer);
