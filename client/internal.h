@@ -174,6 +174,8 @@ void terse_pending_sent(terse_client *client, pending *entry);
 void terse_pending_hold(terse_client *client, pending *entry); /* neither sent nor to be sent */
 pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames);
 void terse_pending_free(terse_client *client, pending *entry);
+/* A refusal that is to be no answer: the entry waits to be sent again. false: it is the answer. */
+bool terse_pending_retry(terse_client *client, pending *entry, const terse_wire_reply *wire);
 void terse_pending_complete(terse_client *client, pending *entry, terse_reply *reply);
 
 /* client.c */

@@ -5,7 +5,10 @@
 
 #include "common/bytes.h"
 
-enum { MAX_SPARE = 1024 };
+enum {
+    MAX_SPARE = 1024,
+    MAX_RETRY_MS = 3600 * 1000, /* nobody waits for longer */
+};
 
 pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames)
 {
@@ -101,6 +104,33 @@ void terse_pending_sent(terse_client *client, pending *entry)
     terse_pending_hold(client, entry);
     entry->state = PENDING_SENT;
     client->sent_bytes += entry->bytes;
+}
+
+static uint64_t next_random(uint64_t *state) /* xorshift64* (Vigna 2016) */
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545f4914f6cdd1du;
+}
+
+/* A refused request that may be sent again waits for as long as the daemon says and up to half of that more, so that
+ * those who were refused together do not come together. It is the same request under the same id: it did not run, and
+ * the daemon has forgotten it. */
+bool terse_pending_retry(terse_client *client, pending *entry, const terse_wire_reply *wire)
+{
+    if (entry->kind != PENDING_INFER || !wire->has_retry_after || entry->retries >= client->max_retries ||
+        (wire->status != TERSE_RESOURCE_EXHAUSTED && wire->status != TERSE_UNAVAILABLE) ||
+        wire->retry_after_ms > MAX_RETRY_MS)
+        return false;
+    const uint64_t after_ns = wire->retry_after_ms * 1000000u;
+    const uint64_t due_ns = terse_now_ns() + after_ns + next_random(&client->random) % (after_ns / 2 + 1);
+    if (due_ns >= entry->no_retry_ns)
+        return false;
+    entry->retries++;
+    terse_pending_hold(client, entry);
+    terse_due_set(client, entry, due_ns);
+    return true;
 }
 
 /* From unanswered to done; `reply` may be NULL when memory was out, which is told as such when it is taken. */

@@ -131,6 +131,23 @@ with harness.story("models share the workers however many requests each has") as
     last = len(order) - 1 - order[::-1].index("few")
     story.check(order.count("few") == 30 and last < 150, f"the few are done after {last} of {len(order)} answers, though they came last")
 
+with harness.story("for energy a worker waits for a fuller batch, for half of the time that there is") as story:
+    tersed = story.tersed({"digits": story.digits()}, "--workers", "1", "--objective", "energy")
+    client, watch = harness.Client(tersed.endpoint), harness.Client(tersed.endpoint)
+    image = numpy.zeros((1, 1, 8, 8), "f4")
+    for _ in range(3):
+        client.infer("digits", {"image": image}, timeout_us=4_000_000)
+    harness.wait_until(lambda: watch.call("stats")["queued"] == 3, "three wait beside an idle worker")
+    for _ in range(29):
+        client.infer("digits", {"image": image}, timeout_us=4_000_000)
+    replies = collect(client, 32)
+    story.check(all(r["status"] == "OK" for r in replies.values()), "all are answered")
+    story.check(replies[1]["timing"]["batch"] >= 8, f"a batch that is full enough is not held: {replies[1]}")
+    client.infer("digits", {"image": image}, timeout_us=400_000)
+    header, _ = client.receive()
+    story.check(header["status"] == "OK" and header["timing"]["queue_us"] >= 200_000, f"one alone waits: {header}")
+    story.check(watch.call("stats")["models"]["digits"]["closed"]["timeout"] >= 1, "which is counted")
+
 with harness.story("libterse comes again when it is told to") as story:
     tersed = start(story, "--max-queue", "4", "--max-batch", "1")
     refused = bench(tersed, "wide", "--requests", "300", "--concurrency", "30")
