@@ -6,12 +6,14 @@ engine    whole networks on one thread, terse run beside onnxruntime, in turn; n
 serving   a tiny request through tersed beside a bare ZeroMQ echo: same client, same header, in turn
 batching  784-512-512-10 with 64 outstanding, max_batch 32 beside max_batch 1
 overload  1.2, 2 and 10 times what a daemon can do, with a deadline: goodput, latencies, refusals
+faults    a killed front end until it answers again; p99 of four clients at 70 % load while workers are killed
 memory    private bytes of 8 workers that serve a 100 MB model
 gemm blas int8 floats start workers accuracy
           every figure that terse is to reach, beside what it reached (table.py), with onnxruntime, openvino, ncnn and
           MNN
 
-All of it runs on one core, the last of those that this process may use, except serving, batching, memory, overload and workers.
+All of it runs on one core, the last of those that this process may use, except serving, batching, memory, overload,
+faults and workers.
 
 Ratios are medians of several alternating runs; machines are shared and noisy, so only ratios are compared. Peers (onnx,
 onnxruntime, numpy) come by pip into build/peers when they are not there.
@@ -25,6 +27,7 @@ import sys
 import tempfile
 import time
 
+import faults
 import overload
 import peers
 import table
@@ -210,7 +213,7 @@ def memory(folder):
           f"shared (the model, counted once): {max(shared) / 1024:.1f} MiB each")
 
 
-MANY_CORES = {"serving", "batching", "memory", "overload", "workers"}
+MANY_CORES = {"serving", "batching", "memory", "overload", "faults", "workers"}
 
 
 def pin(name):
@@ -220,7 +223,8 @@ def pin(name):
 
 def main():
     parts = {"engine": engine, "serving": serving, "batching": batching, "memory": memory,
-             "overload": lambda folder: overload.overload(sys.modules[__name__], folder)}
+             "overload": lambda folder: overload.overload(sys.modules[__name__], folder),
+             "faults": lambda folder: faults.faults(sys.modules[__name__], folder)}
     wanted = sys.argv[1:] or [*parts, *table.PARTS]
     if not set(wanted) <= {*parts, *table.PARTS}:
         sys.exit(__doc__)
