@@ -7,7 +7,7 @@
 /* Of work that may wait for requests without a deadline. */
 #define ENDLESS_NS (60000 * MS_NS)
 /* Requests for each worker that are no standing queue yet, beside two batches. */
-enum { FEW = 16, MOST_RETRY_MS = 10000, SLOW_RETRY_MS = 1000, DRAIN_RETRY_MS = 1000 };
+enum { FEW = 16, PROBES = 16, MOST_RETRY_MS = 10000, SLOW_RETRY_MS = 1000, DRAIN_RETRY_MS = 1000 };
 /* Requests over which the part that was let in is reckoned. */
 #define TIDE 256.0
 
@@ -201,7 +201,22 @@ static int check_run(const terse_frontend *fe, const terse_served *model, terse_
     return refuse_late(fe, model, request->reckoned_ns, run_ns, request, error);
 }
 
-int terse_overload_check(terse_frontend *fe, terse_client *client, terse_served *model, const terse_lane *lane,
+/* What its batch will take: a full one, or where its time is too short for that a smaller one. */
+static uint64_t run_of(const terse_frontend *fe, const terse_served *model, const terse_lane *lane, uint64_t full_ns,
+                       const terse_overload_request *request)
+{
+    const uint64_t own_ns = cost_of(model, lane, request->rows);
+    return own_ns > full_ns || full_ns > time_of(fe, request) / 2 ? own_ns : full_ns;
+}
+
+/* One that is refused because its batch alone would take too long: every PROBES-th is let in all the same, since what
+ * batches take is only learnt from batches, and an idle pool that would try them may not come. */
+static bool is_probe(const terse_frontend *fe, terse_lane *lane, uint64_t run_ns, const terse_overload_request *request)
+{
+    return request->deadline_ns != TERSE_NO_DEADLINE && run_ns > time_of(fe, request) && ++lane->too_long % PROBES == 0;
+}
+
+int terse_overload_check(terse_frontend *fe, terse_client *client, terse_served *model, terse_lane *lane,
                          terse_overload_request *request, terse_error *error)
 {
     request->work_ns = request->reckoned_ns = 0;
@@ -218,16 +233,16 @@ int terse_overload_check(terse_frontend *fe, terse_client *client, terse_served 
     request->reckoned_ns = idle > 0 && fe->queue.n_requests == 0 ? 0 : terse_predict_wait(&input);
     if (input.workers == 0 || request->reckoned_ns == 0)
         return TERSE_OK;
-    if (input.ahead_ns + input.others_ns < full_ns * input.workers) {
-        const int never = check_run(fe, model, request, cost_of(model, lane, request->rows), error);
-        count_tide(model, !never);
-        return never;
-    }
+    const uint64_t run_ns = run_of(fe, model, lane, full_ns, request);
     const uint64_t queue_ns = (input.ahead_ns + input.others_ns) / input.workers;
-    const int late =
-        check_time(fe, client, model, terse_predict_correct(&model->predict, request->reckoned_ns),
-                   terse_predict_correct(&model->predict, queue_ns),
-                   cost_of(model, lane, request->rows > limit ? request->rows : limit), input.workers, request, error);
+    int late;
+    if (input.ahead_ns + input.others_ns < full_ns * input.workers)
+        late = check_run(fe, model, request, cost_of(model, lane, request->rows), error);
+    else
+        late = check_time(fe, client, model, terse_predict_correct(&model->predict, request->reckoned_ns),
+                          terse_predict_correct(&model->predict, queue_ns), run_ns, input.workers, request, error);
+    if (late == TERSE_DEADLINE_EXCEEDED && is_probe(fe, lane, run_ns, request))
+        late = TERSE_OK;
     count_tide(model, !late);
     return late;
 }

@@ -28,7 +28,7 @@ typedef struct terse_overload_request {
 } terse_overload_request;
 
 /* Whether a request may wait in `lane`; lane NULL: only the limits that do not depend on the model's costs. */
-int terse_overload_check(terse_frontend *fe, terse_client *client, terse_served *model, const terse_lane *lane,
+int terse_overload_check(terse_frontend *fe, terse_client *client, terse_served *model, terse_lane *lane,
                          terse_overload_request *request, terse_error *error);
 /* When to come again if nothing better is known: when about half of what waits is done. */
 uint64_t terse_overload_retry_ms(const terse_frontend *fe);

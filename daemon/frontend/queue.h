@@ -97,6 +97,7 @@ struct terse_lane {
     uint32_t model;
     uint32_t n_requests, mask; /* mask: bit p when something waits at priority p */
     uint32_t turns;
+    uint32_t too_long; /* refused because a batch alone takes too long */
     uint64_t n_rows;
     terse_level levels[TERSE_PRIORITIES];
     /* the front end's */

@@ -253,6 +253,26 @@ static void limits_in_numbers_hold_whatever_time_says(void **state)
     end(r);
 }
 
+/* Nor may it where the pool is never idle: now and then one is let in to find out. */
+static void a_busy_pool_tries_what_seems_too_long(void **state)
+{
+    (void)state;
+    room *r = begin();
+    terse_overload_request asked;
+    int let_in = 0;
+    for (int i = 0; i < 50; i++)
+        terse_cost_learn(&r->lane.cost, 1, SECOND);
+    for (int i = 0; i < 160; i++)
+        let_in += ask(r, &r->client, 10 * MS, &asked) == TERSE_OK;
+    assert_int_equal(let_in, 10);
+    /* A time that is too short for a full batch is enough for a small one. */
+    room *other = begin();
+    fill(other, &other->other, 40);
+    assert_int_equal(ask(other, &other->client, 6 * MS, &asked), TERSE_OK);
+    end(other);
+    end(r);
+}
+
 /* A cost that was measured far too high must not shut everybody out: an idle pool takes all. */
 static void an_idle_pool_takes_what_comes(void **state)
 {
@@ -286,6 +306,7 @@ int main(void)
         cmocka_unit_test(what_can_be_done_in_time_is_let_in),
         cmocka_unit_test(who_would_be_late_or_stand_is_refused_with_a_time),
         cmocka_unit_test(limits_in_numbers_hold_whatever_time_says),
+        cmocka_unit_test(a_busy_pool_tries_what_seems_too_long),
         cmocka_unit_test(an_idle_pool_takes_what_comes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
