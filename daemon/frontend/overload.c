@@ -162,15 +162,17 @@ static int refuse_late(const terse_frontend *fe, const terse_served *model, uint
                       (wait_ns + run_ns) / 1000, run_ns / 1000, time_ns / 1000);
 }
 
-/* The limits that follow from time. `wait_ns` is until the request's batch begins, `queue_ns` the part of it that is
- * queue, `run_ns` its batch. */
-static int check_time(const terse_frontend *fe, const terse_client *client, const terse_served *model, uint64_t wait_ns,
-                      uint64_t queue_ns, uint64_t run_ns, uint32_t workers, terse_overload_request *request,
+/* The limits that follow from time. `run_ns` is what the request's batch takes. */
+static int check_time(const terse_frontend *fe, const terse_client *client, const terse_served *model,
+                      const terse_predict_input *input, uint64_t run_ns, terse_overload_request *request,
                       terse_error *error)
 {
     const bool endless = request->deadline_ns == TERSE_NO_DEADLINE;
     const uint64_t time_ns = endless ? 2 * ENDLESS_NS : time_of(fe, request);
     const uint64_t allowed_ns = time_ns / 2;
+    const terse_predict *correction = &model->predict[request->priority][terse_predict_class(time_ns)];
+    const uint64_t wait_ns = terse_predict_correct(correction, request->reckoned_ns);
+    const uint64_t queue_ns = terse_predict_correct(correction, (input->ahead_ns + input->others_ns) / input->workers);
     if (!endless && wait_ns + run_ns > time_ns)
         return refuse_late(fe, model, wait_ns, run_ns, request, error);
     if (fe->queue_automatic && queue_ns > allowed_ns) {
@@ -180,7 +182,7 @@ static int check_time(const terse_frontend *fe, const terse_client *client, cons
                           " us are allowed",
                           fe->queue.n_requests, queue_ns / 1000, allowed_ns / 1000);
     }
-    const uint64_t own_ns = terse_predict_correct(&model->predict, client->work_ns / workers);
+    const uint64_t own_ns = terse_predict_correct(correction, client->work_ns / input->workers);
     const uint64_t left_ns = queue_ns < allowed_ns ? allowed_ns - queue_ns : 0;
     if (fe->client_automatic && client->outstanding > 0 && own_ns > 2 * left_ns) {
         request->retry_after_ms = come_again(model, own_ns - 2 * left_ns, allowed_ns);
@@ -234,13 +236,11 @@ int terse_overload_check(terse_frontend *fe, terse_client *client, terse_served 
     if (input.workers == 0 || request->reckoned_ns == 0)
         return TERSE_OK;
     const uint64_t run_ns = run_of(fe, model, lane, full_ns, request);
-    const uint64_t queue_ns = (input.ahead_ns + input.others_ns) / input.workers;
     int late;
     if (input.ahead_ns + input.others_ns < full_ns * input.workers)
         late = check_run(fe, model, request, cost_of(model, lane, request->rows), error);
     else
-        late = check_time(fe, client, model, terse_predict_correct(&model->predict, request->reckoned_ns),
-                          terse_predict_correct(&model->predict, queue_ns), run_ns, input.workers, request, error);
+        late = check_time(fe, client, model, &input, run_ns, request, error);
     if (late == TERSE_DEADLINE_EXCEEDED && is_probe(fe, lane, run_ns, request))
         late = TERSE_OK;
     count_tide(model, !late);
@@ -251,7 +251,10 @@ int terse_overload_check(terse_frontend *fe, terse_client *client, terse_served 
 
 void terse_overload_learn(terse_frontend *fe, const terse_request *request)
 {
-    terse_predict_learn(&fe->models[request->lane->model]->predict, request->reckoned_ns,
+    terse_served *model = fe->models[request->lane->model];
+    const uint64_t time_ns =
+        request->deadline_ns == TERSE_NO_DEADLINE ? UINT64_MAX : request->deadline_ns - request->arrival_ns;
+    terse_predict_learn(&model->predict[request->priority][terse_predict_class(time_ns)], request->reckoned_ns,
                         fe->now_ns - request->queued_ns, fe->now_ns);
 }
 

@@ -7,6 +7,13 @@
 #define LEAST_FACTOR 0.5
 #define MOST_FACTOR 8.0
 
+unsigned terse_predict_class(uint64_t time_ns)
+{
+    const uint64_t ms = time_ns / 1000000;
+    const unsigned class = ms < 2 ? 0 : 63u - (unsigned)__builtin_clzll(ms);
+    return class < TERSE_PREDICT_TIMES ? class : TERSE_PREDICT_TIMES - 1;
+}
+
 uint64_t terse_predict_wait(const terse_predict_input *in)
 {
     return in->workers ? (in->running_ns + in->ahead_ns + in->others_ns) / in->workers : 0;

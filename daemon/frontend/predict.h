@@ -9,7 +9,9 @@
  *       (left of running batches + W + sum over j of min(W_j, W)) / w
  *   What this leaves out (other processes on the cores, later arrivals of higher priority, workers that died) shows in
  *   how long requests really wait. The ratio of both, taken over about half a second, corrects the next prediction: of
- *   means, not a mean of ratios, so that long waits, which decide who is let in, weigh more than short ones. */
+ *   means, not a mean of ratios, so that long waits, which decide who is let in, weigh more than short ones.
+ *   Who has a late deadline or a low priority is overtaken by those that come later, and errs otherwise than they: each
+ *   priority and each length of time (by powers of 2) has its own correction. */
 #ifndef TERSE_FRONTEND_PREDICT_H
 #define TERSE_FRONTEND_PREDICT_H
 
@@ -30,6 +32,10 @@ typedef struct terse_predict {
     uint64_t folded_ns; /* when the fresh ones were last added */
     double factor;      /* 0: nothing is known, taken as 1 */
 } terse_predict;
+
+enum { TERSE_PREDICT_TIMES = 16 };
+/* Which correction is that of requests that have so much time: 0 below 2 ms ... the last from 32 s on, and for ever. */
+unsigned terse_predict_class(uint64_t time_ns);
 
 /* Time until its batch begins. 0 workers: nobody knows, 0. */
 uint64_t terse_predict_wait(const terse_predict_input *input);

@@ -278,7 +278,7 @@ static void switch_to(terse_frontend *fe, terse_served *model)
         terse_stats_add(&model->stats, &old->stats);
         old->stats = (terse_stats){0};
         /* What was learnt of the requests to this name, and its part of the workers, go on. */
-        model->predict = old->predict;
+        memcpy(model->predict, old->predict, sizeof model->predict);
         model->offered = old->offered;
         model->let_in = old->let_in;
         model->share.clock_ns = old->share.clock_ns;

@@ -52,7 +52,7 @@ typedef struct terse_served {
     terse_lane *lanes;
     uint32_t n_lanes;
     terse_share share;
-    terse_predict predict;
+    terse_predict predict[TERSE_PRIORITIES][TERSE_PREDICT_TIMES];
     double offered, let_in; /* requests of late: that came, and that were let in (overload.c) */
     terse_stats stats;
 } terse_served;

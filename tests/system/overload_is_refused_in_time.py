@@ -104,8 +104,8 @@ with harness.story("a client that floods leaves others room") as story:
                               "--requests", "40000", "--json"], stdout=subprocess.PIPE, text=True)
     watch = harness.Client(tersed.endpoint)
     harness.wait_until(lambda: watch.call("stats")["models"]["wide"]["errors"].get("RESOURCE_EXHAUSTED", 0) > 100, "the flood is refused")
-    honest = bench(tersed, "wide", "--requests", "50", "--timeout-ms", "5000")
-    story.check(honest["ok"] == 50, f"one at a time is served meanwhile: {honest}")
+    honest = bench(tersed, "wide", "--requests", "20", "--timeout-ms", "20000")
+    story.check(honest["ok"] == 20, f"one at a time is served meanwhile: {honest}")
     told = json.loads(flood.communicate()[0].strip().splitlines()[-1])
     story.check(flood.returncode == 0 and told["ok"] + sum(told["errors"].values()) == told["sent"] == 40000 and told["ok"] > 0,
                 f"the flood is answered too: {told['ok']}, {told['errors']}")

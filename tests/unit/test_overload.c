@@ -103,6 +103,17 @@ static void errors_correct_what_is_predicted(void **state)
     assert_int_equal(terse_predict_correct(&predict, MS), MS / 2);
 }
 
+static void each_length_of_time_has_a_class(void **state)
+{
+    (void)state;
+    assert_int_equal(terse_predict_class(0), 0);
+    assert_int_equal(terse_predict_class(2 * MS - 1), 0);
+    assert_int_equal(terse_predict_class(2 * MS), 1);
+    assert_int_equal(terse_predict_class(100 * MS), 6);
+    assert_int_equal(terse_predict_class(33 * SECOND), TERSE_PREDICT_TIMES - 1);
+    assert_int_equal(terse_predict_class(UINT64_MAX), TERSE_PREDICT_TIMES - 1);
+}
+
 /* --- who is let in ------------------------------------------------------------------------------------------------ */
 
 /* One model of 1 ms a row, two workers that run, and a queue. */
@@ -303,6 +314,7 @@ int main(void)
         cmocka_unit_test(it_stops_at_once_and_goes_on_where_it_was),
         cmocka_unit_test(a_wait_is_work_over_workers),
         cmocka_unit_test(errors_correct_what_is_predicted),
+        cmocka_unit_test(each_length_of_time_has_a_class),
         cmocka_unit_test(what_can_be_done_in_time_is_let_in),
         cmocka_unit_test(who_would_be_late_or_stand_is_refused_with_a_time),
         cmocka_unit_test(limits_in_numbers_hold_whatever_time_says),
