@@ -9,7 +9,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "daemon/frontend/frontend.h"
+#include "daemon/frontend/loop.h"
 #include "daemon/sandbox.h"
 
 #define SECOND_NS UINT64_C(1000000000)
@@ -34,21 +34,73 @@ static void tell(terse_frontend *fe, const void *message, uint32_t bytes)
     (void)terse_control_send(fe, message, bytes);
 }
 
-/* The supervisor reads at once. Its socket is full only after minutes in which it was stopped: what is told again, or
- * answered by whoever asked for it, may wait. */
-static bool may_wait(uint32_t kind)
+/* What the supervisor's socket had no room for. */
+struct terse_untold {
+    terse_untold *next;
+    uint32_t bytes;
+    _Alignas(8) unsigned char data[];
+};
+
+static void watch_room(terse_frontend *fe, bool wanted)
 {
-    return kind == TERSE_MSG_ALIVE || kind == TERSE_MSG_KILL_WORKER || kind == TERSE_MSG_ADMIN;
+    struct epoll_event event = {.events = wanted ? EPOLLIN | EPOLLOUT : EPOLLIN, .data.u64 = TERSE_LOOP_CONTROL};
+    epoll_ctl(fe->epoll_fd, EPOLL_CTL_MOD, fe->control_fd, &event);
+}
+
+/* In order, as far as there is room. */
+static void tell_untold(terse_frontend *fe)
+{
+    for (terse_untold *first; (first = fe->untold_first);) {
+        if (!terse_msg_send(fe->control_fd, first->data, first->bytes, NULL, 0) && errno == EAGAIN)
+            return;
+        fe->untold_first = first->next;
+        free(first);
+    }
+    fe->untold_last = NULL;
+    watch_room(fe, false);
+}
+
+static bool keep_untold(terse_frontend *fe, const void *message, uint32_t bytes)
+{
+    terse_untold *untold = malloc(sizeof *untold + bytes);
+    if (!untold)
+        return false;
+    untold->next = NULL;
+    untold->bytes = bytes;
+    memcpy(untold->data, message, bytes);
+    if (fe->untold_last)
+        fe->untold_last->next = untold;
+    else
+        fe->untold_first = untold;
+    fe->untold_last = untold;
+    watch_room(fe, true);
+    return true;
+}
+
+/* ALIVE comes again, and who ordered something hears that it was not taken. */
+static bool may_be_lost(uint32_t kind)
+{
+    return kind == TERSE_MSG_ALIVE || kind == TERSE_MSG_ADMIN;
 }
 
 bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes)
 {
-    if (terse_msg_send(fe->control_fd, message, bytes, NULL, 0))
+    if (!fe->untold_first && terse_msg_send(fe->control_fd, message, bytes, NULL, 0))
         return true;
     const uint32_t kind = ((const terse_msg *)message)->kind;
-    if (errno != EPIPE && (errno != EAGAIN || !may_wait(kind)))
+    if ((fe->untold_first || errno == EAGAIN) && (kind == TERSE_MSG_ALIVE || keep_untold(fe, message, bytes)))
+        return true;
+    if (errno != EPIPE && !may_be_lost(kind))
         terse_control_give_up(fe, "cannot tell the supervisor: %s", strerror(errno));
     return false;
+}
+
+void terse_control_done(terse_frontend *fe)
+{
+    for (terse_untold *next; fe->untold_first; fe->untold_first = next) {
+        next = fe->untold_first->next;
+        free(fe->untold_first);
+    }
 }
 
 void terse_control_tell(terse_frontend *fe, terse_msg_kind kind)
@@ -290,6 +342,8 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
 bool terse_control_receive(terse_frontend *fe)
 {
     int fds[4], n_fds = 0;
+    if (fe->untold_first)
+        tell_untold(fe);
     for (;;) {
         const int64_t size = terse_msg_receive(fe->control_fd, fe->message, fds, &n_fds);
         if (size < 0 && errno == EAGAIN)

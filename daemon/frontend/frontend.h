@@ -73,6 +73,7 @@ typedef struct terse_pool_worker {
 } terse_pool_worker;
 
 enum { TERSE_MAX_ORDERS = 64 };
+typedef struct terse_untold terse_untold;
 
 /* What an admin asked for and has no answer yet. */
 typedef struct terse_order {
@@ -130,6 +131,7 @@ struct terse_frontend {
     bool models_moved, models_drain; /* something is to be done; something waits for its last requests */
     bool models_again;               /* a worker's socket was full */
     terse_order orders[TERSE_MAX_ORDERS];
+    terse_untold *untold_first, *untold_last; /* to the supervisor, whose socket was full */
     uint32_t next_token;
 
     /* totals */
@@ -155,7 +157,9 @@ void terse_control_alive(terse_frontend *fe);
  * clients notice; patching up this one would leave states that nobody has ever tried. */
 void terse_control_give_up(terse_frontend *fe, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void terse_control_tell(terse_frontend *fe, terse_msg_kind kind);
-bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes); /* false: it was not taken */
+/* Sends, or keeps until there is room. false: it was not taken. */
+bool terse_control_send(terse_frontend *fe, const void *message, uint32_t bytes);
+void terse_control_done(terse_frontend *fe);
 void terse_control_kill_worker(terse_frontend *fe, uint32_t worker);
 
 /* Asks for a descriptor that only reads an arena's inputs; false: the supervisor does not hear now. */

@@ -78,6 +78,7 @@ static void close_all(terse_frontend *fe)
     terse_sessions_done(&fe->sessions);
     terse_finished_free(fe->finished);
     terse_queue_done(&fe->queue);
+    terse_control_done(fe);
     for (uint32_t i = 0; i < fe->n_models; i++)
         terse_served_close(fe->models[i]);
     for (uint32_t i = 0; fe->workers && i < TERSE_MAX_WORKERS; i++) {
