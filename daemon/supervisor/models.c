@@ -135,7 +135,9 @@ static void start_loader(terse_supervisor *s, terse_supervised_model *model)
         bad_model(s, model, error.status, error.message);
         return;
     }
-    if (!model->live)
+    if (model->live)
+        terse_pace(s, &model->loader);
+    else
         s->n_loading++;
     snprintf(load.path, sizeof load.path, "%s", model->config->file);
     terse_child_send(&model->loader, TERSE_MSG_LOAD, &load.head, sizeof load, -1);
@@ -223,6 +225,7 @@ static void start_trial(terse_supervisor *s, terse_supervised_model *model)
     terse_models_send_one(model, TERSE_MSG_MODEL, &model->trial);
     terse_child_send(&model->trial, TERSE_MSG_TRY, &order, sizeof order, -1);
     terse_child_arm(&model->trial, s->config->value[TERSE_SET_WARM_TIMEOUT]);
+    terse_pace(s, &model->trial);
 }
 
 /* --- slots ----------------------------------------------------------------------------------------------------- */

@@ -8,12 +8,13 @@ batching  784-512-512-10 with 64 outstanding, max_batch 32 beside max_batch 1
 overload  1.2, 2 and 10 times what a daemon can do, with a deadline: goodput, latencies, refusals
 faults    a killed front end until it answers again; p99 of four clients at 70 % load while workers are killed
 memory    private bytes of 8 workers that serve a 100 MB model
+reload    latencies of one model while another, of 200 MB, is loaded again and again
 gemm blas int8 floats start workers accuracy
           every figure that terse is to reach, beside what it reached (table.py), with onnxruntime, openvino, ncnn and
           MNN
 
 All of it runs on one core, the last of those that this process may use, except serving, batching, memory, overload,
-faults and workers.
+faults, reload and workers.
 
 Ratios are medians of several alternating runs; machines are shared and noisy, so only ratios are compared. Peers (onnx,
 onnxruntime, numpy) come by pip into build/peers when they are not there.
@@ -30,6 +31,7 @@ import time
 import faults
 import overload
 import peers
+import reload
 import table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -87,13 +89,18 @@ def time_onnxruntime(session, batch, seconds):
     return statistics.median(times) * 1e6
 
 
+def write_networks(folder):
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([PEERS, os.environ.get("PYTHONPATH", "")]))
+    subprocess.run([sys.executable, os.path.join(SHARED, "tools", "perf_models.py"), folder], check=True, capture_output=True,
+                   env=environment)
+
+
 def engine(folder):
     generator = os.path.join(SHARED, "tools", "perf_models.py")
     if not os.path.exists(generator) or not have_peers():
         print("engine: skipped: needs ../shared/tools/perf_models.py, onnx and onnxruntime")
         return
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([PEERS, os.environ.get("PYTHONPATH", "")]))
-    subprocess.run([sys.executable, generator, folder], check=True, capture_output=True, env=environment)
+    write_networks(folder)
     print(f"\n{'network':<14} {'batch':>5} {'terse us':>10} {'onnxruntime us':>15} {'times as fast':>14}")
     for name, dims in NETWORKS:
         path, batch = os.path.join(folder, name + ".onnx"), dims["N"]
@@ -213,7 +220,7 @@ def memory(folder):
           f"shared (the model, counted once): {max(shared) / 1024:.1f} MiB each")
 
 
-MANY_CORES = {"serving", "batching", "memory", "overload", "faults", "workers"}
+MANY_CORES = {"serving", "batching", "memory", "overload", "reload", "faults", "workers"}
 
 
 def pin(name):
@@ -224,7 +231,8 @@ def pin(name):
 def main():
     parts = {"engine": engine, "serving": serving, "batching": batching, "memory": memory,
              "overload": lambda folder: overload.overload(sys.modules[__name__], folder),
-             "faults": lambda folder: faults.faults(sys.modules[__name__], folder)}
+             "faults": lambda folder: faults.faults(sys.modules[__name__], folder),
+             "reload": lambda folder: reload.reload(sys.modules[__name__], folder)}
     wanted = sys.argv[1:] or [*parts, *table.PARTS]
     if not set(wanted) <= {*parts, *table.PARTS}:
         sys.exit(__doc__)

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pace: what prepares a model while others are served gets one millisecond in five.
+ *
+ * It already yields the processor to everybody else (daemon/behind.h). What it cannot yield is the way to memory:
+ * copying, hashing and trying 200 MB pushes a worker's weights out of the cache that both share and keeps it waiting
+ * for its own. In short turns that slows all requests a little instead of some of them a lot. SIGSTOP and SIGCONT do
+ * that from outside, whatever the process is busy with; SIGKILL reaches a stopped one as well. */
+#include <signal.h>
+#include <string.h>
+#include <sys/pidfd.h>
+
+#include "daemon/log.h"
+#include "daemon/supervisor/supervisor.h"
+
+enum { RUN_US = 500, REST_US = 4500 };
+
+static int on_tick(sd_event_source *source, uint64_t now_us, void *user)
+{
+    terse_supervisor *s = user;
+    const terse_child *child = s->paced;
+    (void)now_us;
+    if (!child || !terse_child_serves(child)) {
+        s->paced = NULL;
+        return 0;
+    }
+    s->paced_rests = !s->paced_rests;
+    pidfd_send_signal(child->pidfd, s->paced_rests ? SIGSTOP : SIGCONT, NULL, 0); /* fails only when it is dead */
+    int r = sd_event_source_set_time_relative(source, s->paced_rests ? REST_US : RUN_US);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    if (r < 0) {
+        terse_log(TERSE_LOG_ERROR, "%s: no timer to pace it: %s", child->name, strerror(-r));
+        pidfd_send_signal(child->pidfd, SIGCONT, NULL, 0);
+    }
+    return 0;
+}
+
+void terse_pace(terse_supervisor *s, const terse_child *child)
+{
+    int r;
+    s->paced = child;
+    s->paced_rests = false;
+    if (!s->pace_timer) {
+        r = sd_event_add_time_relative(s->loop, &s->pace_timer, CLOCK_MONOTONIC, RUN_US, 1, on_tick, s);
+    } else {
+        r = sd_event_source_set_time_relative(s->pace_timer, RUN_US);
+        if (r >= 0)
+            r = sd_event_source_set_enabled(s->pace_timer, SD_EVENT_ONESHOT);
+    }
+    if (r < 0)
+        terse_log(TERSE_LOG_ERROR, "%s: no timer to pace it: %s", child->name, strerror(-r));
+}
