@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pace: what prepares a model while others are served gets one millisecond in five.
+/* Pace: what prepares a model while others are served gets a tenth of one processor.
  *
  * It already yields the processor to everybody else (daemon/behind.h). What it cannot yield is the way to memory:
  * copying, hashing and trying 200 MB pushes a worker's weights out of the cache that both share and keeps it waiting
@@ -14,12 +14,19 @@
 
 enum { RUN_US = 500, REST_US = 4500 };
 
+static void let_run(const terse_child *child)
+{
+    if (child && terse_child_runs(child))
+        pidfd_send_signal(child->pidfd, SIGCONT, NULL, 0);
+}
+
 static int on_tick(sd_event_source *source, uint64_t now_us, void *user)
 {
     terse_supervisor *s = user;
     const terse_child *child = s->paced;
     (void)now_us;
     if (!child || !terse_child_serves(child)) {
+        let_run(child); /* to its end */
         s->paced = NULL;
         return 0;
     }
@@ -30,7 +37,7 @@ static int on_tick(sd_event_source *source, uint64_t now_us, void *user)
         r = sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
     if (r < 0) {
         terse_log(TERSE_LOG_ERROR, "%s: no timer to pace it: %s", child->name, strerror(-r));
-        pidfd_send_signal(child->pidfd, SIGCONT, NULL, 0);
+        let_run(child);
     }
     return 0;
 }
@@ -38,6 +45,7 @@ static int on_tick(sd_event_source *source, uint64_t now_us, void *user)
 void terse_pace(terse_supervisor *s, const terse_child *child)
 {
     int r;
+    let_run(s->paced); /* a loader that has answered has still to end */
     s->paced = child;
     s->paced_rests = false;
     if (!s->pace_timer) {
