@@ -180,7 +180,7 @@ typedef struct terse_msg_admin_done {
 typedef struct terse_msg_load {
     terse_msg head;
     char path[4096];
-    uint64_t max_bytes; /* that there is memory for; 0: unknown */
+    uint64_t max_bytes; /* a file that is larger has no room; 0: any */
     uint64_t behind;    /* 1: others are served meanwhile and go first */
 } terse_msg_load;
 

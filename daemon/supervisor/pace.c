@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <time.h>
 
 #include "daemon/log.h"
 #include "daemon/supervisor/supervisor.h"
@@ -20,6 +21,27 @@ static void let_run(const terse_child *child)
         pidfd_send_signal(child->pidfd, SIGCONT, NULL, 0);
 }
 
+/* Processor time that it has had; 0 where that cannot be told: then turns are by the clock. */
+static uint64_t used_us(const terse_child *child)
+{
+    clockid_t clock;
+    struct timespec used;
+    if (clock_getcpuclockid(child->pid, &clock) != 0 || clock_gettime(clock, &used) != 0)
+        return 0;
+    return (uint64_t)used.tv_sec * 1000000 + (uint64_t)used.tv_nsec / 1000;
+}
+
+/* On a busy machine a turn is long on the clock before it has been had: who waits for the processor does not rest too.
+ */
+static bool had_its_turn(terse_supervisor *s, const terse_child *child)
+{
+    const uint64_t used = used_us(child);
+    if (used && used - s->paced_used_us < RUN_US * 4 / 5)
+        return false;
+    s->paced_used_us = used;
+    return true;
+}
+
 static int on_tick(sd_event_source *source, uint64_t now_us, void *user)
 {
     terse_supervisor *s = user;
@@ -30,8 +52,13 @@ static int on_tick(sd_event_source *source, uint64_t now_us, void *user)
         s->paced = NULL;
         return 0;
     }
-    s->paced_rests = !s->paced_rests;
-    pidfd_send_signal(child->pidfd, s->paced_rests ? SIGSTOP : SIGCONT, NULL, 0); /* fails only when it is dead */
+    if (s->paced_rests) {
+        s->paced_rests = false;
+        let_run(child);
+    } else if (had_its_turn(s, child)) {
+        s->paced_rests = true;
+        pidfd_send_signal(child->pidfd, SIGSTOP, NULL, 0); /* fails only when it is dead */
+    }
     int r = sd_event_source_set_time_relative(source, s->paced_rests ? REST_US : RUN_US);
     if (r >= 0)
         r = sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
@@ -48,6 +75,7 @@ void terse_pace(terse_supervisor *s, const terse_child *child)
     let_run(s->paced); /* a loader that has answered has still to end */
     s->paced = child;
     s->paced_rests = false;
+    s->paced_used_us = used_us(child);
     if (!s->pace_timer) {
         r = sd_event_add_time_relative(s->loop, &s->pace_timer, CLOCK_MONOTONIC, RUN_US, 1, on_tick, s);
     } else {

@@ -100,6 +100,7 @@ typedef struct terse_supervisor {
     /* pace.c */
     const terse_child *paced; /* what prepares a model now; NULL: nothing */
     bool paced_rests;
+    uint64_t paced_used_us; /* processor time that it had had when its turn began */
     sd_event_source *pace_timer;
     terse_child frontend;
     bool workers_warm; /* the front end has one that warmed every model */

@@ -95,6 +95,23 @@ static void memory_is_the_lowest_limit(void **state)
     assert_int_equal(terse_cores_memory(folder), 1000000);
 }
 
+static void what_is_available_is_what_nobody_uses(void **state)
+{
+    (void)state;
+    put("proc/meminfo", "MemTotal: 900000 kB\nMemFree: 1000 kB\nMemAvailable:    3000 kB\n");
+    put("proc/self/cgroup", "0::/a/b\n");
+    assert_int_equal(terse_cores_available(folder), 3000 * 1024);
+    put("sys/fs/cgroup/a/memory.max", "1000000\n");
+    assert_int_equal(terse_cores_available(folder), 1000000); /* what it has is not known */
+    put("sys/fs/cgroup/a/memory.current", "700000\n");
+    assert_int_equal(terse_cores_available(folder), 300000);
+    put("sys/fs/cgroup/a/memory.stat", "anon 600000\nactive_file 50000\ninactive_file 50000\n");
+    assert_int_equal(terse_cores_available(folder), 350000);
+    put("sys/fs/cgroup/a/b/memory.max", "100\n");
+    put("sys/fs/cgroup/a/b/memory.current", "200\n");
+    assert_int_equal(terse_cores_available(folder), 0);
+}
+
 static void back_off_grows_with_failed_starts_only(void **state)
 {
     (void)state;
