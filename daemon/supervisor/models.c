@@ -127,7 +127,7 @@ static const terse_child_events loader_events = {
 static void start_loader(terse_supervisor *s, terse_supervised_model *model)
 {
     char *argv[] = {(char[]){"terse-loader"}, NULL};
-    terse_msg_load load = {.path = "", .behind = model->live, .max_bytes = terse_cores_available("")};
+    terse_msg_load load = {.path = "", .behind = model->live, .max_bytes = terse_cores_available("") + 1};
     terse_error error;
     model->answered = false;
     model->state = TERSE_MODEL_LOADING;

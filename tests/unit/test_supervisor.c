@@ -296,6 +296,7 @@ int main(void)
         TEST(the_strictest_quota_above_us_counts),
         TEST(the_first_version_of_control_groups_counts_too),
         TEST(memory_is_the_lowest_limit),
+        TEST(what_is_available_is_what_nobody_uses),
         TEST(back_off_grows_with_failed_starts_only),
         TEST(every_state_has_a_name),
         TEST(a_full_link_queues_in_order),
