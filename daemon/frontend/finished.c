@@ -67,10 +67,15 @@ void terse_finished_keep(terse_finished *finished, const uint8_t *session, uint6
 {
     const uint64_t most = finished->capacity / TERSE_FINISHED_PART;
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < n && bytes <= most; i++)
+    if (n < 1 || n > TERSE_FINISHED_MAX_PARTS)
+        return;
+    for (uint32_t i = 0; i < n; i++) {
+        if (parts[i].bytes > most)
+            return;
         bytes += parts[i].bytes;
+    }
     const uint64_t taken = (head_bytes(n) + bytes + ALIGN - 1) / ALIGN * ALIGN;
-    if (n < 1 || n > TERSE_FINISHED_MAX_PARTS || bytes > most || taken > most)
+    if (taken > most)
         return;
     entry head = {.id = id, .n_parts = n};
     memcpy(head.session, session, sizeof head.session);
