@@ -68,6 +68,7 @@ typedef enum terse_msg_kind {
     /* supervisor -> loader, and its answer */
     TERSE_MSG_LOAD = 16, /* terse_msg_load */
     TERSE_MSG_LOADED,    /* terse_msg_loaded + sealed memfd when status is OK */
+    TERSE_MSG_FREE,      /* terse_msg + memfd that nobody else has any more: to be closed behind everybody's back */
     /* front end -> supervisor */
     TERSE_MSG_SERVING = 32,   /* terse_msg: polls its sockets, all models and listeners are in place */
     TERSE_MSG_READY,          /* terse_msg: at least one worker has warmed every model (again after none had) */

@@ -20,6 +20,10 @@ int main(void)
     if (!buffer)
         return 1;
     const int64_t size = terse_msg_receive(TERSE_CONTROL_FD, buffer, fds, &n_fds);
+    if (size == sizeof(terse_msg) && ((const terse_msg *)buffer)->kind == TERSE_MSG_FREE) {
+        terse_behind_all();
+        return 0; /* the end of this process gives the memory back */
+    }
     for (int i = 0; i < n_fds; i++)
         close(fds[i]);
     const terse_msg_load *load = (const terse_msg_load *)buffer;
