@@ -20,8 +20,6 @@ void terse_behind_all(void)
 {
     const struct sched_param none = {.sched_priority = 0};
     put("/proc/self/oom_score_adj", "1000");
-    /* Where sessions are scheduled as groups (desktops) the weight of ours counts, not that of the process. */
-    put("/proc/self/autogroup", "19");
     setpriority(PRIO_PROCESS, 0, 19);
     sched_setscheduler(0, SCHED_IDLE, &none);
 }

@@ -43,7 +43,7 @@ static void prepare_limits(void)
 static void become(const char *path, char *const *argv, int control, pid_t parent)
 {
     prepare_signals();
-    setsid();
+    setpgid(0, 0); /* out of reach of a terminal; the session stays one: the kernel may schedule sessions as groups */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return;
     if (getppid() != parent) /* it died before that took effect */

@@ -189,7 +189,7 @@ static void serve(terse_worker *worker)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     terse_log_init("terse-worker");
     terse_sandbox_drop();
@@ -212,6 +212,7 @@ int main(void)
         return 1;
     }
     worker->control_fd = TERSE_CONTROL_FD;
+    worker->on_trial = argc > 1 && strcmp(argv[1], "trial") == 0;
     worker->data_fd = -1;
     serve(worker);
     _exit(0); /* the kernel takes back faster what it gave */

@@ -109,7 +109,8 @@ bool terse_worker_open_model(terse_worker *worker, const terse_msg_model *messag
 
 void terse_worker_add_model(terse_worker *worker, const terse_msg_model *message, int fd)
 {
-    if (!add(worker, message, fd, true, &worker->open_error))
+    /* On trial pages come one by one: it can be stopped in between. */
+    if (!add(worker, message, fd, !worker->on_trial, &worker->open_error))
         terse_log(TERSE_LOG_ERROR, "%s", worker->open_error.message);
 }
 
