@@ -230,13 +230,13 @@ with harness.story("a loader or a trial that dies or hangs costs its load only")
     one, two = dense(story, "one", 1), dense(story, "two", 2)
     flag, config = os.path.join(story.folder, "flag"), os.path.join(story.folder, "t.conf")
     with open(config, "w") as file:
-        file.write("[server]\nload_timeout_ms = 3000\nwarm_timeout_ms = 3000\n")
+        file.write("[server]\nload_timeout_ms = 8000\nwarm_timeout_ms = 8000\n")
     broken, trial = f"os.path.exists({flag!r})", f"os.path.exists({flag!r}) and sys.argv[1] == 'trial'"
     for fakes, reason in (({"loader": (broken, "os.abort()")}, "its loader ended with signal 6"),
-                          ({"loader": (broken, "time.sleep(1000)")}, "not loaded after 3000 ms"),
+                          ({"loader": (broken, "time.sleep(1000)")}, "not loaded after 8000 ms"),
                           ({"worker": (trial, "os.kill(os.getpid(), signal.SIGSEGV)")}, "ran it once ended with signal 11"),
                           ({"worker": (trial, "os.kill(os.getpid(), signal.SIGKILL)")}, "where memory is short"),
-                          ({"worker": (trial, "time.sleep(1000)")}, "took more than 3000 ms")):
+                          ({"worker": (trial, "time.sleep(1000)")}, "took more than 8000 ms")):
         tersed = story.tersed({"m": one}, "--workers", 2, "--config", config, "--libexec", helpers(story, **fakes))
         workers = tersed.workers()
         open(flag, "w").close()
