@@ -102,6 +102,12 @@ static void drop_waiting(terse_frontend *fe, terse_client *client)
     for (terse_request *r = client->requests, *next; r; r = next) {
         next = r->client_next;
         if (r->state == TERSE_REQUEST_RUNNING) {
+            if (!r->answered) {
+                /* Its deadline is nobody's any more: one that is left would be due for ever. */
+                terse_queue_deadline_remove(&fe->queue, r);
+                client->dropped++;
+                fe->dropped_replies++;
+            }
             r->answered = true;
             continue;
         }
