@@ -25,6 +25,7 @@ OPT_release := -O2 -g
 OPT_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 OPT_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
 OPT_tsan := -O1 -g -fsanitize=thread
+OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 HARDEN_release := -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 # Any other variant is a release in a folder of its own, of another compiler say: make CC=clang VARIANT=clang.
 FLAVOR := $(if $(OPT_$(VARIANT)),$(VARIANT),release)
@@ -150,16 +151,25 @@ $(B)/tests/%: $(B)/obj/tests/kernels/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_COMMON)
+# The front end without libzmq, which the fuzzer plays (tests/fuzz/play_zmq.h), and under its clock.
+$(B)/tests/fuzz_frontend: $(B)/obj/tests/fuzz/fuzz_frontend.o $(call obj,tests/fuzz/play_*.c) $(B)/libdaemon.a $(B)/libcommon.a
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LINK_FUZZER) -Wl,--wrap=terse_now_ns,--wrap=terse_log,--wrap=epoll_pwait2,--wrap=epoll_wait \
+		$(LIBS_SECCOMP) $(LIBS_COMMON)
 $(B)/tests/%: $(B)/obj/tests/fuzz/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_LOADER) $(LIBS_COMPRESS)
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LINK_FUZZER) $(LIBS_ZMQ) $(LIBS_SUPERVISOR) $(LIBS_LOADER) $(LIBS_COMPRESS)
 # Preloaded into the daemon by stories; plain, whatever the variant: a sanitizer's runtime is loaded once already.
 $(B)/faults.so: tests/system/faults.c daemon/protocol.h
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	@$(CC) -std=c17 -D_GNU_SOURCE -I. $(WARN) -O2 -fPIC -shared -fvisibility=hidden -o $@ $< -ldl
 .SECONDARY:
+# With libFuzzer in the place of replay.h's main.
+LINK_FUZZER := $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer)
+$(B)/obj/tests/fuzz/%.o: CFLAGS_ALL += $(if $(filter fuzz,$(VARIANT)),-DTERSE_LIBFUZZER)
 
 .PHONY: tests
 tests: all $(UNIT) $(FUZZ) $(B)/faults.so
@@ -181,12 +191,36 @@ format-check:
 	@clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h')
 
 # The unit tests, fuzz corpora and kernels under a sanitizer, in a build folder of its own.
-asan ubsan tsan:
+asan ubsan:
 	@$(MAKE) --no-print-directory VARIANT=$@ WERROR=-Werror sanitized
+# What has threads or speaks to them: the front end, libterse, kernels that share a batch, and the daemon as a whole.
+TSAN_UNIT := test_client test_clients test_queue test_slots test_protocol test_supervisor test_threads test_threads_kernels
+TSAN_SYSTEM := deadlines_cancels_and_limits a_client_harms_only_itself workers_die_mid_batch
+tsan:
+	@$(MAKE) --no-print-directory VARIANT=tsan WERROR=-Werror threads-sanitized
+.PHONY: threads-sanitized
+threads-sanitized: all $(addprefix $(B)/tests/,$(TSAN_UNIT)) $(B)/faults.so
+	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp halt_on_error=0 exitcode=66" TERSE_BUILD=$(B) $(PYTHON) tests/run.py \
+		--only '$(ONLY)' --log $(B)/logs $(addprefix $(B)/tests/,$(TSAN_UNIT)) $(patsubst %,tests/system/%.py,$(TSAN_SYSTEM))
 .PHONY: sanitized
 sanitized: tests
 	@ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 TERSE_BUILD=$(B) \
 		$(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) $(SYSTEM)
+
+# Each target of tests/fuzz for SECONDS with libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer. What they find
+# stays in build/fuzz/findings; `make fuzz-corpus` puts what they learned, minimized, into tests/fuzz/corpus.
+SECONDS := 60
+FUZZ_CC ?= clang
+fuzz fuzz-corpus:
+	@FUZZ_CC=$(FUZZ_CC) sh tests/fuzz/fuzz.sh --have
+	@$(MAKE) --no-print-directory VARIANT=fuzz CC=$(FUZZ_CC) fuzzers
+	@sh tests/fuzz/fuzz.sh $@ $(SECONDS) '$(ONLY)'
+.PHONY: fuzzers fuzz-corpus soak
+fuzzers: $(FUZZ)
+# A daemon under mixed load: its memory and its descriptors stay where they are.
+MINUTES := 10
+soak: all
+	@TERSE_BUILD=$(B) $(PYTHON) tests/soak.py --minutes $(MINUTES)
 
 .PHONY: quickstart bench
 quickstart: all
@@ -237,6 +271,9 @@ help:
 	@echo "make check         every test (ONLY=word: those whose path has the word)"
 	@echo "make check-long    the same with longer runs"
 	@echo "make asan ubsan    the tests under AddressSanitizer, UndefinedBehaviorSanitizer"
+	@echo "make tsan          front end, libterse, kernels' threads and stories under ThreadSanitizer"
+	@echo "make fuzz          SECONDS=60 of libFuzzer for each target of tests/fuzz (needs clang)"
+	@echo "make soak          MINUTES=10 of mixed load: memory and descriptors must not grow"
 	@echo "make bench         speed beside onnxruntime, ncnn, MNN, OpenBLAS, ZeroMQ echo (installs peers with pip)"
 	@echo "make install       PREFIX=/usr/local DESTDIR="
 	@echo "make uninstall     what make install put there"
