@@ -54,14 +54,17 @@ LIBTERSE := $(filter-out client/cli/% client/examples/%,$(call find,client)) \
 	common/status.c common/bytes.c common/tensor.c common/pack.c common/ring.c $(wildcard common/wire*.c)
 CLI := $(call find,client/cli)
 COMPRESS := $(call find,compress)
-DAEMON_SHARED := $(wildcard daemon/*.c)
+# tap_calls.c stands before the C library and is linked only into programs that want that.
+DAEMON_SHARED := $(filter-out daemon/tap_calls.c,$(wildcard daemon/*.c))
+TAP := daemon/tap_calls.c
+GATE := $(call find,daemon/gate)
 SUPERVISOR := $(call find,daemon/supervisor)
 FRONTEND := $(call find,daemon/frontend)
 WORKER := $(call find,daemon/worker)
 LOADER := $(call find,daemon/loader)
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
-PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-worker terse-loader)
+PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-gate terse-worker terse-loader)
 SONAME := libterse.so.1
 
 .PHONY: all
@@ -96,7 +99,7 @@ $(B)/libcommon.a: $(call obj,$(COMMON))
 $(B)/libcompress.a: $(filter-out %/main.o,$(call obj,$(COMPRESS))) $(PROTO_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
-$(B)/libdaemon.a: $(call obj,$(DAEMON_SHARED)) $(filter-out %/main.o %/accept_call.o,$(call obj,$(SUPERVISOR) $(FRONTEND) $(WORKER) $(LOADER)))
+$(B)/libdaemon.a: $(call obj,$(DAEMON_SHARED)) $(filter-out %/main.o,$(call obj,$(SUPERVISOR) $(FRONTEND) $(GATE) $(WORKER) $(LOADER)))
 	@rm -f $@
 	@ar rcs $@ $^
 $(B)/libterse.a: $(call obj,$(LIBTERSE))
@@ -121,7 +124,7 @@ $(B)/terse-compress: $(B)/obj/compress/main.o $(B)/libcompress.a $(B)/libcommon.
 $(B)/tersed: $(B)/obj/daemon/supervisor/main.o $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_SUPERVISOR)
-$(B)/terse-frontend: $(B)/obj/daemon/frontend/main.o $(B)/obj/daemon/frontend/accept_call.o $(B)/libdaemon.a $(B)/libcommon.a
+$(B)/terse-frontend $(B)/terse-gate: $(B)/terse-%: $(B)/obj/daemon/%/main.o $(call obj,$(TAP)) $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_ZMQ) $(LIBS_SECCOMP) $(LIBS_COMMON)
 $(B)/terse-worker: $(B)/obj/daemon/worker/main.o $(B)/libdaemon.a $(B)/libcommon.a
@@ -235,7 +238,7 @@ bench: all $(B)/echo $(B)/beside
 	@python3 tests/bench/bench.py $(BENCH)
 
 # --- install: everything under $(DESTDIR)$(PREFIX); `uninstall` removes exactly that -----------------------
-INSTALLED = bin/terse bin/tersed $(addprefix lib/terse/,terse-compress terse-frontend terse-worker terse-loader) \
+INSTALLED = bin/terse bin/tersed $(addprefix lib/terse/,terse-compress terse-frontend terse-gate terse-worker terse-loader) \
 	lib/$(SONAME) lib/libterse.so lib/libterse.a lib/pkgconfig/libterse.pc include/terse.h lib/systemd/system/tersed.service \
 	lib/sysusers.d/terse.conf share/doc/terse/tersed.conf share/doc/terse/classify.c
 INTO = $(DESTDIR)$(PREFIX)
@@ -245,7 +248,7 @@ fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' -e 's|@LIBS
 install: all
 	install -d $(sort $(addprefix $(INTO)/,$(dir $(INSTALLED))))
 	install -s -m 755 $(B)/terse $(B)/tersed $(INTO)/bin/
-	install -s -m 755 $(addprefix $(B)/,terse-compress terse-frontend terse-worker terse-loader) $(INTO)/lib/terse/
+	install -s -m 755 $(addprefix $(B)/,terse-compress terse-frontend terse-gate terse-worker terse-loader) $(INTO)/lib/terse/
 	install -s -m 755 $(B)/$(SONAME) $(INTO)/lib/
 	ln -sf $(SONAME) $(INTO)/lib/libterse.so
 	install -m 644 $(B)/libterse.a $(INTO)/lib/

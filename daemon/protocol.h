@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* protocol.h: the messages between supervisor, front end and workers.
- * Runs in: tersed, terse-frontend, terse-worker, terse-loader. Every message is one SOCK_SEQPACKET datagram that
- * starts with a terse_msg; descriptors travel beside it by SCM_RIGHTS. All programs are of one build: structs go
+/* protocol.h: the messages between supervisor, front end, gate and workers.
+ * Runs in: tersed, terse-frontend, terse-gate, terse-worker, terse-loader. Every message is one SOCK_SEQPACKET datagram
+ * that starts with a terse_msg; descriptors travel beside it by SCM_RIGHTS. All programs are of one build: structs go
  * over as they are. Sizes are checked on receipt all the same.
  *
  * Sockets:
@@ -19,6 +19,11 @@
  * socket) for each living worker, CONFIGURED; it answers SERVING once it polls. WORKER_EXIT tells a death with its wait
  * status. DRAIN: admit nothing more (UNAVAILABLE), finish all, flush replies, answer DRAINED. ALIVE is sent each
  * second; KILL_WORKER asks for the end of a hung one.
+ *
+ * Life of a gate (fd 3: supervisor <-> gate): GATE_CONFIGURED, GATE_KEYS, LISTEN (+listening tcp socket) for each such
+ * endpoint, GATE_START; it answers SERVING, and GATE_ALIVE each second, which the supervisor hands on to the front end
+ * as GATE. It brings clients to the front end over a Unix socket that only the daemon's user can reach, whose
+ * listening end the front end has by a LISTEN that is `trusted`. GATE_FRONT tells it that the front end is a new one.
  *
  * Life of a loader (fd 3: supervisor <-> loader): it receives LOAD, answers LOADED (+ the sealed memfd when status is
  * OK) and exits.
@@ -107,6 +112,14 @@ typedef enum terse_msg_kind {
     TERSE_MSG_UNLOAD = 176, /* terse_msg_model_state */
     TERSE_MSG_UNLOADED,     /* terse_msg_model_state */
     TERSE_MSG_MODEL_WARMED, /* terse_msg_model_state: not OK: the worker does not hold it, `error` says why */
+    /* supervisor -> gate */
+    TERSE_MSG_GATE_CONFIGURED = 200, /* terse_msg_gate_configured */
+    TERSE_MSG_GATE_KEYS,             /* terse_msg_gate_keys: clients who may come in, besides those told before */
+    TERSE_MSG_GATE_START,            /* terse_msg */
+    TERSE_MSG_GATE_FRONT,            /* terse_msg: everything that was sent to the front end is lost */
+    /* gate -> supervisor -> front end */
+    TERSE_MSG_GATE_ALIVE = 216, /* terse_msg_gate */
+    TERSE_MSG_GATE,             /* terse_msg_gate */
 } terse_msg_kind;
 
 typedef struct terse_msg {
@@ -196,6 +209,7 @@ typedef struct terse_msg_loaded {
 typedef struct terse_msg_listen {
     terse_msg head;
     char endpoint[256]; /* as configured: ipc:///run/terse/tersed.sock, tcp://127.0.0.1:5555 */
+    uint32_t trusted;   /* only the gate comes in there */
 } terse_msg_listen;
 
 typedef struct terse_msg_worker {
@@ -229,7 +243,38 @@ typedef struct terse_msg_configured {
     uint64_t arena_bytes_per_uid; /* shared memory of all clients of one user */
     uint32_t arenas_per_uid;
     uint32_t spin_us; /* front end and workers look again for so long before they sleep */
+    uint32_t max_user_connections; /* of one user over ipc */
 } terse_msg_configured;
+
+enum { TERSE_KEY_BYTES = 32, TERSE_GATE_KEYS = 4096 };
+
+typedef struct terse_msg_gate_configured {
+    terse_msg head;
+    uint32_t max_connections;
+    uint32_t curve;             /* whether `secret_key` is there and only clients with a known key come in */
+    uint64_t memory_bytes;      /* beside what it starts with */
+    uint64_t max_request_bytes; /* the tensors of one request */
+    uint8_t secret_key[TERSE_KEY_BYTES];
+    char frontend[256]; /* endpoint */
+} terse_msg_gate_configured;
+
+typedef struct terse_msg_gate_keys {
+    terse_msg head;
+    uint32_t n;
+    uint8_t keys[TERSE_GATE_KEYS][TERSE_KEY_BYTES]; /* public ones; the message ends behind the last */
+} terse_msg_gate_keys;
+
+/* Who the gate is and what it did since it started. */
+typedef struct terse_msg_gate {
+    terse_msg head;
+    int32_t pid; /* 0: it is gone */
+    uint32_t restarts;
+    uint32_t connections, clients; /* now: of tcp, and of those who have sent a request */
+    uint64_t forwarded, replies;
+    uint64_t refused_connections, refused_keys, refused_requests;
+    uint64_t cut_off, dropped; /* connections: messages without end, replies that nobody reads */
+    uint64_t memory_bytes;     /* of unfinished messages and unread replies, now */
+} terse_msg_gate;
 
 typedef struct terse_msg_alive {
     terse_msg head;

@@ -82,6 +82,7 @@ def programs_link_what_they_may():
     return (libterse + wrong("tersed", r"libzmq|libopenblas|liblapack", "the supervisor has neither")
             + wrong("terse-worker", r"libzmq|libopenblas|liblapack", "workers have neither")
             + wrong("terse-frontend", r"libopenblas|liblapack", "OpenBLAS serves the compressor")
+            + wrong("terse-gate", r"libopenblas|liblapack", "OpenBLAS serves the compressor")
             + wrong("terse-loader", r"libzmq|libopenblas|liblapack", "the loader has neither")
             + wrong("terse", r"libopenblas|liblapack", "only terse-compress links it")
             + wrong("terse", r"libzmq", "it starts several times as fast without (client/cli/lazy.c)"))

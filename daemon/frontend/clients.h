@@ -8,6 +8,7 @@
 #include <zmq.h>
 
 #include "daemon/frontend/queue.h"
+#include "daemon/tap.h"
 
 /* A reply that could not be sent yet. Its parts behind the header may be pinned. */
 typedef struct terse_late_reply {
@@ -34,9 +35,10 @@ typedef struct terse_client {
     uint64_t seen_ns;     /* its last message */
     uint64_t moved_ns;    /* when it last took something, while it is slow */
     uint64_t dropped;     /* replies that it never got */
-    bool known;           /* terse_client_identify was asked */
-    bool remote;          /* not a process of this host whose user the kernel vouches for */
-    uint32_t uid, pid;    /* of its process when it is not remote */
+    terse_tap_id connection;
+    bool known;        /* terse_client_identify was asked */
+    bool remote;       /* not a process of this host whose user the kernel vouches for */
+    uint32_t uid, pid; /* of its process when it is not remote */
     terse_request *requests;
     terse_late_reply *late_first, *late_last;
     struct terse_client_arena *arena; /* whose completion ring takes its replies; NULL: a peer of the ROUTER */

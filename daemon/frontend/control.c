@@ -222,6 +222,22 @@ static void take_waiting(terse_frontend *fe, const terse_msg_worker_waits *messa
         fe->n_workers = message->worker + 1;
 }
 
+/* A connection may have a few requests of the largest size on their way in; all together hold twice that, or an eighth
+ * of the memory for tensors. */
+static void open_tap(const terse_frontend *fe)
+{
+    const uint64_t one = 4 * fe->max_request_bytes + (UINT64_C(16) << 20);
+    const uint64_t eighth = fe->input_bytes / 8;
+    const terse_tap_limits limits = {
+        .connections = UINT32_MAX,
+        .connections_per_user = fe->max_user_connections,
+        .connection_bytes = one,
+        .total_bytes = 2 * one > eighth ? 2 * one : eighth,
+    };
+    if (!terse_tap_open(&limits))
+        terse_log(TERSE_LOG_WARNING, "no memory to watch connections: they have no limits");
+}
+
 /* Slots are made once their sizes are known; workers that came before get their HELLO now. */
 static bool take_configured(terse_frontend *fe, const terse_msg_configured *message)
 {
@@ -238,6 +254,7 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
     fe->arenas.bytes_per_uid = message->arena_bytes_per_uid;
     fe->arenas.per_uid = message->arenas_per_uid;
     fe->spin_ns = message->spin_us * UINT64_C(1000);
+    fe->max_user_connections = message->max_user_connections;
     if (fe->configured)
         return true;
     if (terse_slots_open("terse-inputs", fe->input_bytes, true, &fe->inputs, &error) ||
@@ -253,6 +270,7 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
     /* Twice what a request may have: whoever is a little above gets an answer, whoever is far above is cut off. */
     const int64_t max_frame = (int64_t)(2 * fe->max_request_bytes + TERSE_WIRE_HEADER_BYTES);
     zmq_setsockopt(fe->router, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame);
+    open_tap(fe);
     fe->configured = true;
     for (uint32_t i = 0; i < fe->n_listeners; i++)
         listen_on(fe, &fe->listeners[i]);
@@ -279,6 +297,7 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
         terse_msg_read_only read_only;
         terse_msg_model_state state;
         terse_msg_admin_done done;
+        terse_msg_gate gate;
     } m = {0};
     memcpy(&m, fe->message, size < sizeof m ? size : sizeof m);
     switch (m.head.kind) {
@@ -329,6 +348,10 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
         return true;
     case TERSE_MSG_CONFIGURED:
         return size != sizeof m.configured || take_configured(fe, &m.configured);
+    case TERSE_MSG_GATE:
+        if (size == sizeof m.gate)
+            fe->gate = m.gate;
+        return true;
     case TERSE_MSG_DRAIN:
         fe->draining = true;
         return true;

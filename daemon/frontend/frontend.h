@@ -86,6 +86,7 @@ enum { TERSE_MAX_LISTENERS = 64 };
 typedef struct terse_listener {
     char endpoint[sizeof((terse_msg_listen *)0)->endpoint + 1];
     int fd; /* -1: ZeroMQ has it */
+    bool trusted;
 } terse_listener;
 
 struct terse_frontend {
@@ -93,17 +94,17 @@ struct terse_frontend {
     void *context, *router;
     int control_fd, epoll_fd, wake_fd; /* wake_fd: rung by pins when room is awaited */
     bool router_unsure;                /* the ROUTER may have something of which epoll does not tell again */
-    uint32_t gate_pid;                 /* of the process that brings remote clients; 0: none */
     bool broken; /* something failed without which nothing goes on: it ends, and another one is started */
     bool control_closed, configured, serving, ready_told, draining, drained_told;
 
     terse_listener listeners[TERSE_MAX_LISTENERS];
     uint32_t n_listeners;
+    terse_msg_gate gate; /* what it told last; pid 0: none runs */
 
     /* limits */
     uint64_t input_bytes, output_bytes, max_request_bytes;
     uint64_t max_queue_bytes, max_client_bytes;
-    uint32_t max_queue, max_client_outstanding;
+    uint32_t max_queue, max_client_outstanding, max_user_connections;
     bool queue_automatic, client_automatic; /* those two were not configured: time limits the queue too */
 
     terse_served *models[TERSE_MODEL_SLOTS];
@@ -135,7 +136,7 @@ struct terse_frontend {
     uint32_t next_token;
 
     /* totals */
-    uint64_t started_ns, served, failed, malformed, dropped_replies, refused_peers, repeated;
+    uint64_t started_ns, served, failed, malformed, dropped_replies, dropped_clients, refused_peers, repeated;
 
     /* times */
     uint64_t now_ns, alive_ns; /* of this turn of the loop; when ALIVE is due */

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/frontend/accept.h"
+#include "daemon/accept.h"
 #include "daemon/frontend/loop.h"
 #include "daemon/sandbox.h"
 

@@ -121,6 +121,13 @@ static void refuse_peer(terse_frontend *fe, zmq_msg_t *peer, incoming *in)
         zmq_send(fe->router, header, size, ZMQ_DONTWAIT);
 }
 
+static void meet(terse_frontend *fe, terse_client *client, zmq_msg_t *part)
+{
+    terse_client_identify(client, zmq_msg_gets(part, "Peer-Address"), (uint32_t)fe->gate.pid);
+    client->connection = terse_tap_find(zmq_msg_gets(part, "__fd"));
+    client->remote |= terse_tap_is_trusted(client->connection);
+}
+
 unsigned terse_receive(terse_frontend *fe, unsigned limit)
 {
     unsigned n = 0;
@@ -138,7 +145,9 @@ unsigned terse_receive(terse_frontend *fe, unsigned limit)
         if (given_peer(&first, &peer)) {
             terse_client *client = terse_clients_get(&fe->clients, peer, fe->now_ns);
             if (client && !client->known)
-                terse_client_identify(client, zmq_msg_gets(&first, "Peer-Address"), fe->gate_pid);
+                meet(fe, client, &first);
+            if (client)
+                terse_tap_took(client->connection);
             if (client && in.has_header)
                 handle(fe, client, &in);
         } else {

@@ -10,7 +10,7 @@
  *   A reply is sent without waiting. When the client's pipe is full (it reads too slowly) the reply is kept, and the
  *   client is slow: what it has waiting is parked, so that no worker works for it and no further reply piles up;
  *   all other clients are served as before. The same when ZeroMQ holds OWED_BYTES of large replies for it.
- *   A slow client that takes nothing for STUCK_NS loses its kept replies and its parked requests.
+ *   A slow client that takes nothing for STUCK_NS loses its kept replies, its parked requests and its connection.
  *   Large outputs go out from the output slab itself, pinned until ZeroMQ has sent them; a client may pin an eighth of
  *   the slab, what is beyond is copied. Small outputs are copied at once. */
 enum { COPY_BELOW = 1024, LATE_REPLIES = 1024, MAX_PARTS = 1 + TERSE_MAX_IO };
@@ -125,6 +125,18 @@ static void drop_waiting(terse_frontend *fe, terse_client *client)
     client->n_late = 0;
 }
 
+static void drop_client(terse_frontend *fe, terse_client *client)
+{
+    drop_waiting(fe, client);
+    if (!terse_tap_is_open(client->connection)) /* or not any more: what is left of it goes by itself */
+        return;
+    fe->dropped_clients++;
+    terse_log(TERSE_LOG_NOTICE,
+              "a client of user %" PRIu32 ", process %" PRIu32 ", has read no reply for %d s: dropped", client->uid,
+              client->pid, (int)(STUCK_NS / UINT64_C(1000000000)));
+    terse_tap_drop(client->connection);
+}
+
 static void become_gone(terse_frontend *fe, terse_client *client)
 {
     client->gone = true;
@@ -219,7 +231,7 @@ void terse_reply_retry_client(terse_frontend *fe, terse_client *client)
     if (client->n_late == 0 && client->owed_bytes <= OWED_BYTES / 2)
         leave_slow(fe, client);
     else if (fe->now_ns - client->moved_ns > STUCK_NS)
-        drop_waiting(fe, client);
+        drop_client(fe, client);
 }
 
 void terse_reply_retry(terse_frontend *fe)

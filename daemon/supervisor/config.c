@@ -35,6 +35,8 @@ void terse_config_free(terse_config *config)
     if (!config)
         return;
     free(config->models);
+    free(config->client_keys);
+    explicit_bzero(config->curve_secret, sizeof config->curve_secret);
     free(config);
 }
 
@@ -114,6 +116,10 @@ void terse_config_option(terse_config *config, const terse_setting *setting, con
     config->by_option[id] = true;
     if (id == TERSE_SET_MODEL_DIR)
         snprintf(config->model_dir, sizeof config->model_dir, "%s", value);
+    if (id == TERSE_SET_CURVE_SERVER_KEY)
+        snprintf(config->curve_server_key, sizeof config->curve_server_key, "%s", value);
+    if (id == TERSE_SET_CURVE_CLIENTS)
+        snprintf(config->curve_clients, sizeof config->curve_clients, "%s", value);
     if (id != TERSE_SET_LISTEN)
         return;
     if (config->n_listen == TERSE_MAX_LISTEN) {
@@ -220,28 +226,6 @@ static void list_directory(terse_config *config)
                               config->model_dir);
 }
 
-static void check_endpoints(terse_config *config)
-{
-    terse_endpoint endpoints[TERSE_MAX_LISTEN];
-    for (unsigned i = 0; i < config->n_listen; i++) {
-        const unsigned line = config->listen_line[i];
-        terse_error error;
-        endpoints[i].address.ss_family = AF_UNSPEC;
-        if (terse_endpoint_parse(config->listen[i], &endpoints[i], &error) != TERSE_OK) {
-            terse_config_complain(config, line, "listen: %s", error.message);
-            continue;
-        }
-        if (!endpoints[i].local && !endpoints[i].loopback && !config->value[TERSE_SET_ALLOW_REMOTE_TCP])
-            terse_config_complain(config, line,
-                                  "listen: '%s' can be reached from other hosts, without encryption or a password; "
-                                  "allowed: loopback, or any address with allow_remote_tcp = yes",
-                                  config->listen[i]);
-        for (unsigned k = 0; k < i; k++)
-            if (endpoints[k].address.ss_family != AF_UNSPEC && terse_endpoint_same(&endpoints[k], &endpoints[i]))
-                terse_config_complain(config, line, "listen: '%s' is listed twice; allowed: once", config->listen[i]);
-    }
-}
-
 static void check_memory(terse_config *config)
 {
     static const terse_setting_id memories[] = {TERSE_SET_INPUT_MEMORY, TERSE_SET_OUTPUT_MEMORY};
@@ -295,7 +279,7 @@ void terse_config_finish(terse_config *config)
         terse_config_complain(config, 0,
                               "no model; allowed: at least one (--model NAME=FILE, --model-dir DIR, or the "
                               "configuration file's [model NAME])");
-    check_endpoints(config);
+    terse_config_check_access(config);
     check_memory(config);
     qsort(config->models, config->n_models, sizeof *config->models, by_name);
 }

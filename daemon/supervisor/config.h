@@ -16,7 +16,7 @@
 #include "daemon/supervisor/endpoint.h"
 #include "daemon/supervisor/settings.h"
 
-enum { TERSE_MAX_LISTEN = 16, TERSE_PATH_BYTES = 4096 };
+enum { TERSE_MAX_LISTEN = 16, TERSE_PATH_BYTES = 4096, TERSE_MAX_CLIENT_KEYS = 4 * TERSE_GATE_KEYS };
 
 /* Tells whether a file is still the one that it was. */
 typedef struct terse_file_mark {
@@ -42,6 +42,13 @@ typedef struct terse_config {
     unsigned listen_line[TERSE_MAX_LISTEN];
     unsigned n_listen;
     char model_dir[TERSE_PATH_BYTES];
+    char curve_server_key[TERSE_PATH_BYTES], curve_clients[TERSE_PATH_BYTES]; /* "": none */
+    char listen_group[64];
+    gid_t listen_gid; /* after finish; -1: the group is not changed */
+    bool curve;       /* after finish: tcp is encrypted, with these keys */
+    uint8_t curve_secret[TERSE_KEY_BYTES];
+    uint8_t (*client_keys)[TERSE_KEY_BYTES];
+    unsigned n_client_keys;
     terse_model_config *models; /* after finish: sorted by name */
     unsigned n_models;
     char path[TERSE_PATH_BYTES]; /* of the file; "" without one */
@@ -71,5 +78,8 @@ terse_model_config *terse_config_model(const terse_config *config, const char *n
 int terse_config_check_name(const char *name, size_t length, terse_error *error);
 /* Settings for a model that the configuration does not name: its section's where it has one, else [server]'s. */
 void terse_config_settle(const terse_config *config, terse_model_config *model);
+/* Whether clients may come in at an endpoint, as far as keys and insecure_tcp go (config_tcp.c). */
+int terse_config_allow(const terse_config *config, const char *text, const terse_endpoint *endpoint,
+                       terse_error *error);
 
 #endif

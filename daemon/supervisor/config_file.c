@@ -202,6 +202,12 @@ static void store_text(reader *r, terse_setting_id id, const char *value)
         add_listen(r, value);
     else if (id == TERSE_SET_MODEL_DIR && !r->config->by_option[id])
         set_path(r, "model_dir", r->config->model_dir, value);
+    else if (id == TERSE_SET_CURVE_SERVER_KEY && !r->config->by_option[id])
+        set_path(r, "curve_server_key", r->config->curve_server_key, value);
+    else if (id == TERSE_SET_CURVE_CLIENTS && !r->config->by_option[id])
+        set_path(r, "curve_clients", r->config->curve_clients, value);
+    else if (id == TERSE_SET_LISTEN_GROUP)
+        snprintf(r->config->listen_group, sizeof r->config->listen_group, "%s", value);
     else if (id == TERSE_SET_FILE && !r->model->by_option)
         set_path(r, "file", r->model->file, value);
     else if (id == TERSE_SET_VERSION)

@@ -13,4 +13,7 @@ void terse_config_complain(terse_config *config, unsigned line, const char *form
 /* Adds a model with nothing but its name; NULL, with a complaint, when the name or the count is not allowed. */
 terse_model_config *terse_config_add(terse_config *config, unsigned line, const char *name, size_t length);
 
+/* config_tcp.c: endpoints, keys, the group of the sockets. */
+void terse_config_check_access(terse_config *config);
+
 #endif

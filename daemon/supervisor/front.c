@@ -41,6 +41,7 @@ void terse_front_configure(terse_supervisor *s)
         .max_client_bytes = value[TERSE_SET_MAX_CLIENT_BYTES],
         .finished_bytes = value[TERSE_SET_FINISHED_MEMORY],
         .max_queue = (uint32_t)value[TERSE_SET_MAX_QUEUE],
+        .max_user_connections = (uint32_t)value[TERSE_SET_MAX_USER],
         .max_client_outstanding = (uint32_t)value[TERSE_SET_MAX_CLIENT],
         .arena_bytes_per_uid = s->arena_bytes,
         .arenas_per_uid = (uint32_t)value[TERSE_SET_ARENAS],
@@ -67,7 +68,10 @@ void terse_front_start(terse_supervisor *s)
     }
     terse_child_arm(frontend, s->config->value[TERSE_SET_WARM_TIMEOUT]);
     terse_models_send(s, frontend);
+    terse_gate_introduce(s);
     for (unsigned i = 0; i < s->listeners.n; i++) {
+        if (s->listeners.at[i].tcp)
+            continue;
         terse_msg_listen message = {.endpoint = ""};
         memcpy(message.endpoint, s->listeners.at[i].endpoint, sizeof message.endpoint);
         terse_child_send(frontend, TERSE_MSG_LISTEN, &message.head, sizeof message, s->listeners.at[i].fd);
@@ -137,7 +141,9 @@ static void on_serving(terse_supervisor *s)
     terse_child_ready(frontend);
     show_life(s);
     for (unsigned i = 0; i < s->listeners.n; i++)
-        terse_log(TERSE_LOG_INFO, "front end (pid %d): listening at %s", frontend->pid, s->listeners.at[i].endpoint);
+        if (!s->listeners.at[i].tcp)
+            terse_log(TERSE_LOG_INFO, "front end (pid %d): listening at %s", frontend->pid,
+                      s->listeners.at[i].endpoint);
     if (s->workers_warm)
         terse_supervisor_ready(s);
     terse_notify_status(s, "");
@@ -246,6 +252,7 @@ static void on_exit_status(terse_child *frontend, int wait_status)
     s->alive = (terse_msg_alive){.served = 0};
     terse_pool_front_gone(s);
     terse_operations_front_gone(s);
+    terse_gate_front_ended(s);
     if (s->phase >= TERSE_PHASE_STOPPING) {
         terse_supervisor_reaped(s);
         return;

@@ -52,7 +52,7 @@ static int remove_stale(const char *path, int type, const terse_endpoint *endpoi
     return TERSE_OK;
 }
 
-static int bind_local(terse_listener *listener, int type, const terse_endpoint *endpoint, mode_t mode,
+static int bind_local(terse_listener *listener, int type, const terse_endpoint *endpoint, const terse_config *config,
                       terse_error *error)
 {
     const char *path = ((const struct sockaddr_un *)&endpoint->address)->sun_path;
@@ -62,7 +62,7 @@ static int bind_local(terse_listener *listener, int type, const terse_endpoint *
     if (r != TERSE_OK)
         return r;
     /* The file has its permissions from its first moment. One thread: nobody else sees this umask. */
-    const mode_t old = umask(0777 & ~mode);
+    const mode_t old = umask(0777 & ~(mode_t)config->value[TERSE_SET_LISTEN_MODE]);
     const int bound = bind(listener->fd, (const struct sockaddr *)&endpoint->address, endpoint->address_bytes);
     umask(old);
     if (bound < 0)
@@ -74,6 +74,10 @@ static int bind_local(terse_listener *listener, int type, const terse_endpoint *
         listener->inode = info.st_ino;
         memcpy(listener->path, path, strlen(path) + 1);
     }
+    /* Nobody can connect before listen(). */
+    if (config->listen_gid != (gid_t)-1 && chown(path, (uid_t)-1, config->listen_gid) < 0)
+        return terse_fail(error, TERSE_SYSTEM, "cannot give '%s' to the group '%s' (listen_group)", path,
+                          config->listen_group);
     return TERSE_OK;
 }
 
@@ -104,8 +108,8 @@ static int open_one(terse_listeners *listeners, const char *text, const terse_co
         return terse_fail(error, TERSE_SYSTEM, "cannot create a socket for '%s'", text);
     listeners->n++;
     snprintf(listener->endpoint, sizeof listener->endpoint, "%s", text);
-    const mode_t mode = (mode_t)config->value[TERSE_SET_LISTEN_MODE];
-    r = endpoint.local ? bind_local(listener, SOCK_STREAM, &endpoint, mode, error)
+    listener->tcp = !endpoint.local;
+    r = endpoint.local ? bind_local(listener, SOCK_STREAM, &endpoint, config, error)
                        : bind_tcp(listener, &endpoint, error);
     if (r == TERSE_OK && listen(listener->fd, BACKLOG) < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot listen at '%s'", text);
@@ -124,7 +128,7 @@ static void close_one(terse_listener *listener)
 }
 
 /* sd_listen_fds() sets CLOEXEC and takes its variables out of the environment. */
-static int take_activated(terse_listeners *listeners, terse_error *error)
+static int take_activated(terse_listeners *listeners, const terse_config *config, terse_error *error)
 {
     const int n = sd_listen_fds(1);
     if (n < 0) {
@@ -146,6 +150,11 @@ static int take_activated(terse_listeners *listeners, terse_error *error)
         *listener = (terse_listener){.pin = -1, .fd = fd};
         if (terse_endpoint_of((const struct sockaddr *)&address, bytes, listener->endpoint, error) != TERSE_OK)
             return terse_error_prefix(error, "descriptor %d of the service manager", fd);
+        terse_endpoint endpoint;
+        if (terse_endpoint_parse(listener->endpoint, &endpoint, error) != TERSE_OK ||
+            terse_config_allow(config, listener->endpoint, &endpoint, error) != TERSE_OK)
+            return terse_error_prefix(error, "descriptor %d of the service manager", fd);
+        listener->tcp = !endpoint.local;
         listeners->n++;
     }
     return TERSE_OK;
@@ -165,7 +174,7 @@ static bool covered(const terse_listeners *listeners, unsigned n_activated, cons
 
 static int open_all(terse_listeners *listeners, const terse_config *config, terse_error *error)
 {
-    int r = take_activated(listeners, error);
+    int r = take_activated(listeners, config, error);
     const unsigned n_activated = listeners->n;
     for (unsigned i = 0; i < config->n_listen && r == TERSE_OK; i++) {
         if (covered(listeners, n_activated, config->listen[i]))
@@ -186,7 +195,7 @@ static int open_all(terse_listeners *listeners, const terse_config *config, ters
 
 /* --- shared memory ------------------------------------------------------------------------------------------- */
 
-static int open_attach(terse_listeners *listeners, const char *path, mode_t mode, terse_error *error)
+static int open_attach(terse_listeners *listeners, const char *path, const terse_config *config, terse_error *error)
 {
     char text[TERSE_ENDPOINT_BYTES + 16];
     terse_endpoint endpoint;
@@ -199,7 +208,7 @@ static int open_attach(terse_listeners *listeners, const char *path, mode_t mode
     if (listener->fd < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot create a socket for '%s'", path);
     snprintf(listener->endpoint, sizeof listener->endpoint, "attach:%s", path);
-    r = bind_local(listener, SOCK_SEQPACKET, &endpoint, mode, error);
+    r = bind_local(listener, SOCK_SEQPACKET, &endpoint, config, error);
     if (r == TERSE_OK && listen(listener->fd, BACKLOG) < 0)
         r = terse_fail(error, TERSE_SYSTEM, "cannot listen at '%s'", path);
     if (r == TERSE_OK)
@@ -212,7 +221,6 @@ static int open_attach(terse_listeners *listeners, const char *path, mode_t mode
 static void open_attach_sockets(terse_listeners *listeners, const terse_config *config)
 {
     const unsigned n = listeners->n;
-    const mode_t mode = (mode_t)config->value[TERSE_SET_LISTEN_MODE];
     char path[TERSE_ENDPOINT_BYTES + 16];
     terse_error error;
     bool first = true;
@@ -221,11 +229,11 @@ static void open_attach_sockets(terse_listeners *listeners, const terse_config *
             continue;
         const char *beside = listeners->at[i].endpoint + 6;
         snprintf(path, sizeof path, "%s.attach", beside);
-        if (open_attach(listeners, path, mode, &error) != TERSE_OK)
+        if (open_attach(listeners, path, config, &error) != TERSE_OK)
             terse_log(TERSE_LOG_WARNING, "no shared memory at 'ipc://%s': %s", beside, error.message);
         const char *slash = strrchr(beside, '/');
         snprintf(path, sizeof path, "%.*sattach.sock", slash ? (int)(slash + 1 - beside) : 0, beside);
-        if (first && open_attach(listeners, path, mode, &error) != TERSE_OK)
+        if (first && open_attach(listeners, path, config, &error) != TERSE_OK)
             terse_log(TERSE_LOG_INFO, "shared memory is at '%s.attach' only: %s", beside, error.message);
         first = false;
     }

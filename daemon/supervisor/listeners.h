@@ -16,6 +16,7 @@ typedef struct terse_listener {
     ino_t inode;
     int pin; /* keeps the inode, and with it the number, from being used again; -1: none */
     int fd;
+    bool tcp; /* the gate's, not the front end's */
 } terse_listener;
 
 typedef struct terse_listeners {

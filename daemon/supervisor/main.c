@@ -26,7 +26,7 @@ static void print_help(void)
            "  --config FILE                the configuration (" DEFAULT_CONFIG " when that exists)\n"
            "  --model NAME=FILE            serve FILE as NAME; may be given several times\n");
     terse_settings_print_options(stdout);
-    printf("  --libexec DIR                where terse-frontend, terse-worker and terse-loader are\n"
+    printf("  --libexec DIR                where terse-frontend, terse-gate, terse-worker and terse-loader are\n"
            "  --check                      check the configuration, print every mistake, start nothing\n"
            "  --help, --version\n\n"
            "An option wins over the configuration file, whose settings are:\n\n");
@@ -127,8 +127,10 @@ static bool find_helpers(const char *libexec, terse_programs *programs)
     const struct {
         const char *name;
         char *path;
-    } helpers[] = {
-        {"terse-loader", programs->loader}, {"terse-frontend", programs->frontend}, {"terse-worker", programs->worker}};
+    } helpers[] = {{"terse-loader", programs->loader},
+                   {"terse-frontend", programs->frontend},
+                   {"terse-gate", programs->gate},
+                   {"terse-worker", programs->worker}};
     bool all = true;
     for (size_t i = 0; i < sizeof helpers / sizeof helpers[0]; i++) {
         const bool found = libexec ? find_helper(libexec, helpers[i].name, helpers[i].path)

@@ -31,7 +31,7 @@ static void describe_trouble(const terse_child *child, char *text, size_t size)
 static void describe(const terse_supervisor *s, char *text, size_t size)
 {
     const unsigned n_models = terse_models_count(s);
-    unsigned n_ready = 0, n_restarts = s->frontend.restarts;
+    unsigned n_ready = 0, n_restarts = s->frontend.restarts + s->gate.restarts;
     for (unsigned i = 0; i < s->n_workers; i++) {
         n_ready += s->workers[i].state == TERSE_CHILD_READY;
         n_restarts += s->workers[i].restarts;
@@ -44,6 +44,7 @@ static void describe(const terse_supervisor *s, char *text, size_t size)
     if (n_restarts)
         add(text, size, ", %u restart%s", n_restarts, n_restarts == 1 ? "" : "s");
     describe_trouble(&s->frontend, text, size);
+    describe_trouble(&s->gate, text, size);
     for (unsigned i = 0; i < s->n_workers; i++)
         describe_trouble(&s->workers[i], text, size);
 }

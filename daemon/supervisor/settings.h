@@ -34,8 +34,14 @@ typedef enum terse_setting_type {
       "where clients connect: ipc://PATH or tcp://ADDRESS:PORT; may be given several times")                           \
     X(LISTEN_MODE, TERSE_IN_SERVER, MODE, "listen_mode", NULL, "MODE", "", 0660, 0600, 0777,                           \
       "permissions of the ipc sockets: who may write may send requests")                                               \
-    X(ALLOW_REMOTE_TCP, TERSE_IN_SERVER, FLAG, "allow_remote_tcp", NULL, "yes|no", "", 0, 0, 1,                        \
-      "let tcp listen on other addresses than loopback; nothing there is encrypted and anyone may send requests")      \
+    X(LISTEN_GROUP, TERSE_IN_SERVER, TEXT, "listen_group", NULL, "GROUP", "", 0, 1, 63,                                \
+      "group of the ipc sockets, by name or number")                                                                   \
+    X(CURVE_SERVER_KEY, TERSE_IN_SERVER, TEXT, "curve_server_key", "--curve-server-key", "FILE", "", 0, 1, 4000,       \
+      "tcp is encrypted (CURVE) with the secret key in this file, which `terse keygen` makes")                         \
+    X(CURVE_CLIENTS, TERSE_IN_SERVER, TEXT, "curve_clients", "--curve-clients", "PATH", "", 0, 1, 4000,                \
+      "who may come in over tcp: a directory of *.key files, or a file with a public key a line")                      \
+    X(INSECURE_TCP, TERSE_IN_SERVER, FLAG, "insecure_tcp", NULL, "yes|no", "", 0, 0, 1,                                \
+      "let tcp listen on other addresses than loopback without keys: anyone who reaches it may send requests")         \
     X(WORKERS, TERSE_IN_SERVER, NUMBER, "workers", "--workers", "N", "processes", 0, 1, 256,                           \
       "worker processes (automatic: the CPUs that this process may use, divided by threads_per_worker)")               \
     X(THREADS, TERSE_IN_BOTH, NUMBER, "threads_per_worker", "--threads-per-worker", "N", "threads", 1, 1, 64,          \
@@ -66,6 +72,12 @@ typedef enum terse_setting_type {
       "most tensor bytes of unanswered requests of one connection (automatic: half of input_bytes)")                   \
     X(MAX_REQUEST, TERSE_IN_SERVER, BYTES, "max_request_bytes", "--max-request-bytes", "N", "bytes", 64 << 20, 4096,   \
       UINT64_C(1) << 34, "most tensor bytes of one request")                                                           \
+    X(MAX_TCP, TERSE_IN_SERVER, NUMBER, "max_tcp_connections", NULL, "N", "connections", 1024, 1, 16384,               \
+      "most connections over tcp, all together")                                                                       \
+    X(MAX_USER, TERSE_IN_SERVER, NUMBER, "max_user_connections", NULL, "N", "connections", 4096, 1, 65536,             \
+      "most connections of one user over ipc")                                                                         \
+    X(GATE_MEMORY, TERSE_IN_SERVER, BYTES, "gate_memory_bytes", NULL, "N", "bytes", 0, 1 << 20, UINT64_C(1) << 40,     \
+      "memory of the process that serves tcp (automatic: 16 times max_request_bytes, at least 512M)")                  \
     X(INPUT_MEMORY, TERSE_IN_SERVER, BYTES, "input_bytes", NULL, "N", "bytes", 0, 1 << 20, UINT64_C(1) << 40,          \
       "memory for the tensors of waiting requests (automatic: an eighth of the memory, 64M to 1G)")                    \
     X(OUTPUT_MEMORY, TERSE_IN_SERVER, BYTES, "output_bytes", NULL, "N", "bytes", 0, 1 << 20, UINT64_C(1) << 40,        \

@@ -54,13 +54,14 @@ static void each_child(terse_supervisor *s, void (*act)(terse_child *child))
         act(&s->models[i].trial);
     }
     act(&s->frontend);
+    act(&s->gate);
     for (unsigned i = 0; i < TERSE_MAX_WORKERS; i++)
         act(&s->workers[i]);
 }
 
 static unsigned count_running(const terse_supervisor *s)
 {
-    unsigned n = terse_child_runs(&s->frontend);
+    unsigned n = (unsigned)terse_child_runs(&s->frontend) + terse_child_runs(&s->gate);
     for (unsigned i = 0; i < TERSE_MODEL_SLOTS; i++)
         n += (unsigned)terse_child_runs(&s->models[i].loader) + terse_child_runs(&s->models[i].trial);
     for (unsigned i = 0; i < TERSE_MAX_WORKERS; i++)
@@ -180,6 +181,8 @@ void terse_supervisor_loaded(terse_supervisor *s)
     terse_front_start(s);
     if (s->phase == TERSE_PHASE_STARTING)
         terse_pool_start(s);
+    if (s->phase == TERSE_PHASE_STARTING)
+        terse_gate_start(s);
 }
 
 void terse_supervisor_ready(terse_supervisor *s)
@@ -256,11 +259,14 @@ static int set_up(terse_supervisor *s, terse_error *error)
     }
     derive(s);
     terse_front_init(s);
+    terse_gate_init(s);
     int done = watch_signals(s, error);
     if (done == TERSE_OK)
         done = terse_notify_init(s, error);
     if (done == TERSE_OK)
         done = terse_listeners_open(&s->listeners, s->config, error);
+    if (done == TERSE_OK)
+        done = terse_gate_open(s, error);
     if (done == TERSE_OK)
         done = terse_pool_init(s, error);
     if (done == TERSE_OK)
@@ -273,6 +279,7 @@ static void tear_down(terse_supervisor *s)
     terse_listeners_close(&s->listeners);
     terse_operations_stop(s);
     terse_child_done(&s->frontend);
+    terse_gate_done(s);
     terse_pool_done(s);
     terse_models_done(s);
     terse_notify_done(s);
@@ -290,6 +297,8 @@ int terse_supervisor_run(terse_config *config, const terse_programs *programs, t
         .reread = reread,
         .reread_user = user,
         .frontend = {.pidfd = -1, .link = {.fd = -1}},
+        .gate = {.pidfd = -1, .link = {.fd = -1}},
+        .gate_socket = {.fd = -1},
     };
     terse_error error;
     int code = 1;

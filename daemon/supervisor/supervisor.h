@@ -3,7 +3,7 @@
  * Runs in: tersed, one thread. Ownership: see each field; the configuration is borrowed.
  *
  * supervisor.c holds the phases and the signals, models.c the loaders and trials, operations.c what changes while
- * others are served, reread.c SIGHUP, front.c and pool.c those children, notify.c what the service manager is told.
+ * others are served, reread.c SIGHUP, front.c, gate.c and pool.c those children, notify.c what the service manager is told.
  * They share this one struct. */
 #ifndef TERSE_SUPERVISOR_SUPERVISOR_H
 #define TERSE_SUPERVISOR_SUPERVISOR_H
@@ -33,7 +33,7 @@ enum {
 };
 
 typedef struct terse_programs {
-    char loader[TERSE_PATH_BYTES], frontend[TERSE_PATH_BYTES], worker[TERSE_PATH_BYTES];
+    char loader[TERSE_PATH_BYTES], frontend[TERSE_PATH_BYTES], gate[TERSE_PATH_BYTES], worker[TERSE_PATH_BYTES];
 } terse_programs;
 
 /* X(ID, text in logs) */
@@ -53,6 +53,12 @@ typedef enum terse_model_state {
 } terse_model_state;
 
 typedef struct terse_operation terse_operation;
+
+/* Where the gate meets the front end: a socket in a directory that only the daemon's user can enter. */
+typedef struct terse_gate_socket {
+    char directory[TERSE_ENDPOINT_BYTES], path[TERSE_ENDPOINT_BYTES]; /* "": there is no gate */
+    int fd;
+} terse_gate_socket;
 
 /* One load of one file: a version of a model. */
 typedef struct terse_supervised_model {
@@ -102,7 +108,8 @@ typedef struct terse_supervisor {
     bool paced_rests;
     uint64_t paced_used_us; /* processor time that it had had when its turn began */
     sd_event_source *pace_timer;
-    terse_child frontend;
+    terse_child frontend, gate;
+    terse_gate_socket gate_socket;
     bool workers_warm; /* the front end has one that warmed every model */
     uint64_t alive_ns; /* when the front end last showed life */
     terse_msg_alive alive;
@@ -173,6 +180,15 @@ void terse_front_tell_waiting(terse_supervisor *s, const terse_child *worker);
 void terse_front_tell_worker(terse_supervisor *s, const terse_child *worker, int data);
 /* Shows no sign of life although it should. */
 bool terse_front_silent(const terse_supervisor *s);
+
+/* gate.c: nothing of it does anything when no listener is a tcp one. */
+void terse_gate_init(terse_supervisor *s);
+int terse_gate_open(terse_supervisor *s, terse_error *error);
+void terse_gate_start(terse_supervisor *s);
+/* To a new front end, before it is configured: where the gate comes in, and who it is. */
+void terse_gate_introduce(terse_supervisor *s);
+void terse_gate_front_ended(terse_supervisor *s); /* its clients shall connect again */
+void terse_gate_done(terse_supervisor *s);
 
 int terse_pool_init(terse_supervisor *s, terse_error *error);
 void terse_pool_start(terse_supervisor *s);

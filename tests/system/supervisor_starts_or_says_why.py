@@ -16,7 +16,7 @@ with harness.story("--check tells every mistake with file and line, and starts n
     with open(path, "w") as file:
         file.write("[server]\nworkers = many\nlisten = tcp://0.0.0.0:5555\n[model a]\nfile = /nonexistent.terse\nspeed = 9\n")
     told = harness.run("tersed", "--config", path, "--check", code=1).stderr.splitlines()
-    for line, words in (2, "workers: found 'many'"), (3, "allow_remote_tcp"), (5, "/nonexistent.terse"), (6, "speed: not known"):
+    for line, words in (2, "workers: found 'many'"), (3, "insecure_tcp"), (5, "/nonexistent.terse"), (6, "speed: not known"):
         story.check(any(t.startswith(f"{path}:{line}: ") and words in t for t in told), f"line {line}: {words}")
     story.check(len(told) == 4, f"each mistake once: {told}")
     with open(path, "w") as file:

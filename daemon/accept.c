@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/frontend/accept.h"
+#include "daemon/accept.h"
 
 #include <errno.h>
 #include <fcntl.h>

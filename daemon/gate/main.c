@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* terse-gate: serves clients over tcp for the front end, which never listens there. tersed starts it with the control
+ * socket as descriptor 3. */
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/bytes.h"
+#include "daemon/accept.h"
+#include "daemon/gate/gate.h"
+#include "daemon/sandbox.h"
+
+static bool open_all(terse_gate *gate)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = TERSE_GATE_CONTROL};
+    gate->control_fd = TERSE_CONTROL_FD;
+    gate->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    return terse_accept_prepare() && gate->epoll_fd >= 0 && epoll_ctl(gate->epoll_fd, EPOLL_CTL_ADD, gate->control_fd, &event) == 0 &&
+           fcntl(gate->control_fd, F_SETFL, fcntl(gate->control_fd, F_GETFL) | O_NONBLOCK) == 0;
+}
+
+static void close_all(terse_gate *gate)
+{
+    terse_gate_remotes_done(gate);
+    if (gate->zap)
+        zmq_close(gate->zap);
+    if (gate->router)
+        zmq_close(gate->router);
+    if (gate->context)
+        zmq_ctx_term(gate->context);
+    for (uint32_t i = 0; i < gate->n_listeners; i++)
+        terse_close_fdp(&gate->listeners[i].fd);
+    terse_close_fdp(&gate->epoll_fd);
+    free(gate->keys);
+    free(gate);
+}
+
+int main(void)
+{
+    terse_log_init("terse-gate");
+    terse_sandbox_drop();
+    mallopt(M_ARENA_MAX, 1); /* each further one would take address space, which is limited */
+    int type = 0;
+    socklen_t size = sizeof type;
+    if (getsockopt(TERSE_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) {
+        terse_log(TERSE_LOG_ERROR, "descriptor %d is no control socket: tersed starts this program", TERSE_CONTROL_FD);
+        return 2;
+    }
+    fcntl(TERSE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
+    /* The supervisor tells when to end, and its end ends us: signals to the whole group are not for us. */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    terse_gate *gate = calloc(1, sizeof *gate);
+    if (!gate) {
+        terse_log(TERSE_LOG_ERROR, "no memory");
+        return 1;
+    }
+    gate->epoll_fd = -1;
+    int code = 1;
+    if (open_all(gate))
+        code = terse_gate_run(gate);
+    else
+        terse_log(TERSE_LOG_ERROR, "cannot start: %s", strerror(errno));
+    close_all(gate);
+    return code;
+}
