@@ -51,7 +51,7 @@ ARM := $(filter aarch64,$(ARCH))
 COMMON := $(filter-out common/kernels/x86/% common/kernels/arm/%,$(call find,common)) \
 	$(if $(X86),$(call find,common/kernels/x86)) $(if $(ARM),$(call find,common/kernels/arm))
 LIBTERSE := $(filter-out client/cli/% client/examples/%,$(call find,client)) \
-	common/status.c common/bytes.c common/tensor.c common/pack.c common/ring.c $(wildcard common/wire*.c)
+	common/status.c common/bytes.c common/tensor.c common/pack.c common/ring.c common/curve.c $(wildcard common/wire*.c)
 CLI := $(call find,client/cli)
 COMPRESS := $(call find,compress)
 # tap_calls.c stands before the C library and is linked only into programs that want that.

@@ -146,6 +146,9 @@ struct terse_client {
 terse_error *terse_client_error_slot(void);
 #define CLIENT_FAIL(...) ((terse_status)terse_fail(terse_client_error_slot(), __VA_ARGS__))
 
+/* curve.c: gives the socket the keys that options or environment name; before it connects. */
+terse_status terse_client_set_keys(terse_client *client, const terse_client_options *options);
+
 /* table.c */
 bool terse_table_init(pending_table *table, size_t capacity);
 void terse_table_done(pending_table *table);

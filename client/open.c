@@ -47,7 +47,7 @@ static bool set_options(void *socket)
            zmq_setsockopt(socket, ZMQ_RECONNECT_IVL_MAX, &last_ms, sizeof last_ms) == 0;
 }
 
-static terse_status connect_sockets(terse_client *client)
+static terse_status connect_sockets(terse_client *client, const terse_client_options *options)
 {
     client->context = zmq_ctx_new();
     client->socket = client->context ? zmq_socket(client->context, ZMQ_DEALER) : NULL;
@@ -57,6 +57,9 @@ static terse_status connect_sockets(terse_client *client)
             0 ||
         zmq_connect(client->monitor, "inproc://monitor") < 0)
         return CLIENT_FAIL(TERSE_UNAVAILABLE, "cannot make a ZeroMQ socket: %s", zmq_strerror(zmq_errno()));
+    const terse_status keys = terse_client_set_keys(client, options);
+    if (keys)
+        return keys;
     if (zmq_connect(client->socket, client->endpoint) < 0)
         return CLIENT_FAIL(TERSE_INVALID_ARGUMENT,
                            "endpoint '%.300s' cannot be used: %s (ipc://PATH and tcp://HOST:PORT can)",
@@ -102,7 +105,7 @@ static terse_status open_client(terse_client *client, const terse_client_options
         return CLIENT_FAIL(TERSE_SYSTEM, "cannot draw a session number");
     memcpy(&client->random, client->session, sizeof client->random);
     client->random |= 1;
-    const terse_status status = connect_sockets(client);
+    const terse_status status = connect_sockets(client, options);
     client->unsure = true;
     client->socket_fd = terse_loop_descriptor(client->socket);
     client->monitor_fd = terse_loop_descriptor(client->monitor);

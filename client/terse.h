@@ -123,10 +123,15 @@ typedef struct terse_client_options {
      * once]. Worth it when a core is free and answers take tens of microseconds; the daemon has a setting of the same
      * name. */
     uint32_t spin_us;
+    /* Encrypted tcp (CURVE): the daemon's public key, as its 40 characters or as a file that has it
+     * [$TERSE_CURVE_SERVER], and the file with this client's secret key, mode 0600 [$TERSE_CURVE_KEY]: `terse keygen`
+     * makes both kinds. Both or none; not looked at over ipc. A daemon that does not know the key does not answer:
+     * UNAVAILABLE. */
+    const char *curve_server, *curve_key;
 } terse_client_options;
 #define TERSE_CLIENT_OPTIONS_INIT                                                                                      \
     {                                                                                                                  \
-        sizeof(terse_client_options), NULL, 0, 0, 0, 0, 0, 0                                                           \
+        sizeof(terse_client_options), NULL, 0, 0, 0, 0, 0, 0, NULL, NULL                                               \
     }
 
 /* Where a daemon on this host listens by default: $TERSE_ENDPOINT when set, else ipc:///run/terse/tersed.sock for root

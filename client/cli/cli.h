@@ -84,6 +84,7 @@ int terse_cli_inspect(int argc, char **argv);
 int terse_cli_run(int argc, char **argv);
 int terse_cli_infer(int argc, char **argv);
 int terse_cli_status(int argc, char **argv);
+int terse_cli_keygen(int argc, char **argv);
 int terse_cli_bench(int argc, char **argv);
 int terse_cli_load(int argc, char **argv);
 int terse_cli_unload(int argc, char **argv);

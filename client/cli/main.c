@@ -18,6 +18,7 @@ static const struct {
     {"load", terse_cli_load, "serve a file, or a new version of a model, without a restart"},
     {"unload", terse_cli_unload, "take a model out of service"},
     {"configure", terse_cli_configure, "change settings of a running daemon"},
+    {"keygen", terse_cli_keygen, "make keys for encrypted tcp"},
     {"bench", terse_cli_bench, "measure a daemon's latency and throughput"},
 };
 
