@@ -63,6 +63,8 @@ int terse_gate_open(terse_supervisor *s, terse_error *error)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (!has_tcp(s))
         return TERSE_OK;
+    if (access(s->programs->gate, X_OK) < 0)
+        return terse_fail(error, TERSE_SYSTEM, "tcp endpoints want '%s'", s->programs->gate);
     if (!choose_directory(s, gate->directory)) {
         terse_fail(error, TERSE_SYSTEM, "cannot make the gate's directory '%s'", gate->directory);
         gate->directory[0] = 0;

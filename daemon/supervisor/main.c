@@ -136,7 +136,8 @@ static bool find_helpers(const char *libexec, terse_programs *programs)
         const bool found = libexec ? find_helper(libexec, helpers[i].name, helpers[i].path)
                                    : find_helper(own, helpers[i].name, helpers[i].path) ||
                                          find_helper(installed, helpers[i].name, helpers[i].path);
-        if (found)
+        /* The gate is looked for when an endpoint wants it. */
+        if (found || helpers[i].path == programs->gate)
             continue;
         if (libexec)
             fprintf(stderr, "tersed: %s: not found in '%s' (--libexec)\n", helpers[i].name, libexec);

@@ -5,6 +5,7 @@
 engine    whole networks on one thread, terse run beside onnxruntime, in turn; networks from perf_models.py (../shared)
 serving   a tiny request through tersed beside a bare ZeroMQ echo: same client, same header, in turn
 batching  784-512-512-10 with 64 outstanding, max_batch 32 beside max_batch 1
+shm       memory shared with the daemon beside frames over ipc, and beside bare wake-ups
 overload  1.2, 2 and 10 times what a daemon can do, with a deadline: goodput, latencies, refusals
 faults    a killed front end until it answers again; p99 of four clients at 70 % load while workers are killed
 memory    private bytes of 8 workers that serve a 100 MB model
@@ -32,6 +33,7 @@ import faults
 import overload
 import peers
 import reload
+import shm
 import table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -220,7 +222,7 @@ def memory(folder):
           f"shared (the model, counted once): {max(shared) / 1024:.1f} MiB each")
 
 
-MANY_CORES = {"serving", "batching", "memory", "overload", "reload", "faults", "workers"}
+MANY_CORES = {"serving", "batching", "shm", "memory", "overload", "reload", "faults", "workers"}
 
 
 def pin(name):
@@ -230,6 +232,7 @@ def pin(name):
 
 def main():
     parts = {"engine": engine, "serving": serving, "batching": batching, "memory": memory,
+             "shm": lambda folder: shm.shared_memory(sys.modules[__name__], folder),
              "overload": lambda folder: overload.overload(sys.modules[__name__], folder),
              "faults": lambda folder: faults.faults(sys.modules[__name__], folder),
              "reload": lambda folder: reload.reload(sys.modules[__name__], folder)}
