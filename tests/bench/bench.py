@@ -8,6 +8,7 @@ batching  784-512-512-10 with 64 outstanding, max_batch 32 beside max_batch 1
 shm       memory shared with the daemon beside frames over ipc, and beside bare wake-ups
 overload  1.2, 2 and 10 times what a daemon can do, with a deadline: goodput, latencies, refusals
 faults    a killed front end until it answers again; p99 of four clients at 70 % load while workers are killed
+hostile   what encryption costs over tcp, and what 200 hostile clients cost an honest one over ipc
 memory    private bytes of 8 workers that serve a 100 MB model
 reload    latencies of one model while another, of 200 MB, is loaded again and again
 gemm blas int8 floats start workers accuracy
@@ -30,6 +31,7 @@ import tempfile
 import time
 
 import faults
+import hostile
 import overload
 import peers
 import reload
@@ -222,7 +224,7 @@ def memory(folder):
           f"shared (the model, counted once): {max(shared) / 1024:.1f} MiB each")
 
 
-MANY_CORES = {"serving", "batching", "shm", "memory", "overload", "reload", "faults", "workers"}
+MANY_CORES = {"hostile", "serving", "batching", "shm", "memory", "overload", "reload", "faults", "workers"}
 
 
 def pin(name):
@@ -233,6 +235,7 @@ def pin(name):
 def main():
     parts = {"engine": engine, "serving": serving, "batching": batching, "memory": memory,
              "shm": lambda folder: shm.shared_memory(sys.modules[__name__], folder),
+             "hostile": lambda folder: hostile.run(sys.modules[__name__], folder),
              "overload": lambda folder: overload.overload(sys.modules[__name__], folder),
              "faults": lambda folder: faults.faults(sys.modules[__name__], folder),
              "reload": lambda folder: reload.reload(sys.modules[__name__], folder)}
