@@ -105,7 +105,8 @@ terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_k
         return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "%zu requests are outstanding, %zu are allowed", client->table.n,
                            client->max_outstanding);
     terse_wire_request *wire = &client->wire_request;
-    const uint64_t now = terse_now_ns();
+    const uint64_t now =
+        wire->has_timeout || timeout_us || client->max_retries ? terse_now_ns() : 0; /* else not needed */
     wire->op = op;
     wire->has_sent = client->local && wire->has_timeout;
     wire->sent_ns = now;

@@ -91,7 +91,7 @@ void terse_pending_queue(terse_client *client, pending *entry)
 {
     terse_pending_hold(client, entry);
     entry->state = PENDING_UNSENT;
-    entry->unsent_ns = terse_now_ns();
+    entry->unsent_ns = entry->shared ? 0 : terse_now_ns(); /* what is shared goes in order, however long it waits */
     pending **first = entry->shared ? &client->shared_first : &client->unsent_first;
     pending **last = entry->shared ? &client->shared_last : &client->unsent_last;
     entry->unsent_previous = *last;

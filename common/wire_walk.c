@@ -62,8 +62,11 @@ int terse_wire_walk_key_of(terse_wire_walk *w, const terse_wire_walk_key *keys, 
     const int status = terse_wire_walk_item(w, &item);
     if (status)
         return status;
+    /* Our own writers keep the order of the tables: the next key is most likely the one behind the last. */
+    const size_t likely = *seen ? 32u - (unsigned)__builtin_clz(*seen) : 0;
     if (item.type == TERSE_PACK_STR)
-        for (size_t i = 0; i < n_keys; i++) {
+        for (size_t k = 0; k < n_keys; k++) {
+            const size_t i = likely + k < n_keys ? likely + k : likely + k - n_keys;
             if (!terse_pack_is(&item, keys[i].name, keys[i].length))
                 continue;
             if (*seen & UINT32_C(1) << i)

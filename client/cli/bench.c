@@ -46,11 +46,11 @@ typedef struct bench {
     uint32_t n_places, n_free;
     terse_request **used; /* by id modulo RING */
 
-    uint64_t *due_ns; /* by id modulo RING */
-    uint64_t measure_from_ns, end_ns;
-    samples answered, refused; /* latencies of measured requests: that were answered OK, that were not */
-    samples behind;            /* open loop: how late each was sent */
-    char first_error[512];     /* the text of the first reply that was no OK */
+    uint64_t *due_ns;                         /* by id modulo RING */
+    uint64_t measure_from_ns, end_ns, now_ns; /* now_ns: when the last reply was taken */
+    samples answered, refused;                /* latencies of measured requests: that were answered OK, that were not */
+    samples behind;                           /* open loop: how late each was sent */
+    char first_error[512];                    /* the text of the first reply that was no OK */
     uint64_t sent, ok, errors[N_STATUS], mismatches, duplicates,
         batches; /* batches: sum over replies of their batch's rows */
     double elapsed;
@@ -123,6 +123,7 @@ static bool record(samples *to, uint64_t ns)
 static bool take_reply(bench *b, terse_reply *reply)
 {
     const uint64_t now = terse_now_ns(), due = b->due_ns[terse_reply_id(reply) % RING];
+    b->now_ns = now;
     const terse_status status = terse_reply_status(reply);
     if (due == 0) { /* answered before */
         b->duplicates++;
@@ -209,7 +210,7 @@ static int closed_loop(bench *b)
             return terse_cli_fail_client("bench");
         if (!take_reply(b, reply))
             return terse_cli_fail("bench", &(terse_error){.message = "out of memory for latencies"});
-        now = terse_now_ns();
+        now = b->now_ns;
     }
     return TERSE_CLI_DONE;
 }

@@ -81,7 +81,12 @@ void terse_arenas_close(terse_arenas *arenas, terse_client_arena *arena);
 void terse_arenas_settled(terse_arenas *arenas, terse_client_arena *arena);
 void terse_arenas_done(terse_arenas *arenas);
 
-/* Checks that [offset, offset + bytes) is 64-byte aligned and inside `size` bytes. `what` begins the message. */
+/* Whether [offset, offset + bytes) is 64-byte aligned and inside `size` bytes; and the same with a message. */
+static inline bool terse_arena_fits(uint64_t offset, uint64_t bytes, uint64_t size)
+{
+    return offset % TERSE_ARENA_ALIGN == 0 && offset <= size && bytes <= size - offset;
+}
+/* `what` begins the message. */
 int terse_arena_check(uint64_t offset, uint64_t bytes, uint64_t size, const char *what, terse_error *error);
 /* Marks a checked place of the outputs; false when a part of it is marked already: nothing changes. */
 bool terse_arena_claim(terse_client_arena *arena, uint64_t offset, uint64_t bytes);

@@ -109,6 +109,8 @@ static int match_place(match *m, const terse_wire_tensor *wish, uint32_t index)
     if (!m->bytes->has_arena)
         return no_arena(m, "output", name);
     m->call->n_placed++;
+    if (terse_arena_fits(wish->shm_offset, wish->shm_size, m->bytes->arena_output_bytes))
+        return TERSE_OK;
     snprintf(what, sizeof what, "output '%.100s'", name);
     return terse_arena_check(wish->shm_offset, wish->shm_size, m->bytes->arena_output_bytes, what, m->error);
 }
@@ -235,6 +237,8 @@ static int match_shared(match *m, const terse_wire_tensor *input, const char *na
                           input->shm_size);
     if (terse_served_copies(m->served, input))
         m->call->bytes += terse_align(input->shm_size, TERSE_SLOT_ALIGN);
+    if (terse_arena_fits(input->shm_offset, input->shm_size, m->bytes->arena_input_bytes))
+        return TERSE_OK;
     snprintf(what, sizeof what, "input '%.100s'", name);
     return terse_arena_check(input->shm_offset, input->shm_size, m->bytes->arena_input_bytes, what, m->error);
 }

@@ -54,8 +54,9 @@ def shared_memory(tools, folder):
                     for _ in range(ROUNDS)]
             rows.add(f"tiny, 64 outstanding, requests/s{name}", middle(a for a, _ in runs), middle(b for _, b in runs),
                      middle(b / a for a, b in runs), 3)
-        for outstanding in ("1", "4"):
-            runs = [(bench(sleeps, "wide", "-c", outstanding)["rate"], bench(sleeps, "wide", "-c", outstanding, "--shm")["rate"])
+        for name, daemon, outstanding, more in (("", sleeps, "1", ()), ("", sleeps, "4", ()),
+                                                (", spin_us 50", spins, "1", ("--spin-us", "50"))):
+            runs = [(bench(daemon, "wide", "-c", outstanding)["rate"], bench(daemon, "wide", "-c", outstanding, "--shm", *more)["rate"])
                     for _ in range(ROUNDS)]
-            rows.add(f"600 KB inputs, {outstanding} outstanding, requests/s", middle(a for a, _ in runs), middle(b for _, b in runs),
+            rows.add(f"600 KB, {outstanding} outstanding, requests/s{name}", middle(a for a, _ in runs), middle(b for _, b in runs),
                      middle(b / a for a, b in runs), 5)

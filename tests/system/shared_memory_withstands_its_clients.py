@@ -25,7 +25,9 @@ def daemon(story, *options, **settings):
     path = os.path.join(story.folder, "tersed.conf")
     with open(path, "w") as file:
         file.write("[server]\n" + "".join(f"{k} = {v}\n" for k, v in settings.items()))
-    return story.tersed({"digits": story.digits()}, "--config", path, "--workers", "2", *options)
+    tersed = story.tersed({"digits": story.digits()}, "--config", path, "--workers", "2", *options)
+    harness.wait_until(lambda: all(w["state"] == "idle" for w in tersed.status()["workers"]), "both workers are there")
+    return tersed
 
 
 def healthy(story, tersed, expected, what):
