@@ -21,7 +21,7 @@
 #include "common/json.h"
 #include "common/npz.h"
 
-enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 17 };
+enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 21 };
 /* Requests of an open loop that may be outstanding in shared memory: what fits, within these. */
 enum { LEAST_PLACES = 64, MOST_PLACES = 16384, PLACES_BYTES = 640 << 20 };
 
