@@ -94,6 +94,16 @@ replaced() { [ "$(show MainPID)" != "$main" ] && [ "$(show ActiveState)" = activ
 eventually replaced && eventually ask /root/fifth.npz
 tell $? "a supervisor that hangs is killed and replaced"
 
+# The service has no network: a socket unit gives it one socket, which the gate serves.
+printf '[Socket]\nListenStream=127.0.0.1:5555\nService=tersed.service\n' >/run/systemd/system/tersed-tcp.socket
+systemctl daemon-reload && systemctl stop tersed && systemctl start tersed-tcp.socket && systemctl start tersed
+overtcp() { terse infer -e tcp://127.0.0.1:5555 digits /package/in.npz -o /root/tcp.npz; }
+eventually overtcp && cmp /root/first.npz /root/tcp.npz
+tell $? "over tcp the gate answers the same"
+pgrep -P "$(show MainPID)" -f terse-gate >/dev/null
+tell $? "which is a process of its own"
+systemctl stop tersed-tcp.socket
+
 group=/sys/fs/cgroup$(show ControlGroup)
 systemctl stop tersed
 [ "$(show Result)/$(show ExecMainStatus)" = success/0 ]
