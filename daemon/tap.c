@@ -8,6 +8,7 @@
 #include "daemon/tap.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -236,6 +237,8 @@ static void end_worst(void)
     if (!worst || atomic_exchange(&worst->ended, true))
         return;
     atomic_fetch_add(&tap.cut_off, 1);
+    /* What it has is on its way out: nobody else goes for it. */
+    atomic_fetch_sub(&tap.bytes, atomic_exchange(&worst->cost, 0));
     shutdown((int)(worst - tap.entries), SHUT_RDWR);
 }
 
@@ -312,4 +315,13 @@ terse_tap_counts terse_tap_count(void)
         .dropped = atomic_load(&tap.dropped),
         .bytes = atomic_load(&tap.bytes),
     };
+}
+
+void terse_tap_trim(void)
+{
+    static uint64_t seen;
+    const uint64_t ended = atomic_load(&tap.cut_off);
+    if (ended != seen)
+        malloc_trim(0);
+    seen = ended;
 }

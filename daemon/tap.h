@@ -55,6 +55,8 @@ void terse_tap_took(terse_tap_id id);
 void terse_tap_drop(terse_tap_id id);
 
 terse_tap_counts terse_tap_count(void);
+/* Gives the memory of connections that were ended since the last call back to the kernel. */
+void terse_tap_trim(void);
 
 /* --- for tap_calls.c and the tests ------------------------------------------------------------------------------- */
 

@@ -125,6 +125,7 @@ static void handle_time(terse_frontend *fe)
         terse_reply_retry(fe);
     if (fe->now_ns < fe->alive_ns)
         return;
+    terse_tap_trim();
     terse_control_alive(fe);
     terse_attach_tick(fe);
     terse_clients_sweep(&fe->clients, fe->now_ns);

@@ -47,6 +47,7 @@ static void handle_time(terse_gate *gate)
         terse_gate_retry_slow(gate);
     if (gate->now_ns < gate->alive_ns)
         return;
+    terse_tap_trim();
     terse_gate_sweep(gate);
     terse_gate_tell_alive(gate);
 }
