@@ -22,7 +22,8 @@ static bool open_all(terse_gate *gate)
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = TERSE_GATE_CONTROL};
     gate->control_fd = TERSE_CONTROL_FD;
     gate->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    return terse_accept_prepare() && gate->epoll_fd >= 0 && epoll_ctl(gate->epoll_fd, EPOLL_CTL_ADD, gate->control_fd, &event) == 0 &&
+    return terse_accept_prepare() && gate->epoll_fd >= 0 &&
+           epoll_ctl(gate->epoll_fd, EPOLL_CTL_ADD, gate->control_fd, &event) == 0 &&
            fcntl(gate->control_fd, F_SETFL, fcntl(gate->control_fd, F_GETFL) | O_NONBLOCK) == 0;
 }
 
