@@ -3,18 +3,16 @@
  * the control socket as descriptor 3. */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "daemon/accept.h"
+#include "daemon/begin.h"
 #include "daemon/frontend/loop.h"
-#include "daemon/sandbox.h"
 
 /* Replies and requests that may lie in ZeroMQ's pipes, per client. */
 enum { SEND_MARK = 4096, RECEIVE_MARK = 128 };
@@ -98,20 +96,8 @@ static void close_all(terse_frontend *fe)
 
 int main(void)
 {
-    terse_log_init("terse-frontend");
-    terse_sandbox_drop();
-    int type = 0;
-    socklen_t size = sizeof type;
-    if (getsockopt(TERSE_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) {
-        terse_log(TERSE_LOG_ERROR, "descriptor %d is no control socket: tersed starts this program", TERSE_CONTROL_FD);
+    if (!terse_begin("terse-frontend"))
         return 2;
-    }
-    fcntl(TERSE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
-    /* The supervisor tells when to end, and its end ends us: signals to the whole group are not for us. */
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGINT, SIG_IGN);
-    signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     terse_frontend *fe = calloc(1, sizeof *fe);
     if (!fe) {
         terse_log(TERSE_LOG_ERROR, "no memory");

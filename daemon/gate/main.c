@@ -4,18 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/bytes.h"
 #include "daemon/accept.h"
+#include "daemon/begin.h"
 #include "daemon/gate/gate.h"
-#include "daemon/sandbox.h"
 
 static bool open_all(terse_gate *gate)
 {
@@ -45,21 +43,9 @@ static void close_all(terse_gate *gate)
 
 int main(void)
 {
-    terse_log_init("terse-gate");
-    terse_sandbox_drop();
-    mallopt(M_ARENA_MAX, 1); /* each further one would take address space, which is limited */
-    int type = 0;
-    socklen_t size = sizeof type;
-    if (getsockopt(TERSE_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) {
-        terse_log(TERSE_LOG_ERROR, "descriptor %d is no control socket: tersed starts this program", TERSE_CONTROL_FD);
+    if (!terse_begin("terse-gate"))
         return 2;
-    }
-    fcntl(TERSE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
-    /* The supervisor tells when to end, and its end ends us: signals to the whole group are not for us. */
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGINT, SIG_IGN);
-    signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    mallopt(M_ARENA_MAX, 1); /* each further one would take address space, which is limited */
     terse_gate *gate = calloc(1, sizeof *gate);
     if (!gate) {
         terse_log(TERSE_LOG_ERROR, "no memory");

@@ -7,14 +7,13 @@
 #include <malloc.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/bytes.h"
+#include "daemon/begin.h"
 #include "daemon/log.h"
 #include "daemon/sandbox.h"
 #include "daemon/worker/worker.h"
@@ -191,21 +190,9 @@ static void serve(terse_worker *worker)
 
 int main(int argc, char **argv)
 {
-    terse_log_init("terse-worker");
-    terse_sandbox_drop();
-    int type = 0;
-    socklen_t size = sizeof type;
-    if (getsockopt(TERSE_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_SEQPACKET) {
-        terse_log(TERSE_LOG_ERROR, "descriptor %d is no control socket: tersed starts this program", TERSE_CONTROL_FD);
+    if (!terse_begin("terse-worker"))
         return 2;
-    }
-    fcntl(TERSE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
     fcntl(TERSE_CONTROL_FD, F_SETFL, fcntl(TERSE_CONTROL_FD, F_GETFL) | O_NONBLOCK);
-    /* The supervisor ends us by closing the control socket; what systemd or a terminal sends to all is not for us. */
-    signal(SIGTERM, SIG_IGN);
-    signal(SIGINT, SIG_IGN);
-    signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     terse_worker *worker = calloc(1, sizeof *worker);
     if (!worker) {
         terse_log(TERSE_LOG_ERROR, "no memory");

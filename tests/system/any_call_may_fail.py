@@ -28,24 +28,13 @@ def ended_well(tersed):
         word in tersed.log() for word in ("cannot ", "giving up", "no memory", "not sealed", "too many", "Too many", "the event loop failed"))
 
 
-def ready(tersed):
-    """True when it serves, False when it ended."""
-    def look():
-        if tersed.process.poll() is not None:
-            return "ended"
-        done = subprocess.run([harness.program("terse"), "status", "-e", tersed.endpoint, "--connect-ms", "300", "--wait-ms",
-                               "500"], capture_output=True)
-        return "ready" if done.returncode == 0 else None
-    return harness.wait_until(look, "it serves or ends", 30) == "ready"
-
-
 def play(story, model, image, want, program, call, nth, times):
     """A start, the deaths of worker and front end with a request after each, and an end, with that failure in it. Returns
     whether the call was made as often as that."""
     fault = harness.Fault(story.folder, program, call, nth, times, ERRORS[call])
     what = f"{program}: {call} number {nth} fails {times} times"
     tersed = story.tersed({"digits": model}, "--workers", 1, environment=fault.environment, wait=False)
-    served = ready(tersed)
+    served = tersed.serves()
     if served:
         for victim in None, "terse-worker", "terse-frontend":
             for pid, name in harness.children(tersed.pid):

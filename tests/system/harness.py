@@ -111,6 +111,16 @@ class Tersed:
                                    "60000"], capture_output=True).returncode == 0
         wait_until(ready, "tersed answers and every model is ready")
 
+    def serves(self):
+        """True once it serves, False when it ended instead."""
+        def look():
+            if self.process.poll() is not None:
+                return "ended"
+            done = subprocess.run([program("terse"), "status", "-e", self.endpoint, "--connect-ms", "300", "--wait-ms", "500"],
+                                  capture_output=True)
+            return "serves" if done.returncode == 0 else None
+        return wait_until(look, "it serves or ends", 30) == "serves"
+
     def status(self):
         return run_json("terse", "status", "-e", self.endpoint, "--json")
 

@@ -22,17 +22,6 @@ def config(story, **settings):
     return path
 
 
-def serves(tersed):
-    """True once it serves, False when it ended."""
-    def look():
-        if tersed.process.poll() is not None:
-            return "ended"
-        done = subprocess.run([harness.program("terse"), "status", "-e", tersed.endpoint, "--connect-ms", "300", "--wait-ms",
-                               "500"], capture_output=True)
-        return "serves" if done.returncode == 0 else None
-    return harness.wait_until(look, "it serves or ends", 30) == "serves"
-
-
 with harness.story("more clients than descriptors: those who are in are served, and later the others too") as story:
     model, image = story.digits(), harness.digits_images()[0][:1]
     tersed = story.tersed({"digits": model}, "--workers", 1, under=limits(nofile=96))
@@ -72,7 +61,7 @@ with harness.story("with too few descriptors, or too little memory, it serves or
     for which, value in tried:
         tersed = story.tersed({"digits": model}, "--workers", 1, wait=False, under=limits(**{which: value}))
         what = f"{which}: {value}"
-        if serves(tersed):
+        if tersed.serves():
             story.check(tersed.infer("digits", {"image": image}), f"{what}: it answers")
             story.check(tersed.stop() == 0, f"{what}: and ends with 0")
             outcomes.append("serves")
