@@ -104,6 +104,11 @@ with harness.story("tcp on loopback and a passed-in socket are listened at") as 
     def to_three():
         os.dup2(passed.fileno(), 3)
 
+    def told_tcp(path):
+        with open(path) as file:
+            told = re.search(r"listening at (tcp://127\.0\.0\.1:[1-9]\d*)", file.read())
+        return told and told.group(1)
+
     command = ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$0" "$@"', harness.program("tersed"), "--model",
                f"digits={story.digits()}", "--listen", "tcp://127.0.0.1:*"]
     log = os.path.join(story.folder, "log")
@@ -113,8 +118,7 @@ with harness.story("tcp on loopback and a passed-in socket are listened at") as 
     try:
         for endpoint in f"ipc://{path}", None:
             if endpoint is None:
-                with open(log) as file:
-                    endpoint = re.search(r"listening at (tcp://127\.0\.0\.1:[1-9]\d*)", file.read()).group(1)
+                endpoint = harness.wait_until(lambda: told_tcp(log), "the gate tells where it listens")
             harness.run("terse", "status", "-e", endpoint, "--connect-ms", "20000", "--wait-ms", "20000")
     finally:
         process.terminate()
