@@ -74,12 +74,14 @@ static void write_command(job *j)
     char text[TERSE_QUANTIZE_TEXT];
     const char *slash = strrchr(o->input, '/');
     int at = snprintf(j->command, sizeof j->command, "terse compress %.200s", slash ? slash + 1 : o->input);
-    if (o->low_rank > 0)
-        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --low-rank %.17g", o->low_rank);
+    if (o->low_rank.target)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --low-rank %.100s", o->low_rank.ranks);
     if (o->quantize)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --quantize %s",
                        terse_options_quantize(o, text));
-    if (o->calibrate)
+    if (o->calibrate && !o->quantize)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --calibrate");
+    else if (o->calibrate)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at,
                        " --calibrate --calibration %s --keep-float %.100s", terse_calibration_name(o->calibration),
                        o->keep_float ? o->keep_float : "auto");
@@ -144,6 +146,24 @@ static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
                                                       : status;
 }
 
+static int factor(job *j, terse_graph *graph, bool compressing, terse_low_rank_report *ret_layers, terse_error *error)
+{
+    terse_low_rank_options options = j->options.low_rank;
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    if (!compressing)
+        options.target = TERSE_LOW_RANK_NONE;
+    int status = TERSE_OK;
+    if (options.target && j->options.calibrate)
+        status = terse_npz_read(j->options.calibrate, &data, error);
+    options.data = data;
+    options.progress = layer_progress;
+    options.context = j;
+    if (status != TERSE_OK)
+        return status;
+    status = terse_low_rank_run(graph, &options, ret_layers, error);
+    return status != TERSE_OK && data ? terse_error_prefix(error, "'%s'", j->options.calibrate) : status;
+}
+
 /* A copy of the imported graph through all passes; without `compressing` only through those that keep its numbers. */
 static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_low_rank_report *ret_layers,
                      terse_error *error)
@@ -154,8 +174,7 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
         progress(j, "transforming");
         status = terse_passes_run(graph, TERSE_PASSES_PREPARE, error);
         if (status == TERSE_OK)
-            status =
-                terse_low_rank_run(graph, compressing ? j->options.low_rank : 0, layer_progress, j, ret_layers, error);
+            status = factor(j, graph, compressing, ret_layers, error);
         if (status == TERSE_OK && compressing)
             status = quantize(j, graph, error);
         const bool tune = compressing && !j->options.no_tune;
@@ -300,7 +319,7 @@ static int run(job *j, terse_error *error)
     j->report.input = j->options.input;
     j->report.output = j->options.output;
     j->report.name = j->name;
-    j->report.low_rank = j->options.low_rank;
+    j->report.low_rank = j->options.low_rank.target != TERSE_LOW_RANK_NONE;
     j->report.n_nodes_after = j->compressed->n_nodes;
     status = write_model(j, error);
     if (status == TERSE_OK && j->options.report)

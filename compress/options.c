@@ -17,13 +17,7 @@ static int set_output(terse_options *options, const char *argument, terse_error 
 
 static int set_low_rank(terse_options *options, const char *argument, terse_error *error)
 {
-    char *end;
-    const double energy = strtod(argument, &end);
-    if (end == argument || *end || !(energy > 0.0 && energy <= 1.0))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "--low-rank is '%.100s', allowed is a number above 0, at most 1", argument);
-    options->low_rank = energy;
-    return TERSE_OK;
+    return terse_low_rank_parse(argument, &options->low_rank, error);
 }
 
 static const char *const quantize_modes[] = {[TERSE_QUANTIZE_NONE] = "none",
@@ -175,9 +169,11 @@ static int set_help(terse_options *options, const char *argument, terse_error *e
 
 const terse_option terse_options_table[] = {
     {"--output", 'o', "MODEL.terse", "write the model there; the file appears when it is whole", false, set_output},
-    {"--low-rank", 0, "ENERGY",
-     "factor Gemm, MatMul and 1x1 Conv weights, keeping this share of the squared singular values (0 < ENERGY <= 1), "
-     "where that saves work",
+    {"--low-rank", 0, "HOW[:FORM]",
+     "factor Gemm, MatMul and Conv weights where that saves work. HOW: 0.95 keeps that share of what a layer puts out "
+     "(of its squared singular values without --calibrate), 50% leaves that share of all multiply-accumulates, spread "
+     "over the layers where it hurts least, 64 or NAME=64,NAME=16x24 are ranks, auto goes as low as the outputs bear "
+     "(without --calibrate: EVBMF). FORM of k x k convolutions: channel, tucker or spatial, else the best for each",
      false, set_low_rank},
     {"--quantize", 0, "MODE",
      "int8: weights and activations in 8 bits, ranges from --calibrate; int8-weights: weights of Gemm, MatMul and Conv "
@@ -185,8 +181,8 @@ const terse_option terse_options_table[] = {
      "of Gemm and MatMul in 4 bits, GROUP rows (32) sharing a scale",
      false, set_quantize},
     {"--calibrate", 0, "DATA.npz",
-     "samples that ranges of activations are taken from, for --quantize int8, and for which weights are rounded, for "
-     "int4-weights: the inputs by name, axis 0 = samples",
+     "samples that ranges of activations are taken from, for --quantize int8, for which weights are rounded, for "
+     "int4-weights, and that factors are fitted to, for --low-rank: the inputs by name, axis 0 = samples",
      false, set_calibrate},
     {"--calibration", 0, "METHOD",
      "how: minmax, moving, percentile, entropy, mse, or auto (the default): for each tensor the one of them that costs "
@@ -284,8 +280,10 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "-o MODEL.terse is missing");
     if (!options.help && options.quantize == TERSE_QUANTIZE_INT8 && !options.calibrate)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--quantize int8 needs --calibrate DATA.npz");
-    if (options.calibrate && options.quantize != TERSE_QUANTIZE_INT8 && options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--calibrate goes with --quantize int8 and int4-weights only");
+    if (options.calibrate && options.quantize != TERSE_QUANTIZE_INT8 &&
+        options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS && !options.low_rank.target)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--calibrate goes with --low-rank and --quantize int8 and int4-weights only");
     if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibration || options.keep_float))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --quantize int8 only",
                           options.calibration ? "--calibration" : "--keep-float");
@@ -295,7 +293,7 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
             "--float bf16 goes with --quantize int8 only (what that keeps FP32 becomes BF16), found '%s', "
             "whose activations are FP32",
             terse_options_quantize(&options, (char[TERSE_QUANTIZE_TEXT]){0}));
-    if (options.plain && (options.low_rank > 0 || options.quantize || options.validate || options.bf16))
+    if (options.plain && (options.low_rank.target || options.quantize || options.validate || options.bf16))
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "--plain goes with none of --low-rank, --quantize, --float bf16 and --validate");
     *ret_options = options;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "common/status.h"
+#include "compress/low_rank/low_rank.h"
 #include "compress/quantize/histogram.h"
 
 /* --quantize: what becomes of the weights of products. */
@@ -25,7 +26,7 @@ typedef struct terse_options {
     const char *name;     /* NULL: from the input's file name */
     const char *validate; /* NULL: not asked for */
     const char *report;   /* NULL: no page */
-    double low_rank;      /* 0: not asked for */
+    terse_low_rank_options low_rank; /* without data and progress */
     bool bf16;            /* --float bf16 */
     terse_quantize_mode quantize;
     const char *calibrate;         /* NULL: not given */

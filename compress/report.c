@@ -58,16 +58,21 @@ void terse_report_number(terse_figure_kind kind, double number, char *text, size
 
 static void print_layers(const terse_low_rank_report *layers, FILE *out)
 {
-    fprintf(out, "%-32s %-8s %-18s %11s %8s %14s %14s  %s\n", "layer", "op", "weights", "rank", "energy", "MACs before",
+    fprintf(out, "%-32s %-8s %-18s %19s %8s %14s %14s  %s\n", "layer", "op", "weights", "rank", "energy", "MACs before",
             "after", "decision");
     for (int i = 0; i < layers->n; i++) {
         const terse_low_rank_layer *l = &layers->layers[i];
-        char rank[32] = "-", energy[16] = "-";
+        char rank[64] = "-", energy[16] = "-";
         if (l->rank > 0) {
-            snprintf(rank, sizeof rank, "%" PRId64 " of %" PRId64, l->rank, l->full);
+            if (l->rank_in > 0)
+                snprintf(rank, sizeof rank, "%s %" PRId64 "x%" PRId64, terse_low_rank_form_name(l->form), l->rank_in,
+                         l->rank);
+            else
+                snprintf(rank, sizeof rank, "%s %" PRId64 " of %" PRId64, terse_low_rank_form_name(l->form), l->rank,
+                         l->full);
             snprintf(energy, sizeof energy, "%.4f", l->energy);
         }
-        fprintf(out, "%-32.32s %-8.8s %-18.18s %11s %8s %14" PRId64 " %14" PRId64 "  %s\n", l->name,
+        fprintf(out, "%-32.32s %-8.8s %-18.18s %19s %8s %14" PRId64 " %14" PRId64 "  %s\n", l->name,
                 terse_op_name(l->op), l->shape, rank, energy, l->macs_before, l->macs_after, l->reason);
     }
     fputc('\n', out);
@@ -130,7 +135,7 @@ void terse_report_print(const terse_report *report, FILE *out)
 {
     terse_figure list[TERSE_REPORT_FIGURES];
     terse_report_figures(report, list);
-    if (report->low_rank > 0)
+    if (report->low_rank)
         print_layers(&report->layers, out);
     if (report->quantized)
         print_int8(&report->int8, out);
@@ -259,6 +264,10 @@ static void json_layer(terse_json *json, const terse_low_rank_layer *layer, cons
         terse_json_int(json, "rank", layer->rank);
     else
         terse_json_null(json, "rank");
+    if (layer->rank > 0)
+        terse_json_text(json, "form", terse_low_rank_form_name(layer->form));
+    if (layer->rank_in > 0)
+        terse_json_int(json, "rank_in", layer->rank_in);
     terse_json_int(json, "full_rank", layer->full);
     terse_json_double(json, "energy", layer->energy);
     terse_json_int(json, "macs_before", layer->macs_before);

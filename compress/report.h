@@ -14,7 +14,7 @@
 typedef struct terse_report {
     const char *input, *output; /* as given; not stored in the file */
     const char *name;
-    double low_rank; /* 0: not asked for */
+    bool low_rank;   /* asked for */
     terse_low_rank_report layers;
     bool quantized; /* --quantize int8 */
     terse_quantize_report int8;

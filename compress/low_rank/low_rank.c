@@ -1,10 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* With samples a network is walked twice, node by node, all samples side by side: once as it is, to learn what each
+ * layer could lose (find_choices), and once beside itself as compressed so far, to fit each chain, and each layer that
+ * stays dense behind one, to what it will read (fit_layers). Then the nodes are written. */
 #include "compress/low_rank/low_rank.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "compress/low_rank/steps.h"
+#include "compress/quantize/steps.h"
+
+enum { SAMPLES = 256, TRIAL_SAMPLES = 32 };
+#define ROOM ((size_t)1 << 30) /* bytes that the samples' numbers may take */
+#define AUTO_COST 0.02         /* nats a row, or share of the outputs' power */
+
+/* A layer on its way. */
+typedef struct layer {
+    int node; /* -1: cannot be factored */
+    int report;
+    terse_low_rank_choice choice;
+    terse_chain chain; /* rank 0: dense */
+    double *refit;     /* dense, but fitted to what it reads now */
+    double *bias;      /* with it */
+} layer;
+
+typedef struct job {
+    terse_graph *graph;
+    const terse_low_rank_options *options;
+    terse_low_rank_report report;
+    layer *layers;
+    int n; /* in `layers`: those of the report that can be factored */
+    terse_samples samples;
+    bool with_samples;
+} job;
 
 void terse_low_rank_report_done(terse_low_rank_report *report)
 {
@@ -12,136 +43,435 @@ void terse_low_rank_report_done(terse_low_rank_report *report)
     *report = (terse_low_rank_report){0};
 }
 
-/* How often one sample runs through the weights: the output's elements per channel (the input's for a ConvTranspose),
- * symbols counting as 1. */
-static int64_t positions(const terse_edit *edit, int node)
+static void job_done(job *j)
 {
-    const terse_node *n = &edit->graph->nodes[node];
-    const terse_value *y = &edit->graph->values[n->outputs[0]];
+    for (int i = 0; i < j->n; i++) {
+        terse_chain_done(&j->layers[i].chain);
+        free(j->layers[i].refit);
+        free(j->layers[i].bias);
+    }
+    free(j->layers);
+    terse_low_rank_report_done(&j->report);
+    if (j->with_samples)
+        terse_samples_done(&j->samples);
+}
+
+static int out_of_memory(terse_error *error)
+{
+    return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the layers");
+}
+
+static int select_again(const job *j, int node, terse_low_rank_product *product, terse_error *error)
+{
+    char reason[96];
+    const terse_edit edit = {.graph = j->graph};
+    return terse_select_product(&edit, node, product, reason, sizeof reason)
+               ? TERSE_OK
+               : terse_fail(error, TERSE_INTERNAL, "node '%s': %s", j->graph->nodes[node].name, reason);
+}
+
+/* --- the list of layers
+ * ------------------------------------------------------------------------------------------------ */
+
+static int64_t dense_macs(const terse_graph *graph, const terse_node *n)
+{
+    const terse_value *w = &graph->values[n->inputs[1]], *y = &graph->values[n->outputs[0]];
     if (n->op == TERSE_OP_CONV_TRANSPOSE && n->inputs[0] >= 0)
-        y = &edit->graph->values[n->inputs[0]];
+        y = &graph->values[n->inputs[0]];
     const int channel = n->op == TERSE_OP_CONV || n->op == TERSE_OP_CONV_TRANSPOSE ? 1 : y->rank - 1;
-    int64_t count = 1;
+    int64_t macs = (int64_t)(w->bytes / sizeof(float));
     for (int i = 0; i < y->rank; i++)
-        if (i != channel && y->dims[i] > 0 && __builtin_mul_overflow(count, y->dims[i], &count))
+        if (i != channel && y->dims[i] > 0 && __builtin_mul_overflow(macs, y->dims[i], &macs))
             return INT64_MAX;
-    return count;
+    return macs;
 }
 
-static int64_t times(int64_t a, int64_t b)
+static int list_layers(job *j, const terse_edit *edit, terse_error *error)
 {
-    int64_t product;
-    return __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
-}
-
-static terse_low_rank_layer *add_layer(terse_low_rank_report *report, const terse_edit *edit, int node)
-{
-    if (report->n == report->capacity) {
-        const int wanted = report->capacity ? 2 * report->capacity : 64;
-        terse_low_rank_layer *layers = realloc(report->layers, (size_t)wanted * sizeof *layers);
-        if (!layers)
-            return NULL;
-        report->layers = layers;
-        report->capacity = wanted;
+    const terse_graph *graph = j->graph;
+    int n = 0;
+    for (int node = 0; node < graph->n_nodes; node++)
+        n += terse_edit_is_weighted(edit, node);
+    j->report.layers = calloc((size_t)n + 1, sizeof *j->report.layers);
+    j->layers = calloc((size_t)n + 1, sizeof *j->layers);
+    if (!j->report.layers || !j->layers)
+        return out_of_memory(error);
+    for (int node = 0; node < graph->n_nodes; node++) {
+        if (!terse_edit_is_weighted(edit, node))
+            continue;
+        const terse_node *from = &graph->nodes[node];
+        const terse_value *w = &graph->values[from->inputs[1]], *y = &graph->values[from->outputs[0]];
+        terse_low_rank_layer *to = &j->report.layers[j->report.n++];
+        to->op = from->op;
+        to->energy = 1;
+        snprintf(to->name, sizeof to->name, "%s", from->name[0] ? from->name : y->name);
+        terse_dims_text(w->dims, w->rank, to->shape, sizeof to->shape);
+        to->macs_before = to->macs_after = dense_macs(graph, from);
+        terse_low_rank_product product;
+        if (!terse_select_product(edit, node, &product, to->reason, sizeof to->reason))
+            continue;
+        to->full = product.o < product.k ? product.o : product.k;
+        if (j->options->target == TERSE_LOW_RANK_NONE)
+            snprintf(to->reason, sizeof to->reason, "not asked for");
+        else if (terse_select_macs(&product, TERSE_FORM_SVD, 1, 0, false) >= to->macs_before || to->full < 2)
+            snprintf(to->reason, sizeof to->reason, "too small to save work");
+        else
+            j->layers[j->n++] = (layer){.node = node, .report = j->report.n - 1};
+        terse_select_done(&product);
     }
-    const terse_node *n = &edit->graph->nodes[node];
-    const terse_value *weights = &edit->graph->values[n->inputs[1]], *y = &edit->graph->values[n->outputs[0]];
-    terse_low_rank_layer *layer = &report->layers[report->n++];
-    *layer = (terse_low_rank_layer){.op = n->op, .energy = 1.0};
-    snprintf(layer->name, sizeof layer->name, "%s", n->name[0] ? n->name : y->name);
-    terse_dims_text(weights->dims, weights->rank, layer->shape, sizeof layer->shape);
-    layer->macs_before = layer->macs_after = times((int64_t)(weights->bytes / sizeof(float)), positions(edit, node));
-    return layer;
-}
-
-/* sqrt(s) goes to both sides, so that neither factor has a wider range than needed. */
-static void factor(terse_edit *edit, int node, const terse_svd *svd, int64_t rank)
-{
-    float *first = terse_edit_alloc(edit, (size_t)(svd->k * rank) * sizeof *first);
-    float *second = terse_edit_alloc(edit, (size_t)(rank * svd->n) * sizeof *second);
-    if (!first || !second)
-        return;
-    for (int64_t r = 0; r < rank; r++) {
-        const float root = sqrtf(svd->s[r]);
-        for (int64_t i = 0; i < svd->k; i++)
-            first[i * rank + r] = svd->u[r * svd->k + i] * root;
-        for (int64_t j = 0; j < svd->n; j++)
-            second[r * svd->n + j] = svd->vt[j * svd->m + r] * root;
-    }
-    terse_factor_node(edit, node, first, second, rank);
-}
-
-/* Decides for one layer and factors it. Only memory that is out is an error. */
-static int compress_layer(terse_edit *edit, int node, double energy, terse_low_rank_layer *layer, terse_error *error)
-{
-    terse_low_rank_matrix matrix;
-    if (!terse_select_matrix(edit, node, &matrix, layer->reason, sizeof layer->reason))
-        return TERSE_OK;
-    layer->full = matrix.k < matrix.n ? matrix.k : matrix.n;
-    const int64_t limit = terse_select_rank_limit(matrix.k, matrix.n);
-    if (energy == 0 || limit < 1) {
-        snprintf(layer->reason, sizeof layer->reason, energy == 0 ? "not asked for" : "too small to save work");
-        return TERSE_OK;
-    }
-    terse_svd svd;
-    terse_error why;
-    const int status = terse_svd_compute(&matrix, &svd, &why);
-    if (status == TERSE_RESOURCE_EXHAUSTED)
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "layer '%s': %s", layer->name, why.message);
-    if (status != TERSE_OK) {
-        snprintf(layer->reason, sizeof layer->reason, "%.90s", why.message);
-        return TERSE_OK;
-    }
-    double kept;
-    const int64_t larger = matrix.k > matrix.n ? matrix.k : matrix.n;
-    const int64_t rank = terse_select_rank(svd.s, svd.m, larger, energy, &kept);
-    if (rank > limit) {
-        snprintf(layer->reason, sizeof layer->reason, "rank %" PRId64 " saves nothing, up to %" PRId64 " would", rank,
-                 limit);
-    } else if (!terse_select_saves_panels(matrix.k, matrix.n, rank)) {
-        snprintf(layer->reason, sizeof layer->reason, "rank %" PRId64 " saves nothing in panels of 16 columns", rank);
-    } else {
-        const int64_t often = positions(edit, node);
-        factor(edit, node, &svd, rank);
-        layer->rank = rank;
-        layer->energy = kept;
-        layer->macs_after = times(times(rank, matrix.k + matrix.n), often);
-        snprintf(layer->reason, sizeof layer->reason, "factored");
-    }
-    terse_svd_done(&svd);
     return TERSE_OK;
 }
 
-int terse_low_rank_run(terse_graph *graph, double energy, terse_low_rank_progress *progress, void *context,
-                       terse_low_rank_report *ret_report, terse_error *error)
+static void tell(const job *j, int l)
+{
+    if (j->options->progress)
+        j->options->progress(j->options->context, l + 1, j->n, j->report.layers[j->layers[l].report].name);
+}
+
+/* The weights of a chain as the node would have them, to try it. */
+static int pretend(const terse_low_rank_product *product, const double *m, terse_arena *arena, float **ret_weights,
+                   terse_error *error)
+{
+    float *w = terse_arena_alloc(arena, (size_t)(product->o * product->k) * sizeof *w);
+    if (!w)
+        return out_of_memory(error);
+    for (int64_t o = 0; o < product->o; o++)
+        for (int64_t k = 0; k < product->k; k++)
+            w[product->conv ? o * product->k + k : k * product->o + o] = (float)m[o * product->k + k];
+    *ret_weights = w;
+    return TERSE_OK;
+}
+
+static int pretend_chain(const terse_low_rank_product *product, const terse_chain *chain, terse_arena *arena,
+                         float **ret_weights, terse_error *error)
+{
+    TERSE_AUTO(terse_freep) double *m = malloc((size_t)(product->o * product->k) * sizeof *m);
+    int status = m ? terse_chain_dense(product, chain, m, error) : out_of_memory(error);
+    if (status == TERSE_OK)
+        status = pretend(product, m, arena, ret_weights, error);
+    return status;
+}
+
+/* --- first walk: what could be lost
+ * --------------------------------------------------------------------------------------- */
+
+static bool weighs_layers(const job *j)
+{
+    return j->with_samples && (j->options->target == TERSE_LOW_RANK_SHARE || j->options->target == TERSE_LOW_RANK_AUTO);
+}
+
+/* The candidate by which a layer's weight for the network is measured: one that loses something, but not much. */
+static const terse_low_rank_candidate *probe_of(const terse_low_rank_choice *choice)
+{
+    const terse_low_rank_candidate *best = NULL;
+    for (int i = 1; i < choice->n; i++)
+        if (!best || fabs(choice->list[i].lost - 0.1) < fabs(best->lost - 0.1))
+            best = &choice->list[i];
+    return best;
+}
+
+static int look_at_layer(job *j, const terse_walk *s, int index, float **probes, terse_arena *arena, terse_error *error)
+{
+    layer *l = &j->layers[index];
+    terse_low_rank_product product = {0};
+    terse_moments moments = {0};
+    terse_metric metric = {0};
+    tell(j, index);
+    int status = select_again(j, l->node, &product, error);
+    if (status == TERSE_OK && j->options->target == TERSE_LOW_RANK_RANKS)
+        terse_choose_named(j->options, &product, &l->choice, &j->report.layers[l->report]);
+    else if (status == TERSE_OK) {
+        status = terse_walk_measure(s, &product, false, &moments, &metric, error);
+        if (status == TERSE_OK)
+            status = terse_choose_look(j->options, &product, &metric, &l->choice, &j->report.layers[l->report], error);
+        const terse_low_rank_candidate *probe = status == TERSE_OK && probes ? probe_of(&l->choice) : NULL;
+        terse_chain chain;
+        if (probe) {
+            status = terse_chain_make(&product, &metric, probe->form, probe->rank, probe->rank_in, &chain, error);
+            if (status == TERSE_OK) {
+                status = pretend_chain(&product, &chain, arena, &probes[l->node], error);
+                terse_chain_done(&chain);
+            }
+        }
+    }
+    terse_metric_done(&metric);
+    terse_moments_done(&moments);
+    terse_select_done(&product);
+    return status;
+}
+
+/* choice.weight: what the network's outputs lose for what the layer's lose, by the probes. */
+static int weigh_layers(job *j, float **probes, terse_error *error)
+{
+    const terse_graph *graph = j->graph;
+    TERSE_AUTO(terse_replay_freep) terse_replay *replay = NULL;
+    TERSE_AUTO(terse_freep) terse_scheme_kind *kinds = calloc((size_t)graph->n_nodes + 1, sizeof *kinds);
+    TERSE_AUTO(terse_freep) bool *none = calloc((size_t)graph->n_values + 1, sizeof *none);
+    TERSE_AUTO(terse_freep) terse_loss *losses = calloc((size_t)graph->n_nodes + 1, sizeof *losses);
+    if (!kinds || !none || !losses)
+        return out_of_memory(error);
+    for (int i = 0; i < j->n; i++)
+        if (probes[j->layers[i].node])
+            kinds[j->layers[i].node] = TERSE_SCHEME_PRODUCT;
+    const terse_scheme scheme = {
+        .graph = graph, .kinds = kinds, .demanded = none, .given = none, .source = none, .group = NULL};
+    const terse_disguise disguise = {.scheme = &scheme, .weights = probes};
+    int status = terse_replay_new(graph, &j->samples, TRIAL_SAMPLES, TERSE_WALK_CHUNK, &replay, error);
+    if (status == TERSE_OK)
+        status = terse_sensitivity_measure(replay, graph, &disguise, losses, NULL, NULL, error);
+    for (int i = 0; i < j->n && status == TERSE_OK; i++) {
+        layer *l = &j->layers[i];
+        const terse_low_rank_candidate *probe = probe_of(&l->choice);
+        const terse_loss *loss = &losses[l->node];
+        l->choice.weight = 1;
+        if (probe && probe->lost > 0)
+            l->choice.weight = (loss->rows > 0 ? terse_loss_kl(loss) : terse_loss_share(loss)) / probe->lost;
+    }
+    return status;
+}
+
+static int find_choices(job *j, int64_t samples, terse_error *error)
+{
+    terse_walk s = {0};
+    TERSE_AUTO(terse_freep) float **probes = calloc((size_t)j->graph->n_nodes + 1, sizeof *probes);
+    terse_arena *arena = terse_arena_new();
+    int status = probes && arena ? TERSE_OK : out_of_memory(error);
+    for (int i = 0; i < j->n; i++)
+        j->layers[i].choice.weight = 1;
+    const bool walks = j->with_samples && j->options->target != TERSE_LOW_RANK_RANKS;
+    if (status == TERSE_OK && walks)
+        status = terse_walk_open(&j->samples, samples, NULL, &s, error);
+    for (int node = 0, next = 0; node < j->graph->n_nodes && status == TERSE_OK; node++) {
+        if (next < j->n && j->layers[next].node == node)
+            status = look_at_layer(j, walks ? &s : NULL, next++, weighs_layers(j) ? probes : NULL, arena, error);
+        if (status == TERSE_OK && walks)
+            status = terse_walk_step(&s, node, error);
+    }
+    terse_walk_done(&s);
+    if (status == TERSE_OK && weighs_layers(j))
+        status = weigh_layers(j, probes, error);
+    terse_arena_free(arena);
+    return status;
+}
+
+/* Ranks of all layers together, where the target is one of the network. */
+static int choose_together(job *j, terse_error *error)
+{
+    TERSE_AUTO(terse_freep) terse_low_rank_choice *choices = malloc(((size_t)j->n + 1) * sizeof *choices);
+    if (!choices)
+        return out_of_memory(error);
+    double total = 0, fixed = 0;
+    for (int i = 0; i < j->report.n; i++)
+        total += (double)j->report.layers[i].macs_before;
+    fixed = total;
+    for (int i = 0; i < j->n; i++) {
+        choices[i] = j->layers[i].choice;
+        fixed -= (double)j->report.layers[j->layers[i].report].macs_before;
+    }
+    if (j->options->target == TERSE_LOW_RANK_SHARE)
+        terse_ranks_choose(choices, j->n, j->options->amount * total - fixed);
+    else
+        terse_ranks_choose_cost(choices, j->n, AUTO_COST);
+    for (int i = 0; i < j->n; i++)
+        j->layers[i].choice.chosen = choices[i].chosen;
+    return TERSE_OK;
+}
+
+/* --- second walk: fitting
+ * ---------------------------------------------------------------------------------------------------- */
+
+static double *bias_of(const terse_graph *graph, const terse_low_rank_product *product)
+{
+    const terse_node *n = &graph->nodes[product->node];
+    const terse_value *b = n->n_inputs > 2 && n->inputs[2] >= 0 ? &graph->values[n->inputs[2]] : NULL;
+    if (!b || !b->data || b->dtype != TERSE_FP32 || b->rank != 1 || b->dims[0] != product->o)
+        return NULL;
+    double *bias = malloc((size_t)product->o * sizeof *bias);
+    for (int64_t i = 0; bias && i < product->o; i++)
+        bias[i] = (double)((const float *)b->data)[i];
+    return bias;
+}
+
+/* Does the product end with something of the output's shape added? */
+static bool has_residual(const terse_graph *graph, int node)
+{
+    const terse_node *n = &graph->nodes[node];
+    return n->n_inputs > 3 && n->inputs[3] >= 0 && !graph->values[n->inputs[3]].data &&
+           graph->values[n->inputs[3]].dtype == TERSE_FP32;
+}
+
+static int fit_layer(job *j, const terse_walk *s, int index, float **weights, float **biases, terse_arena *arena,
+                     terse_error *error)
+{
+    layer *l = &j->layers[index];
+    const terse_low_rank_candidate *c = &l->choice.list[l->choice.chosen];
+    terse_low_rank_product product = {0};
+    terse_moments moments = {0};
+    terse_metric metric = {0};
+    tell(j, index);
+    int status = select_again(j, l->node, &product, error);
+    if (status == TERSE_OK)
+        status = terse_walk_measure(s, &product, s && has_residual(j->graph, l->node), &moments, &metric, error);
+    const double *m = NULL;
+    TERSE_AUTO(terse_freep) double *dense = malloc((size_t)(product.o * product.k) * sizeof *dense + 1);
+    if (status == TERSE_OK && !dense)
+        status = out_of_memory(error);
+    if (status == TERSE_OK && l->choice.chosen > 0) {
+        status = terse_chain_make(&product, &metric, c->form, c->rank, c->rank_in, &l->chain, error);
+        if (status == TERSE_OK)
+            status = terse_chain_dense(&product, &l->chain, dense, error);
+        m = dense;
+    } else if (status == TERSE_OK && metric.cov) {
+        m = l->refit = TERSE_TAKE(metric.target);
+    }
+    if (status == TERSE_OK && metric.cov && (l->bias = bias_of(j->graph, &product)))
+        terse_metric_bias(&product, &moments, m, l->bias);
+    if (status == TERSE_OK && m && s)
+        status = pretend(&product, m, arena, &weights[l->node], error);
+    if (status == TERSE_OK && l->bias && s) {
+        biases[l->node] = terse_arena_alloc(arena, (size_t)product.o * sizeof(float));
+        for (int64_t i = 0; biases[l->node] && i < product.o; i++)
+            biases[l->node][i] = (float)l->bias[i];
+        if (!biases[l->node])
+            status = out_of_memory(error);
+    }
+    terse_metric_done(&metric);
+    terse_moments_done(&moments);
+    terse_select_done(&product);
+    return status;
+}
+
+static int fit_layers(job *j, int64_t samples, terse_error *error)
+{
+    terse_walk s = {0};
+    TERSE_AUTO(terse_freep) float **weights = calloc((size_t)j->graph->n_nodes + 1, sizeof *weights);
+    TERSE_AUTO(terse_freep) float **biases = calloc((size_t)j->graph->n_nodes + 1, sizeof *biases);
+    terse_arena *arena = terse_arena_new();
+    int status = weights && biases && arena ? TERSE_OK : out_of_memory(error);
+    const terse_disguise disguise = {.weights = weights, .bias = biases};
+    if (status == TERSE_OK && j->with_samples)
+        status = terse_walk_open(&j->samples, samples, &disguise, &s, error);
+    bool changed = false; /* what comes behind a layer that is no longer exact is fitted too */
+    for (int node = 0, next = 0; node < j->graph->n_nodes && status == TERSE_OK; node++) {
+        if (next < j->n && j->layers[next].node == node) {
+            changed = changed || j->layers[next].choice.chosen > 0;
+            if (j->layers[next].choice.chosen > 0 || (changed && j->with_samples))
+                status = fit_layer(j, j->with_samples ? &s : NULL, next, weights, biases, arena, error);
+            next++;
+        }
+        if (status == TERSE_OK && j->with_samples)
+            status = terse_walk_step(&s, node, error);
+    }
+    terse_walk_done(&s);
+    terse_arena_free(arena);
+    return status;
+}
+
+/* --- the nodes
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static int write_layers(job *j, terse_error *error)
 {
     terse_edit edit;
-    int status = terse_edit_open(graph, &edit, error);
+    int status = terse_edit_open(j->graph, &edit, error);
     if (status != TERSE_OK)
         return status;
-    terse_low_rank_report report = {0};
-    const int n = graph->n_nodes;
-    int n_layers = 0;
-    for (int node = 0; node < n; node++)
-        n_layers += terse_edit_is_weighted(&edit, node);
-    for (int node = 0; node < n && status == TERSE_OK && !edit.failed; node++) {
-        if (!terse_edit_is_weighted(&edit, node))
-            continue;
-        terse_low_rank_layer *layer = add_layer(&report, &edit, node);
-        if (!layer) {
-            edit.failed = true;
+    for (int i = 0; i < j->n && status == TERSE_OK; i++) {
+        layer *l = &j->layers[i];
+        terse_low_rank_layer *report = &j->report.layers[l->report];
+        terse_low_rank_product product = {0};
+        status = select_again(j, l->node, &product, error);
+        if (status != TERSE_OK)
             break;
+        if (l->bias)
+            terse_factor_bias(&edit, &product, l->bias);
+        if (l->refit)
+            terse_factor_refit(&edit, &product, l->refit);
+        if (l->chain.rank > 0) {
+            report->form = l->chain.form;
+            report->rank = l->chain.rank;
+            report->rank_in = l->chain.rank_in;
+            report->energy = l->chain.kept;
+            report->macs_after = terse_select_macs(&product, l->chain.form, l->chain.rank, l->chain.rank_in, false);
+            snprintf(report->reason, sizeof report->reason, "factored");
+            terse_factor_node(&edit, &product, &l->chain);
+        } else if (!report->reason[0]) {
+            snprintf(report->reason, sizeof report->reason, "every rank loses more than its work is worth");
         }
-        if (progress && energy > 0)
-            progress(context, report.n, n_layers, layer->name);
-        status = compress_layer(&edit, node, energy, layer, error);
+        terse_select_done(&product);
     }
     const int closed = terse_edit_close(&edit, status == TERSE_OK ? error : NULL);
-    status = status == TERSE_OK ? closed : status;
-    if (status != TERSE_OK) {
-        terse_low_rank_report_done(&report);
-        return status;
+    return status == TERSE_OK ? closed : status;
+}
+
+/* A layer that is named and not there is a mistake. */
+static int check_names(const job *j, terse_error *error)
+{
+    const terse_low_rank_options *o = j->options;
+    if (o->target != TERSE_LOW_RANK_RANKS || o->amount > 0)
+        return TERSE_OK;
+    for (const char *at = o->ranks; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        bool found = false;
+        for (int i = 0; i < j->report.n; i++) {
+            const size_t length = strlen(j->report.layers[i].name);
+            found = found || (strncmp(at, j->report.layers[i].name, length) == 0 && at[length] == '=');
+        }
+        if (!found)
+            return terse_fail(
+                error, TERSE_INVALID_ARGUMENT,
+                "--low-rank names '%.*s', which is no layer with constant weights, allowed is for example '%s'",
+                (int)strcspn(at, "="), at, j->report.n ? j->report.layers[0].name : "");
     }
-    *ret_report = report;
     return TERSE_OK;
+}
+
+static int run(job *j, terse_error *error)
+{
+    const terse_low_rank_options *o = j->options;
+    int64_t samples = 0;
+    int status = TERSE_OK;
+    if (o->data && o->target != TERSE_LOW_RANK_NONE) {
+        status = terse_bias_prepare(j->graph, error);
+        if (status == TERSE_OK) {
+            status = terse_samples_open(j->graph, o->data, &j->samples, error);
+            j->with_samples = true;
+        }
+        size_t bytes = 1;
+        if (status == TERSE_OK)
+            status = terse_walk_bytes(&j->samples, &bytes, error);
+        samples = (int64_t)fmin(SAMPLES, fmax(TERSE_WALK_CHUNK, (double)(ROOM / 2 / bytes)));
+        j->report.samples = samples < j->samples.samples ? samples : j->samples.samples;
+    }
+    terse_edit edit;
+    if (status == TERSE_OK)
+        status = terse_edit_open(j->graph, &edit, error);
+    if (status != TERSE_OK)
+        return status;
+    status = list_layers(j, &edit, error);
+    const int closed = terse_edit_close(&edit, status == TERSE_OK ? error : NULL);
+    status = status == TERSE_OK ? closed : status;
+    if (status == TERSE_OK)
+        status = check_names(j, error);
+    if (status != TERSE_OK || o->target == TERSE_LOW_RANK_NONE)
+        return status;
+    status = find_choices(j, samples, error);
+    if (status == TERSE_OK &&
+        (o->target == TERSE_LOW_RANK_SHARE || (o->target == TERSE_LOW_RANK_AUTO && j->with_samples)))
+        status = choose_together(j, error);
+    if (status == TERSE_OK)
+        status = fit_layers(j, samples, error);
+    return status == TERSE_OK ? write_layers(j, error) : status;
+}
+
+int terse_low_rank_run(terse_graph *graph, const terse_low_rank_options *options, terse_low_rank_report *ret_report,
+                       terse_error *error)
+{
+    job j = {.graph = graph, .options = options};
+    const int status = run(&j, error);
+    if (status == TERSE_OK) {
+        *ret_report = j.report;
+        j.report = (terse_low_rank_report){0};
+    }
+    job_done(&j);
+    return status;
 }

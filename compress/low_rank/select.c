@@ -1,53 +1,107 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "compress/low_rank/low_rank.h"
-
-#include <float.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-bool terse_select_matrix(const terse_edit *edit, int node, terse_low_rank_matrix *ret_matrix, char *reason, size_t size)
+#include "compress/low_rank/steps.h"
+
+void terse_select_done(terse_low_rank_product *product)
+{
+    free(product->w);
+    *product = (terse_low_rank_product){0};
+}
+
+/* A sample's elements per channel, symbols and axis 0 of a batch counting as 1. */
+static int64_t positions(const terse_value *value, int channel)
+{
+    int64_t count = 1;
+    for (int i = 0; i < value->rank; i++)
+        if (i != channel && value->dims[i] > 0 && __builtin_mul_overflow(count, value->dims[i], &count))
+            return INT64_MAX;
+    return count;
+}
+
+static int64_t dim_or_one(const terse_value *value, int axis)
+{
+    return axis < value->rank && value->dims[axis] > 0 ? value->dims[axis] : 1;
+}
+
+/* Weights as doubles [o][k]; false when they are not finite or memory is out. */
+static bool copy_weights(const terse_value *w, terse_low_rank_product *p)
+{
+    const float *from = w->data;
+    p->w = malloc((size_t)(p->o * p->k) * sizeof *p->w);
+    bool finite = p->w != NULL;
+    for (int64_t o = 0; o < p->o && p->w; o++)
+        for (int64_t k = 0; k < p->k; k++) {
+            const double number = (double)(p->conv ? from[o * p->k + k] : from[k * p->o + o]);
+            finite = finite && isfinite(number);
+            p->w[o * p->k + k] = number;
+        }
+    return finite;
+}
+
+bool terse_select_product(const terse_edit *edit, int node, terse_low_rank_product *ret_product, char *reason,
+                          size_t size)
 {
     const terse_node *n = &edit->graph->nodes[node];
-    const terse_value *w = &edit->graph->values[n->inputs[1]];
+    const terse_value *w = &edit->graph->values[n->inputs[1]], *x = &edit->graph->values[n->inputs[0]],
+                      *y = &edit->graph->values[n->outputs[0]];
+    terse_low_rank_product p = {.node = node, .taps = 1, .kernel = {1, 1, 1}};
     if (n->op == TERSE_OP_GEMM || n->op == TERSE_OP_MATMUL) {
-        *ret_matrix = (terse_low_rank_matrix){
-            .weights = w->data, .k = w->dims[0], .n = w->dims[1], .stride_k = w->dims[1], .stride_n = 1};
-        return true;
-    }
-    if (n->op != TERSE_OP_CONV) {
+        p.o = w->dims[1];
+        p.c = w->dims[0];
+        p.positions_out = positions(y, y->rank - 1);
+        p.positions_in = p.positions_mid = p.positions_out;
+        p.transposed = terse_node_int(n, "transA", 0) != 0;
+    } else if (n->op == TERSE_OP_CONV) {
+        const int64_t group = terse_node_int(n, "group", 1);
+        if (group != 1) {
+            snprintf(reason, size, "%" PRId64 " groups", group);
+            return false;
+        }
+        p.conv = true;
+        p.o = w->dims[0];
+        p.c = w->dims[1];
+        p.spatial = w->rank - 2;
+        p.taps = terse_dims_count(w->dims + 2, p.spatial);
+        for (int i = 0; i < p.spatial; i++)
+            p.kernel[i] = w->dims[2 + i];
+        p.positions_out = positions(y, 1);
+        p.positions_in = positions(x, 1);
+        p.positions_mid = p.spatial == 2 ? dim_or_one(y, 2) * dim_or_one(x, 3) : p.positions_out;
+    } else {
         snprintf(reason, size, "%s is left as it is", terse_op_name(n->op));
         return false;
     }
-    const int64_t group = terse_node_int(n, "group", 1);
-    if (group != 1) {
-        snprintf(reason, size, "%" PRId64 " groups", group);
+    p.k = p.c * p.taps;
+    if (!copy_weights(w, &p)) {
+        snprintf(reason, size, p.w ? "weights are not finite" : "out of memory");
+        terse_select_done(&p);
         return false;
     }
-    if (terse_dims_count(w->dims + 2, w->rank - 2) != 1) {
-        int at = snprintf(reason, size, "%" PRId64, w->dims[2]);
-        for (int i = 3; i < w->rank && at > 0 && (size_t)at < size; i++)
-            at += snprintf(reason + at, size - (size_t)at, "x%" PRId64, w->dims[i]);
-        if (at > 0 && (size_t)at < size)
-            snprintf(reason + at, size - (size_t)at, " kernel");
-        return false;
-    }
-    *ret_matrix = (terse_low_rank_matrix){
-        .weights = w->data, .k = w->dims[1], .n = w->dims[0], .stride_k = 1, .stride_n = w->dims[1]};
+    *ret_product = p;
     return true;
 }
 
-int64_t terse_select_rank(const float *s, int64_t n, int64_t larger_side, double energy, double *ret_kept)
+bool terse_select_allows(const terse_low_rank_product *p, terse_low_rank_form form)
 {
-    const double noise = n > 0 ? (double)larger_side * (double)FLT_EPSILON * (double)s[0] : 0;
+    if (form == TERSE_FORM_SPATIAL)
+        return p->spatial == 2 && p->kernel[0] > 1 && p->kernel[1] > 1;
+    return form == TERSE_FORM_SVD ? p->taps == 1 : p->taps > 1;
+}
+
+int64_t terse_select_rank(const double *values, int64_t n, double noise, double energy, double *ret_kept)
+{
     double total = 0;
     for (int64_t i = 0; i < n; i++)
-        total += (double)s[i] > noise ? (double)s[i] * (double)s[i] : 0.0;
+        total += values[i] > noise ? values[i] : 0.0;
     /* from the small end: the tail that may go is summed without cancellation */
     double tail = 0;
     int64_t rank = n;
     while (rank > 1) {
-        const double last = (double)s[rank - 1];
-        const double next = tail + (last > noise ? last * last : 0.0);
+        const double next = tail + (values[rank - 1] > noise ? values[rank - 1] : 0.0);
         if (next > (1.0 - energy) * total)
             break;
         tail = next;
@@ -57,13 +111,31 @@ int64_t terse_select_rank(const float *s, int64_t n, int64_t larger_side, double
     return rank;
 }
 
-int64_t terse_select_rank_limit(int64_t k, int64_t n)
+static int64_t times(int64_t a, int64_t b)
 {
-    return (k * n - 1) / (k + n);
+    int64_t product;
+    return __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
 }
 
-bool terse_select_saves_panels(int64_t k, int64_t n, int64_t rank)
+static int64_t plus(int64_t a, int64_t b)
 {
-    const int64_t wide_n = (n + 15) / 16 * 16, wide_rank = (rank + 15) / 16 * 16;
-    return k * wide_rank + rank * wide_n < k * wide_n;
+    int64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
+int64_t terse_select_macs(const terse_low_rank_product *p, terse_low_rank_form form, int64_t rank, int64_t rank_in,
+                          bool panels)
+{
+    const int64_t o = panels ? (p->o + 15) / 16 * 16 : p->o, r = panels ? (rank + 15) / 16 * 16 : rank;
+    const int64_t r_in = panels ? (rank_in + 15) / 16 * 16 : rank_in;
+    if (rank == 0)
+        return times(p->positions_out, times(o, p->k));
+    const int64_t last = times(p->positions_out, times(rank, o));
+    if (form == TERSE_FORM_TUCKER)
+        return plus(
+            plus(times(p->positions_in, times(p->c, r_in)), times(p->positions_out, times(times(rank_in, p->taps), r))),
+            last);
+    if (form == TERSE_FORM_SPATIAL)
+        return plus(times(p->positions_mid, times(times(p->c, p->kernel[0]), r)), times(last, p->kernel[1]));
+    return plus(times(p->positions_out, times(p->k, r)), last);
 }

@@ -146,7 +146,7 @@ def wrong_usage_and_bad_input_are_one_line(folder):
     for words, code, said in (
             (["compress"], 2, "missing"),
             (["compress", SAMPLE], 2, "-o"),
-            (["compress", SAMPLE, "-o", out, "--low-rank", "2"], 2, "--low-rank"),
+            (["compress", SAMPLE, "-o", out, "--low-rank", "1.5"], 2, "--low-rank"),
             (["compress", SAMPLE, "-o", out, "--bogus"], 2, "--bogus"),
             (["compress", f"{folder}/none.onnx", "-o", out], 1, "none.onnx"),
             (["compress", TEST_SET, "-o", out], 1, "digits_test.npz"),

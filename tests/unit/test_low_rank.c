@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/graph_maker.h"
 
-#include "compress/low_rank/low_rank.h"
+#include "compress/low_rank/steps.h"
 #include "compress/passes/passes.h"
 
 #define BATCH TERSE_DIM_OF_SYMBOL(0)
@@ -28,8 +28,9 @@ static terse_low_rank_report factor(terse_graph *g, double energy)
 {
     terse_low_rank_report report = {0};
     terse_error error = {0};
+    const terse_low_rank_options options = {.target = TERSE_LOW_RANK_ENERGY, .amount = energy};
     if (terse_passes_run(g, TERSE_PASSES_PREPARE, &error) != TERSE_OK ||
-        terse_low_rank_run(g, energy, NULL, NULL, &report, &error) != TERSE_OK ||
+        terse_low_rank_run(g, &options, &report, &error) != TERSE_OK ||
         terse_passes_run(g, TERSE_PASSES_FINISH, &error) != TERSE_OK)
         fail_msg("%s", error.message);
     return report;
@@ -136,7 +137,7 @@ static void what_saves_nothing_stays_dense_with_its_reason(void **state)
     terse_graph *g = terse_graph_new();
     terse_graph_symbol(g, "N");
     int x = make_input(g, "x", DIMS(BATCH, 8, 5, 5));
-    x = make_conv(g, x, 8, 8, 3, 1, 1, 1); /* no matrix */
+    x = make_conv(g, x, 8, 8, 3, 1, 1, 1); /* full rank */
     x = make_conv(g, x, 8, 8, 1, 1, 0, 2); /* groups */
     x = make_conv(g, x, 8, 8, 1, 1, 0, 1); /* full rank */
     const int w = make_weights(g, 0, 1, DIMS(8, 8, 1, 1));
@@ -147,9 +148,10 @@ static void what_saves_nothing_stays_dense_with_its_reason(void **state)
     const int n_nodes = g->n_nodes;
     terse_low_rank_report report = {0};
     terse_error error = {0};
-    assert_int_equal(terse_low_rank_run(g, 1.0, NULL, NULL, &report, &error), TERSE_OK);
-    static const char *const reasons[] = {"3x3 kernel", "2 groups", "rank 8 saves nothing, up to 3 would",
-                                          "weights are not finite"};
+    const terse_low_rank_options options = {.target = TERSE_LOW_RANK_ENERGY, .amount = 1};
+    assert_int_equal(terse_low_rank_run(g, &options, &report, &error), TERSE_OK);
+    static const char *const reasons[] = {"rank 8 saves nothing, up to 7 would", "2 groups",
+                                          "rank 8 saves nothing, up to 3 would", "weights are not finite"};
     assert_int_equal(report.n, 4);
     for (int i = 0; i < 4; i++) {
         assert_string_equal(report.layers[i].reason, reasons[i]);
@@ -164,20 +166,36 @@ static void what_saves_nothing_stays_dense_with_its_reason(void **state)
 static void the_rank_is_the_smallest_that_keeps_the_energy(void **state)
 {
     (void)state;
-    const float s[4] = {2, 1, 1, 0}; /* squares 4, 1, 1, 0 */
+    const double squares[4] = {4, 1, 1, 1e-9};
     double kept;
-    assert_int_equal(terse_select_rank(s, 4, 4, 0.5, &kept), 1);
+    assert_int_equal(terse_select_rank(squares, 4, 1e-8, 0.5, &kept), 1);
     assert_true(fabs(kept - 4.0 / 6) < 1e-12);
-    assert_int_equal(terse_select_rank(s, 4, 4, 0.8, &kept), 2);
-    assert_int_equal(terse_select_rank(s, 4, 4, 0.9, &kept), 3);
-    assert_int_equal(terse_select_rank(s, 4, 4, 1.0, &kept), 3);
+    assert_int_equal(terse_select_rank(squares, 4, 1e-8, 0.8, &kept), 2);
+    assert_int_equal(terse_select_rank(squares, 4, 1e-8, 0.9, &kept), 3);
+    assert_int_equal(terse_select_rank(squares, 4, 1e-8, 1.0, &kept), 3);
     assert_true(kept == 1.0);
-    const float zero[2] = {0, 0};
-    assert_int_equal(terse_select_rank(zero, 2, 2, 1.0, &kept), 1);
-    assert_int_equal(terse_select_rank_limit(100, 100), 49); /* 50 * 200 = 100 * 100 saves nothing */
-    assert_int_equal(terse_select_rank_limit(1, 1), 0);
-    assert_true(terse_select_saves_panels(192, 100, 64));
-    assert_false(terse_select_saves_panels(192, 10, 9)); /* 9 and 10 columns are one panel each */
+    const double zero[2] = {0, 0};
+    assert_int_equal(terse_select_rank(zero, 2, 0, 1.0, &kept), 1);
+}
+
+static void work_is_counted_as_kernels_do_it(void **state)
+{
+    (void)state;
+    const terse_low_rank_product p = {.o = 20,
+                                      .c = 10,
+                                      .taps = 9,
+                                      .k = 90,
+                                      .kernel = {3, 3, 1},
+                                      .conv = true,
+                                      .spatial = 2,
+                                      .positions_in = 400,
+                                      .positions_mid = 200,
+                                      .positions_out = 100};
+    assert_int_equal(terse_select_macs(&p, TERSE_FORM_CHANNEL, 0, 0, false), 100 * 20 * 90);
+    assert_int_equal(terse_select_macs(&p, TERSE_FORM_CHANNEL, 4, 0, false), 100 * (90 * 4 + 4 * 20));
+    assert_int_equal(terse_select_macs(&p, TERSE_FORM_CHANNEL, 4, 0, true), 100 * (90 * 16 + 4 * 32));
+    assert_int_equal(terse_select_macs(&p, TERSE_FORM_TUCKER, 4, 3, false), 400 * 10 * 3 + 100 * (3 * 9 * 4 + 4 * 20));
+    assert_int_equal(terse_select_macs(&p, TERSE_FORM_SPATIAL, 4, 0, false), 200 * 10 * 3 * 4 + 100 * 4 * 20 * 3);
 }
 
 int main(void)
@@ -187,6 +205,7 @@ int main(void)
         cmocka_unit_test(more_energy_means_more_rank_and_less_error),
         cmocka_unit_test(what_saves_nothing_stays_dense_with_its_reason),
         cmocka_unit_test(the_rank_is_the_smallest_that_keeps_the_energy),
+        cmocka_unit_test(work_is_counted_as_kernels_do_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
