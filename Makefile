@@ -68,7 +68,7 @@ PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-g
 SONAME := libterse.so.1
 
 .PHONY: all
-all: $(PROGRAMS) $(B)/libterse.so $(B)/libterse.a $(B)/classify
+all: $(PROGRAMS) $(B)/terse-npz.so $(B)/libterse.so $(B)/libterse.a $(B)/classify
 
 # ISA flags follow the file's suffix; everything else is built for the architecture's baseline.
 isa_flags = $(if $(filter %_avx2,$(1)),-mavx2 -mfma) \
@@ -112,12 +112,15 @@ $(B)/$(SONAME): $(call obj,$(LIBTERSE)) client/libterse.map
 $(B)/libterse.so: $(B)/$(SONAME)
 	@ln -sf $(SONAME) $@
 
-# Without libzmq, which client/cli/lazy.c loads under the name it gives itself.
+# Without libzmq, which client/cli/lazy.c loads under the name it gives itself, and without libzip, which terse-npz.so has.
 soname = $(shell objdump -p $$($(CC) -print-file-name=$(1).so) | awk '/SONAME/ {print $$2}')
 $(B)/obj/client/cli/lazy.o: CFLAGS_ALL += -DTERSE_ZMQ_SONAME='"$(call soname,libzmq)"'
 $(B)/terse: $(call obj,$(CLI)) $(B)/libterse.a $(B)/libcommon.a
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMMON) -ldl
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(filter-out -lzip,$(LIBS_COMMON)) -ldl
+$(B)/terse-npz.so: $(call obj,common/npz_archive.c common/status.c common/bytes.c)
+	@echo "  LD    $@"
+	@$(CC) -shared -o $@ $^ $(LDFLAGS_ALL) -lzip
 $(B)/terse-compress: $(B)/obj/compress/main.o $(B)/libcompress.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMPRESS)
@@ -238,7 +241,8 @@ bench: all $(B)/echo $(B)/beside
 	@python3 tests/bench/bench.py $(BENCH)
 
 # --- install: everything under $(DESTDIR)$(PREFIX); `uninstall` removes exactly that -----------------------
-INSTALLED = bin/terse bin/tersed $(addprefix lib/terse/,terse-compress terse-frontend terse-gate terse-worker terse-loader) \
+HELPERS = terse-compress terse-npz.so terse-frontend terse-gate terse-worker terse-loader
+INSTALLED = bin/terse bin/tersed $(addprefix lib/terse/,$(HELPERS)) \
 	lib/$(SONAME) lib/libterse.so lib/libterse.a lib/pkgconfig/libterse.pc include/terse.h lib/systemd/system/tersed.service \
 	lib/sysusers.d/terse.conf share/doc/terse/tersed.conf share/doc/terse/classify.c
 INTO = $(DESTDIR)$(PREFIX)
@@ -248,7 +252,7 @@ fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' -e 's|@LIBS
 install: all
 	install -d $(sort $(addprefix $(INTO)/,$(dir $(INSTALLED))))
 	install -s -m 755 $(B)/terse $(B)/tersed $(INTO)/bin/
-	install -s -m 755 $(addprefix $(B)/,terse-compress terse-frontend terse-gate terse-worker terse-loader) $(INTO)/lib/terse/
+	install -s -m 755 $(addprefix $(B)/,$(HELPERS)) $(INTO)/lib/terse/
 	install -s -m 755 $(B)/$(SONAME) $(INTO)/lib/
 	ln -sf $(SONAME) $(INTO)/lib/libterse.so
 	install -m 644 $(B)/libterse.a $(INTO)/lib/

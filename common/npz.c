@@ -11,11 +11,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include <zip.h>
-
 #include "common/bytes.h"
+#include "common/npz_archive.h"
 
-enum { MAX_HEADER = 1 << 16, MAX_MEMBERS = 65536, MAX_NAME = 1024 };
+enum { MAX_HEADER = 1 << 16 };
 
 typedef struct npy_header {
     terse_dtype dtype;
@@ -239,7 +238,7 @@ static int parse_npy(const uint8_t *bytes, size_t size, terse_tensor *ret_tensor
     return TERSE_OK;
 }
 
-static bool append(terse_npz *npz, const char *name, size_t length, const terse_tensor *tensor)
+static bool append(terse_npz *npz, const char *name, const terse_tensor *tensor)
 {
     char **names = realloc(npz->names, (size_t)(npz->n + 1) * sizeof *names);
     if (names)
@@ -247,7 +246,7 @@ static bool append(terse_npz *npz, const char *name, size_t length, const terse_
     terse_tensor *tensors = realloc(npz->tensors, (size_t)(npz->n + 1) * sizeof *tensors);
     if (tensors)
         npz->tensors = tensors;
-    char *copy = strndup(name, length);
+    char *copy = strdup(name);
     if (!names || !tensors || !copy) {
         free(copy);
         return false;
@@ -257,95 +256,21 @@ static bool append(terse_npz *npz, const char *name, size_t length, const terse_
     return true;
 }
 
-/* Unpacks one member: its size is what the archive claims, so it is read in steps and never allocated on that word. */
-static int read_member(zip_t *archive, zip_uint64_t index, uint8_t **ret_bytes, size_t *ret_size, terse_error *error)
+static int take_member(void *user, const char *name, const uint8_t *bytes, size_t size, terse_error *error)
 {
-    zip_file_t *file = zip_fopen_index(archive, index, 0);
-    if (!file)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "cannot be unpacked: %s", zip_strerror(archive));
-    size_t size = 0, capacity = 0;
-    uint8_t *bytes = NULL;
-    int status = TERSE_OK;
-    for (;;) {
-        if (size == capacity) {
-            capacity = capacity ? capacity * 2 : 1 << 16;
-            uint8_t *more = capacity > (size_t)TERSE_MAX_TENSOR_BYTES ? NULL : realloc(bytes, capacity);
-            if (!more) {
-                status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %zu bytes", capacity);
-                break;
-            }
-            bytes = more;
-        }
-        const zip_int64_t n = zip_fread(file, bytes + size, capacity - size);
-        if (n < 0)
-            status = terse_fail(error, TERSE_INVALID_ARGUMENT, "cannot be unpacked: %s", zip_file_strerror(file));
-        if (n <= 0)
-            break;
-        size += (size_t)n;
-    }
-    /* Closing compares the CRC. */
-    if (zip_fclose(file) != 0 && !status)
-        status = terse_fail(error, TERSE_INVALID_ARGUMENT, "is damaged: its CRC does not match");
-    if (status) {
-        free(bytes);
-        return status;
-    }
-    *ret_bytes = bytes;
-    *ret_size = size;
-    return TERSE_OK;
-}
-
-static int read_archive_member(zip_t *archive, zip_uint64_t index, terse_npz *npz, terse_error *error)
-{
-    const char *name = zip_get_name(archive, index, ZIP_FL_ENC_RAW);
-    size_t length = name ? strlen(name) : 0;
-    if (length > 4 && strcmp(name + length - 4, ".npy") == 0)
-        length -= 4;
-    if (!name || length > MAX_NAME)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "member %" PRIu64 " has a name of %zu bytes, at most %d are allowed", (uint64_t)index, length,
-                          MAX_NAME);
+    terse_npz *npz = user;
     for (int i = 0; i < npz->n; i++)
-        if (strlen(npz->names[i]) == length && memcmp(npz->names[i], name, length) == 0)
-            return terse_fail(error, TERSE_INVALID_ARGUMENT, "array '%s' is there twice", npz->names[i]);
-    TERSE_AUTO(terse_freep) uint8_t *bytes = NULL;
-    size_t size = 0;
+        if (strcmp(npz->names[i], name) == 0)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT, "is there twice");
     terse_tensor tensor;
-    int status = read_member(archive, index, &bytes, &size, error);
-    if (!status)
-        status = parse_npy(bytes, size, &tensor, error);
-    if (status) {
-        terse_error_prefix(error, "array '%.*s'", (int)length, name);
+    const int status = parse_npy(bytes, size, &tensor, error);
+    if (status)
         return status;
-    }
-    if (!append(npz, name, length, &tensor)) {
+    if (!append(npz, name, &tensor)) {
         free(tensor.data);
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for array '%.*s'", (int)length, name);
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
     }
     return TERSE_OK;
-}
-
-static int read_archive(const char *path, terse_npz *npz, terse_error *error)
-{
-    int code = 0;
-    zip_t *archive = zip_open(path, ZIP_RDONLY | ZIP_CHECKCONS, &code);
-    if (!archive) {
-        zip_error_t reason;
-        zip_error_init_with_code(&reason, code);
-        const int status =
-            terse_fail(error, TERSE_INVALID_ARGUMENT, "is no readable .npz archive: %s", zip_error_strerror(&reason));
-        zip_error_fini(&reason);
-        return status;
-    }
-    const zip_int64_t n = zip_get_num_entries(archive, 0);
-    int status = TERSE_OK;
-    if (n > MAX_MEMBERS)
-        status = terse_fail(error, TERSE_INVALID_ARGUMENT, "has %" PRId64 " arrays, at most %d are allowed", (int64_t)n,
-                            MAX_MEMBERS);
-    for (zip_int64_t i = 0; !status && i < n; i++)
-        status = read_archive_member(archive, (zip_uint64_t)i, npz, error);
-    zip_discard(archive);
-    return status;
 }
 
 int terse_npz_read(const char *path, terse_npz **ret_npz, terse_error *error)
@@ -361,14 +286,14 @@ int terse_npz_read(const char *path, terse_npz **ret_npz, terse_error *error)
     } else if (size >= 6 && memcmp(base, "\x93NUMPY", 6) == 0) {
         terse_tensor tensor;
         status = parse_npy(base, size, &tensor, error);
-        if (!status && !append(npz, "", 0, &tensor)) {
+        if (!status && !append(npz, "", &tensor)) {
             free(tensor.data);
             status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
         }
     } else if (size < 4 || memcmp(base, "PK", 2) != 0) {
         status = terse_fail(error, TERSE_INVALID_ARGUMENT, "is neither an .npz nor an .npy file");
     } else {
-        status = read_archive(path, npz, error);
+        status = terse_npz_unpack(path, take_member, npz, error);
     }
     if (base)
         munmap((void *)(uintptr_t)base, size);

@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <zip.h>
-
 #include "common/bytes.h"
+#include "common/npz_archive.h"
 
 static const char *descr_of(terse_dtype dtype)
 {
@@ -51,69 +50,27 @@ static int make_npy(const terse_tensor *tensor, uint8_t **ret_bytes, size_t *ret
     return TERSE_OK;
 }
 
-static int add_member(zip_t *archive, const char *name, const terse_tensor *tensor, terse_error *error)
+static void free_all(uint8_t **bytes, int n)
 {
-    uint8_t *bytes;
-    size_t size;
-    const int status = make_npy(tensor, &bytes, &size, error);
-    if (status)
-        return status;
-    char member[2048];
-    snprintf(member, sizeof member, "%s.npy", name);
-    zip_source_t *source = zip_source_buffer(archive, bytes, size, 1); /* the source frees bytes */
-    const zip_int64_t index = source ? zip_file_add(archive, member, source, ZIP_FL_ENC_UTF_8) : -1;
-    if (index < 0) {
-        if (source)
-            zip_source_free(source);
-        else
-            free(bytes);
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "cannot add it: %s", zip_strerror(archive));
-    }
-    /* A fixed date: the same arrays give the same file. */
-    if (zip_set_file_compression(archive, (zip_uint64_t)index, ZIP_CM_DEFLATE, 1) < 0 ||
-        zip_file_set_dostime(archive, (zip_uint64_t)index, 0, 33, 0) < 0)
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "cannot add it: %s", zip_strerror(archive));
-    return TERSE_OK;
+    for (int i = 0; bytes && i < n; i++)
+        free(bytes[i]);
+    free(bytes);
 }
 
-/* The archive as bytes on the heap: libzip writes into a growing buffer of its own. */
 static int make_npz(int n, const char *const *names, const terse_tensor *tensors, uint8_t **ret_bytes, size_t *ret_size,
                     terse_error *error)
 {
-    zip_error_t reason;
-    zip_error_init(&reason);
-    zip_source_t *buffer = zip_source_buffer_create(NULL, 0, 0, &reason);
-    zip_t *archive = buffer ? zip_open_from_source(buffer, ZIP_TRUNCATE, &reason) : NULL;
-    if (!archive) {
-        zip_source_free(buffer);
-        zip_error_fini(&reason);
-        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
-    }
-    zip_source_keep(buffer);
-    int status = TERSE_OK;
+    uint8_t **bytes = calloc((size_t)n, sizeof *bytes);
+    TERSE_AUTO(terse_freep) size_t *sizes = calloc((size_t)n, sizeof *sizes);
+    int status =
+        bytes && sizes ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d arrays", n);
     for (int i = 0; !status && i < n; i++)
-        if ((status = add_member(archive, names[i], &tensors[i], error)))
+        if ((status = make_npy(&tensors[i], &bytes[i], &sizes[i], error)))
             terse_error_prefix(error, "array '%s'", names[i]);
-    if (!status && zip_close(archive) < 0)
-        status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "cannot pack it: %s", zip_strerror(archive));
-    if (status) {
-        zip_discard(archive);
-        zip_source_free(buffer);
-        return status;
-    }
-    zip_stat_t stat = {0};
-    uint8_t *bytes = NULL;
-    if (zip_source_stat(buffer, &stat) < 0 || !(bytes = malloc(stat.size + 1)) || zip_source_open(buffer) < 0 ||
-        zip_source_read(buffer, bytes, stat.size) != (zip_int64_t)stat.size)
-        status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the archive");
-    zip_source_free(buffer);
-    if (status) {
-        free(bytes);
-        return status;
-    }
-    *ret_bytes = bytes;
-    *ret_size = stat.size;
-    return TERSE_OK;
+    if (!status)
+        status = terse_npz_pack(n, names, (const uint8_t *const *)bytes, sizes, ret_bytes, ret_size, error);
+    free_all(bytes, n);
+    return status;
 }
 
 int terse_npz_write(const char *path, int n, const char *const *names, const terse_tensor *tensors, terse_error *error)

@@ -20,7 +20,7 @@ if [ -z "${TERSE_BOOT_WORK:-}" ]; then
     # shellcheck source=/dev/null
     suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     # The packages of the libraries that our programs are linked with here; other ones want another root.
-    libraries=$(ldd "$build"/{terse,tersed,terse-frontend,terse-gate,terse-worker,terse-loader} | sed -n 's/.*=> \([^ ]*\) .*/\1/p' | sort -u)
+    libraries=$(ldd "$build"/{terse,terse-npz.so,tersed,terse-frontend,terse-gate,terse-worker,terse-loader} | sed -n 's/.*=> \([^ ]*\) .*/\1/p' | sort -u)
     packages=$(for l in $libraries; do dpkg-query -S "*/$(basename "$(readlink -f "$l")")"; done 2>/dev/null |
         cut -d: -f1 | sort -u | paste -sd,)
     rootfs=$here/build/rootfs-$suite-$(echo "$packages" | cksum | cut -d' ' -f1)
