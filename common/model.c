@@ -465,6 +465,13 @@ int terse_model_open(const char *path, unsigned checks, terse_model **ret_model,
     return status;
 }
 
+void terse_model_prefault(const terse_model *model)
+{
+    enum { MOST = 256 << 20 }; /* beyond, faults are little beside the work, and the file may not fit in memory */
+    if (model->mapped && model->size > 0 && model->size <= MOST)
+        (void)madvise((void *)(uintptr_t)model->base, model->size, MADV_POPULATE_READ);
+}
+
 void terse_model_close(terse_model *model)
 {
     if (!model)

@@ -139,6 +139,7 @@ static int prepare(run *r, const char *model_path, const char *input_path, terse
     int status = terse_model_open(model_path, 0, &r->model, error);
     if (status || (status = terse_kernels_get(&r->kernels, error)))
         return status;
+    terse_model_prefault(r->model);
     const terse_graph *graph = r->model->graph;
     r->inputs = calloc((size_t)graph->n_inputs + 1, sizeof *r->inputs);
     r->outputs = calloc((size_t)graph->n_outputs + 1, sizeof *r->outputs);
