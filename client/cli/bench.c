@@ -20,9 +20,11 @@
 #include "common/bytes.h"
 #include "common/json.h"
 #include "common/npz.h"
+#include "common/turn.h"
 
 enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 21 };
 /* Requests of an open loop that may be outstanding in shared memory: what fits, within these. */
+enum { WAKE_NS = 100000 };
 enum { LEAST_PLACES = 64, MOST_PLACES = 16384, PLACES_BYTES = 640 << 20 };
 
 typedef struct samples {
@@ -52,8 +54,8 @@ typedef struct bench {
     samples behind;                           /* open loop: how late each was sent */
     char first_error[512];                    /* the text of the first reply that was no OK */
     uint64_t sent, ok, errors[N_STATUS], mismatches, duplicates,
-        batches; /* batches: sum over replies of their batch's rows */
-    double elapsed;
+        batches;                /* batches: sum over replies of their batch's rows */
+    double elapsed, own_share;  /* processor time of this process by the time that passed, from the first request on */
     uint64_t first_ns, last_ns; /* of measured completions */
 } bench;
 
@@ -187,6 +189,13 @@ static terse_status submit(bench *b, uint64_t due)
     return status;
 }
 
+static uint64_t own_cpu_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 static int closed_loop(bench *b)
 {
     uint64_t submitted = 0, now = terse_now_ns();
@@ -223,9 +232,14 @@ static double uniform(uint64_t *state) /* in (0, 1]: xorshift64* (Vigna 2016) */
     return (double)((*state * 0x2545f4914f6cdd1du >> 11) + 1) / 9007199254740992.0;
 }
 
-static int wait_readable(bench *b, uint64_t until_ns)
+/* Waits for a reply or until `until_ns`. To wake for each of many requests would cost the daemon the processor that is
+ * to answer them: where they come closer than WAKE_NS they are sent in small groups, each charged from when it was due.
+ */
+static int wait_readable(const bench *b, uint64_t until_ns)
 {
     const uint64_t now = terse_now_ns();
+    if (b->rate * WAKE_NS > 1e9 && until_ns < now + WAKE_NS)
+        until_ns = now + WAKE_NS;
     if (until_ns <= now)
         return 0;
     struct pollfd watched = {.fd = terse_client_fd(b->client), .events = POLLIN};
@@ -249,13 +263,17 @@ static int open_loop(bench *b)
                 return terse_cli_fail("bench", &(terse_error){.message = "out of memory for latencies"});
             due += (uint64_t)(-log(uniform(&state)) * 1e9 / b->rate);
         }
-        terse_reply *reply = NULL;
-        if (terse_client_poll(b->client, sending ? 0 : 1000, &reply))
-            return terse_cli_fail_client("bench");
-        if (!reply && sending)
+        bool any = false;
+        for (terse_reply *reply; (reply = NULL, terse_client_outstanding(b->client) > 0); any = true) {
+            if (terse_client_poll(b->client, sending || any ? 0 : 1000, &reply))
+                return terse_cli_fail_client("bench");
+            if (!reply)
+                break;
+            if (!take_reply(b, reply))
+                return terse_cli_fail("bench", &(terse_error){.message = "out of memory for latencies"});
+        }
+        if (!any && sending)
             wait_readable(b, due);
-        else if (reply && !take_reply(b, reply))
-            return terse_cli_fail("bench", &(terse_error){.message = "out of memory for latencies"});
     }
     return TERSE_CLI_DONE;
 }
@@ -331,6 +349,7 @@ static void report(bench *b)
             terse_json_double(&json, "behind_p99_us", percentile_us(&b->behind, 0.99));
             terse_json_double(&json, "behind_max_us", percentile_us(&b->behind, 1));
         }
+        terse_json_double(&json, "own_share", b->own_share);
         terse_json_double(&json, "mean_batch", mean_batch);
         terse_json_end(&json);
         putchar('\n');
@@ -401,10 +420,13 @@ static int bench_run(bench *b)
     if (!(b->due_ns = calloc(RING, sizeof *b->due_ns)) || prepare_request(b, &error) ||
         (b->shm && prepare_places(b, &error)))
         return terse_cli_fail("bench", &error);
+    terse_turn_short();
     const uint64_t start = terse_now_ns();
     b->measure_from_ns = start + (uint64_t)((b->requests ? 0 : b->warmup) * 1e9);
     b->end_ns = b->measure_from_ns + (uint64_t)(b->seconds * 1e9);
+    const uint64_t cpu = own_cpu_ns();
     const int code = b->rate > 0 ? open_loop(b) : closed_loop(b);
+    b->own_share = (double)(own_cpu_ns() - cpu) / (double)(terse_now_ns() - start);
     if (code)
         return code;
     report(b);

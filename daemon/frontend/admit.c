@@ -275,8 +275,10 @@ static int let_in(terse_frontend *fe, terse_client *client, const terse_wire_req
         return terse_fail(error, TERSE_DEADLINE_EXCEEDED, "the request's %" PRIu64 " us were over when it came",
                           wire->has_timeout ? wire->timeout_us : model->deadline_ns / 1000);
     status = terse_overload_check(fe, client, model, lane, asked, error);
-    if (status)
+    if (status) {
+        fe->refused_ns = fe->now_ns;
         return status;
+    }
     asked->retry_after_ms = terse_overload_retry_ms(fe);
     return enter(fe, client, wire, model, lane, arena, &call, asked, frames, error);
 }

@@ -112,6 +112,9 @@ terse_batcher_decision terse_batcher_decide(const terse_batcher_input *in)
     uint32_t limit = terse_batcher_limit(in->cost, in->max_batch, in->timeout_ns, in->objective);
     if (limit < in->max_batch && in->rows < 2 * (uint64_t)limit * (in->idle + in->busy))
         limit = terse_cost_limit(in->cost, in->max_batch, TERSE_BATCHER_NEAR_SHORT);
+    if (in->probe && limit < in->max_batch && in->rows >= 2 * (uint64_t)limit &&
+        terse_cost_of(in->cost, 2 * limit) < TERSE_BATCHER_PROBE_NS)
+        limit = limit < in->max_batch / 2 ? 2 * limit : in->max_batch;
     const uint32_t share = share_of(in->rows, count_workers(in, limit), limit), rows = in_time(in, share);
     if (in->draining)
         reason = TERSE_CLOSE_DRAIN;

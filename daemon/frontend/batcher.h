@@ -30,7 +30,7 @@
 #define TERSE_BATCHER_NEAR 1.04
 #define TERSE_BATCHER_NEAR_SHORT 1.15
 
-enum { TERSE_BATCHER_WAKE_NS = 30000, TERSE_BATCHER_MARGIN_NS = 1000000 };
+enum { TERSE_BATCHER_WAKE_NS = 30000, TERSE_BATCHER_PROBE_NS = 2000000, TERSE_BATCHER_MARGIN_NS = 1000000 };
 
 typedef struct terse_batcher_input {
     uint64_t now_ns;
@@ -42,6 +42,7 @@ typedef struct terse_batcher_input {
     uint64_t timeout_ns;
     terse_objective objective;
     bool draining;
+    bool probe; /* take twice the limit if so much waits and it is short: larger batches are only learnt from them */
     const terse_cost *cost;
     /* the pool */
     uint32_t idle; /* > 0 */

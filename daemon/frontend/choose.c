@@ -8,9 +8,10 @@
  *   Which lane: that of the highest priority, among equals that of the model whose workers' time is behind, and now and
  *   then that of the oldest request (queue.h). The batcher says how many rows of it; a lane that it holds is passed
  *   over. Which requests: in the lane's order, as they fit. Those that cannot be done in time, and those that CoDel
- * turns away, are answered instead and the batcher is asked again. */
+ * turns away, are answered instead and the batcher is asked again. Of every PROBE_TURNS batches the first PROBES may be
+ * twice as large as pays by what is known: a moment in which large batches were slow would be believed for ever. */
 
-enum { NEW_ARENAS = 32 };
+enum { NEW_ARENAS = 32, PROBES = 4, PROBE_TURNS = 64 };
 
 void terse_choose_add(terse_frontend *fe, terse_pool_worker *worker, terse_request *request)
 {
@@ -118,6 +119,7 @@ terse_chosen terse_choose_batch(terse_frontend *fe, terse_pool_worker *worker, t
 {
     uint64_t left_ns[TERSE_MAX_WORKERS];
     terse_batcher_input input = {.now_ns = fe->now_ns, .draining = fe->draining};
+    input.probe = fe->queue.turns % PROBE_TURNS < PROBES;
     terse_batcher_decision decision = {0};
     describe_pool(fe, &input, left_ns);
     terse_lane *lane = choose_lane(fe, &input, &decision);

@@ -141,6 +141,7 @@ struct terse_frontend {
     /* times */
     uint64_t now_ns, alive_ns; /* of this turn of the loop; when ALIVE is due */
     uint64_t hold_ns;          /* when the batcher wants to be asked again */
+    uint64_t refused_ns;       /* when a request was refused for want of time or room last */
     bool starved;              /* no room for outputs: dispatch waits for pins */
 
     /* scratch */
@@ -172,10 +173,14 @@ unsigned terse_receive(terse_frontend *fe, unsigned limit);
 void terse_receive_entry(terse_frontend *fe, terse_client_arena *arena, size_t bytes);
 
 /* ring.c: requests from the rings of shared memories, replies into them. */
-void terse_ring_rung(terse_frontend *fe, uint32_t arena); /* its doorbell */
-unsigned terse_ring_receive(terse_frontend *fe);          /* takes entries of those that may have some */
-bool terse_ring_pending(const terse_frontend *fe);        /* an active ring has some */
-bool terse_ring_park(terse_frontend *fe);                 /* before the loop sleeps: true when it may */
+void terse_ring_rung(terse_frontend *fe, uint32_t arena);            /* its doorbell */
+void terse_ring_look(terse_frontend *fe, terse_client_arena *arena); /* it may have entries */
+unsigned terse_ring_receive(terse_frontend *fe);                     /* takes entries of those that may have some */
+bool terse_ring_pending(const terse_frontend *fe);                   /* an active ring has some */
+/* More comes than can be done: nobody is idle and requests are refused. Rings are then looked at every so often, and
+ * their doorbells are left alone: to wake for each request would take the processor from those who compute. */
+bool terse_ring_swamped(const terse_frontend *fe);
+bool terse_ring_park(terse_frontend *fe); /* before the loop sleeps: true when it may */
 terse_ring_result terse_ring_send(terse_frontend *fe, terse_client_arena *arena, const void *header, size_t bytes);
 void terse_ring_tell_all(terse_frontend *fe); /* publishes what was sent */
 /* The client of an arena is gone, or must go: what waits is dropped, what runs ends into memory that nobody else gets.

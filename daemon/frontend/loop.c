@@ -18,6 +18,7 @@
  * workers are looked at again, which fills batches. */
 enum { RECEIVE_AT_ONCE = 64, EVENTS = 64 };
 #define RETRY_NS UINT64_C(5000000)
+#define LOOK_NS UINT64_C(500000)
 #define LINGER_MS 2000
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -76,6 +77,8 @@ static int next_events(terse_frontend *fe, struct epoll_event *events, bool more
 {
     if (more)
         return wait_until(fe, events, 0);
+    if (fe->arenas.active && terse_ring_swamped(fe))
+        return wait_until(fe, events, earlier(next_wake(fe), fe->now_ns + LOOK_NS));
     if (fe->spin_ns && terse_now_ns() - fe->busy_ns < fe->spin_ns)
         return spin(fe, events);
     return wait_until(fe, events, terse_ring_park(fe) ? next_wake(fe) : 0);
@@ -161,12 +164,19 @@ static void wait_for_end(terse_frontend *fe)
     }
 }
 
+/* Rings that may have something are looked at at once; of a swamped loop's when the last look found as much as it took.
+ */
+static bool looks_now(const terse_frontend *fe, unsigned received)
+{
+    return fe->arenas.active && !fe->spin_ns && (received >= RECEIVE_AT_ONCE || !terse_ring_swamped(fe));
+}
+
 int terse_loop_run(terse_frontend *fe)
 {
     struct epoll_event events[EVENTS];
     unsigned received = 0;
     for (;;) {
-        const int n = next_events(fe, events, fe->router_unsure || (fe->arenas.active && !fe->spin_ns));
+        const int n = next_events(fe, events, fe->router_unsure || looks_now(fe, received));
         fe->now_ns = terse_now_ns();
         if (n > 0 || received)
             fe->busy_ns = fe->now_ns;

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/turn.h"
 #include "daemon/accept.h"
 #include "daemon/begin.h"
 #include "daemon/frontend/loop.h"
@@ -108,6 +109,7 @@ int main(void)
     fe->started_ns = fe->now_ns = terse_now_ns();
     fe->epoch = (uint32_t)getpid();
     fe->hold_ns = UINT64_MAX;
+    terse_turn_short();
     int code = 1;
     if (open_all(fe))
         code = terse_loop_run(fe);

@@ -13,7 +13,7 @@
  *   A slow client that takes nothing for STUCK_NS loses its kept replies, its parked requests and its connection.
  *   Large outputs go out from the output slab itself, pinned until ZeroMQ has sent them; a client may pin an eighth of
  *   the slab, what is beyond is copied. Small outputs are copied at once. */
-enum { COPY_BELOW = 1024, LATE_REPLIES = 1024, MAX_PARTS = 1 + TERSE_MAX_IO };
+enum { COPY_BELOW = 1024, LATE_REPLIES = 4096, MAX_PARTS = 1 + TERSE_MAX_IO };
 #define OWED_BYTES (UINT64_C(64) << 20)
 #define STUCK_NS UINT64_C(10000000000)
 
@@ -228,6 +228,8 @@ void terse_reply_retry_client(terse_frontend *fe, terse_client *client)
         client->n_late--;
         free(late);
     }
+    if (client->n_late == 0 && client->arena)
+        terse_ring_look(fe, client->arena);
     if (client->n_late == 0 && client->owed_bytes <= OWED_BYTES / 2)
         leave_slow(fe, client);
     else if (fe->now_ns - client->moved_ns > STUCK_NS)

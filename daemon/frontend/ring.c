@@ -14,7 +14,7 @@
  * per turn, so that no ring starves others or the ROUTER. Completions are written at once and published when the turn's
  * work is done, with one doorbell for all of them. An entry is copied out first, then decoded as what comes over ZeroMQ
  * is; only positions that cannot be end the arena: after that nothing in the ring means anything. */
-enum { ENTRIES_AT_ONCE = 64 };
+enum { ENTRIES_AT_ONCE = 64, SWAMPED_NS = 2000000 };
 
 static void activate(terse_frontend *fe, terse_client_arena *arena)
 {
@@ -23,6 +23,12 @@ static void activate(terse_frontend *fe, terse_client_arena *arena)
     arena->active = true;
     arena->next_active = fe->arenas.active;
     fe->arenas.active = arena;
+}
+
+void terse_ring_look(terse_frontend *fe, terse_client_arena *arena)
+{
+    if (!arena->gone)
+        activate(fe, arena);
 }
 
 void terse_ring_rung(terse_frontend *fe, uint32_t number)
@@ -50,11 +56,20 @@ static void broken(terse_frontend *fe, terse_client_arena *arena)
     terse_arenas_drop(fe, arena);
 }
 
+/* Replies wait for room already: what else would be answered stays where it is, so that no more wait than was let in.
+ * terse_ring_look comes when they are gone. */
+static bool rest(terse_client_arena *arena)
+{
+    if (!arena->gone && terse_ring_release(&arena->submission))
+        ring_doorbell(arena);
+    return false;
+}
+
 /* Takes some entries; false when the arena needs no more looks. */
 static bool take_entries(terse_frontend *fe, terse_client_arena *arena, unsigned *n)
 {
     terse_ring_result result = TERSE_RING_DONE;
-    for (int i = 0; i < ENTRIES_AT_ONCE && !arena->gone; i++) {
+    for (int i = 0; i < ENTRIES_AT_ONCE && !arena->gone && arena->client.n_late == 0; i++) {
         uint32_t bytes = 0;
         result = terse_ring_take(&arena->submission, fe->entry, sizeof fe->entry, &bytes);
         if (result != TERSE_RING_DONE)
@@ -62,16 +77,17 @@ static bool take_entries(terse_frontend *fe, terse_client_arena *arena, unsigned
         (*n)++;
         terse_receive_entry(fe, arena, bytes);
     }
-    if (arena->gone)
-        return false;
+    if (arena->gone || arena->client.n_late > 0)
+        return rest(arena);
     if (result == TERSE_RING_BROKEN) {
         broken(fe, arena);
         return false;
     }
     if (terse_ring_release(&arena->submission))
         ring_doorbell(arena);
-    /* While the loop spins it looks by itself: the client need not ring. */
-    return result == TERSE_RING_DONE || fe->spin_ns > 0 || !terse_ring_await(&arena->submission);
+    /* While the loop spins or looks by the clock it looks by itself: the client need not ring. */
+    return result == TERSE_RING_DONE || fe->spin_ns > 0 || terse_ring_swamped(fe) ||
+           !terse_ring_await(&arena->submission);
 }
 
 unsigned terse_ring_receive(terse_frontend *fe)
@@ -98,6 +114,16 @@ bool terse_ring_pending(const terse_frontend *fe)
         if (terse_ring_there(&arena->submission))
             return true;
     return false;
+}
+
+bool terse_ring_swamped(const terse_frontend *fe)
+{
+    if (fe->now_ns - fe->refused_ns > SWAMPED_NS || fe->refused_ns == 0)
+        return false;
+    for (uint32_t i = 0; i < fe->n_workers; i++)
+        if (fe->workers[i].state == TERSE_POOL_IDLE)
+            return false;
+    return true;
 }
 
 bool terse_ring_park(terse_frontend *fe)
