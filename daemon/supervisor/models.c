@@ -81,6 +81,10 @@ static void on_loader_message(terse_child *child, const terse_msg *message, int 
         return;
     }
     terse_child_arm(child, 0);
+    /* All that it has is in the message. One that was stopped and sent on in turns must not be waited for: its end may
+     * hang on that (a leak checker's, which stops its threads in the same way). */
+    if (model->live)
+        terse_child_kill(child);
     if (loaded->status == TERSE_OK) {
         take_memory(s, model, loaded, received);
     } else {
