@@ -13,14 +13,17 @@
 
 /* Design notes
  *   A worker that serves takes a new model, and lets go of an old one, in pieces of SLICE_NS, and begins one only when
- * no batch is there: so nobody waits for longer than that because of it. Filling the page tables of a model of 200 MB
- * takes 15 ms in all, and taking them down as much.
+ * no batch is there: so nobody waits for longer than that because of it. After a piece it rests for RESTS times as
+ * long: a process that is always ready to run is scheduled as one, a whole tick (4 ms) at a time, and the front end and
+ * clients on its core would wait for that. Filling the page tables of a model of 200 MB takes 25 ms in all, and taking
+ * them down 7: a quarter of a second with the rests.
  *   Whether the model runs at all was found out on trial (trial.c). Here its plans are made, and where a row is quick
  * it runs once, so that no first request has to wait for that.
  *   A mapping is given up before the answer, not after: whoever hears that a model is unloaded may count on it. */
 #define SLICE_NS UINT64_C(100000)
+#define LONG_NS UINT64_C(1000000) /* a plan may take longer: no reason to rest for seconds */
 #define QUICK_NS UINT64_C(2000000)
-enum { STEP_BYTES = 256 << 10 };
+enum { STEP_BYTES = 256 << 10, RESTS = 9 };
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -149,14 +152,20 @@ static void plan_step(terse_worker *worker)
     tell(worker, TERSE_MSG_MODEL_WARMED, index, serial, status, &error);
 }
 
-bool terse_worker_live_busy(const terse_worker *worker)
+static bool is_busy(const terse_worker *worker)
 {
     return worker->stage != TERSE_STAGE_NONE || worker->n_leaving > 0;
 }
 
+uint64_t terse_worker_live_due_ns(const terse_worker *worker)
+{
+    return is_busy(worker) ? worker->live_due_ns : UINT64_MAX;
+}
+
 void terse_worker_live_step(terse_worker *worker)
 {
-    const uint64_t until = terse_now_ns() + SLICE_NS;
+    const uint64_t start = terse_now_ns();
+    uint64_t now;
     do {
         if (worker->n_leaving > 0)
             unmap_step(worker);
@@ -164,5 +173,8 @@ void terse_worker_live_step(terse_worker *worker)
             populate_step(worker);
         else if (worker->stage == TERSE_STAGE_PLAN)
             plan_step(worker);
-    } while (terse_worker_live_busy(worker) && worker->stage != TERSE_STAGE_PLAN && terse_now_ns() < until);
+        now = terse_now_ns();
+    } while (is_busy(worker) && worker->stage != TERSE_STAGE_PLAN && now - start < SLICE_NS);
+    const uint64_t took = now - start < LONG_NS ? now - start : LONG_NS;
+    worker->live_due_ns = now + RESTS * took;
 }

@@ -164,6 +164,16 @@ static bool hear_supervisor(terse_worker *worker)
     return true;
 }
 
+/* For messages until the clock says `until_ns`; UINT64_MAX: for ever. */
+static int wait_until(struct pollfd watched[2], uint64_t until_ns)
+{
+    if (until_ns == UINT64_MAX)
+        return poll(watched, 2, -1);
+    const uint64_t now = terse_now_ns(), left = until_ns > now ? until_ns - now : 0;
+    const struct timespec time = {.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
+    return ppoll(watched, 2, &time, NULL);
+}
+
 static void serve(terse_worker *worker)
 {
     uint64_t busy_ns = 0; /* when there was something last */
@@ -172,10 +182,11 @@ static void serve(terse_worker *worker)
                                     {.fd = worker->control_fd, .events = POLLIN}};
         /* What is left to do for models that come and go is done while nobody asks for anything. */
         const bool spins = worker->spin_ns && terse_now_ns() - busy_ns < worker->spin_ns;
-        const int n = poll(watched, 2, terse_worker_live_busy(worker) || spins ? 0 : -1);
+        const uint64_t due = terse_worker_live_due_ns(worker);
+        const int n = wait_until(watched, spins ? 0 : due);
         if (n < 0 && errno != EINTR)
             return;
-        if (n == 0 && terse_worker_live_busy(worker))
+        if (n == 0 && due <= terse_now_ns())
             terse_worker_live_step(worker);
         else if (n == 0)
             sched_yield();

@@ -69,6 +69,7 @@ typedef struct terse_worker {
     uint64_t trial_ns; /* what one row of it took on trial; 0: unknown */
     terse_worker_leaving leaving[TERSE_WORKER_LEAVING];
     uint32_t n_leaving;
+    uint64_t live_due_ns; /* the next piece of that work */
     bool on_trial;
     terse_error open_error;                         /* of the model that the supervisor sent last */
     terse_threads *threads;                         /* NULL: no model wants more than one */
@@ -106,9 +107,9 @@ void terse_worker_drop_arena(terse_worker *worker, const terse_msg_arena *messag
 /* live.c: models that come and go while the worker serves. */
 void terse_worker_live_take(terse_worker *worker, const terse_msg_model *message, int fd);
 void terse_worker_live_drop(terse_worker *worker, const terse_msg_model_state *which);
-void terse_worker_live_abandon(terse_worker *worker); /* the front end that wanted it is gone */
-bool terse_worker_live_busy(const terse_worker *worker);
-void terse_worker_live_step(terse_worker *worker); /* a tenth of a millisecond of that work */
+void terse_worker_live_abandon(terse_worker *worker);          /* the front end that wanted it is gone */
+uint64_t terse_worker_live_due_ns(const terse_worker *worker); /* when the next piece is; UINT64_MAX: there is none */
+void terse_worker_live_step(terse_worker *worker);             /* a tenth of a millisecond of that work */
 
 /* trial.c: runs what the supervisor sent, out of everybody's way, and tells. */
 void terse_worker_try(terse_worker *worker);
