@@ -104,7 +104,6 @@ INLINE void dot_finish_rows(int n_rows, int n_panels, bool has_residual, const d
     const int64_t ldc = f->ldc, ldr = f->to->residual_stride;
     uint8_t *c = f->c + first * ldc + panel * 16;
     const uint8_t *residual = has_residual ? f->residual + first * ldr + panel * 16 : NULL;
-    dot_leave(n_rows, n_panels, sums, to);
     UNROLL for (int v = 0; v < n_panels; v++) multiplier[v] = dot_row_multiplier(f->multiplier + (panel + v) * 16);
     __m512i least = _mm512_set1_epi32(-1);
     const int n_halves = n_rows * n_panels / 2, wide = n_panels / 2;
@@ -128,8 +127,10 @@ INLINE void dot_finish_rows(int n_rows, int n_panels, bool has_residual, const d
         if (wide == 1 && i + 1 < n_halves)
             _mm256_storeu_si256((__m256i *)(void *)(at + ldc), _mm512_extracti64x4_epi64(bytes, 1));
     }
-    if (__builtin_expect(dot_row_near(least, &f->scale), 0))
+    if (__builtin_expect(dot_row_near(least, &f->scale), 0)) {
+        dot_leave(n_rows, n_panels, sums, to); /* only now: most tiles need them nowhere but in their registers */
         dot_correct_tile(f, to, n_rows, n_panels, has_residual ? saved : (const uint8_t *)to, first, panel);
+    }
 }
 #endif
 
@@ -145,7 +146,7 @@ INLINE void dot_fetch(dot_ahead *ahead)
 INLINE bool dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_t *const *rows, int64_t row,
                     int64_t panel, dot_work *work)
 {
-    const bool fetches = n_rows * 2 > DOT_ROWS; /* few rows wait for their own weights */
+    const bool fetches = n_rows * 2 > DOT_ROWS && work->ahead.each; /* few rows wait for their own weights */
     int32_t *to = work->sums;
     dot_sums sums[DOT_ROWS][DOT_PANELS], zeros[DOT_PANELS];
     const int64_t panel_bytes = p->positions * p->run_steps * 64, whole = p->run & ~(int64_t)3;
@@ -217,6 +218,8 @@ INLINE dot_deal dot_deal_rows(const dot_product *p, int64_t m, int64_t row_bytes
     int most = row_bytes % 4096 == 0 && row_bytes && DOT_ROWS > 8 ? 8 : DOT_ROWS;
     if (p->tiling.rows > 0)
         most = p->tiling.rows < DOT_ROWS ? p->tiling.rows : DOT_ROWS;
+    if (m > 0 && m <= most)
+        return (dot_deal){1, m, 0}; /* divisions take time that small products feel */
     int64_t n = (m + most - 1) / most;
     return (dot_deal){n, n ? m / n : 0, n ? m % n : 0};
 }

@@ -18,6 +18,8 @@ static int64_t dot_block_panels(const dot_product *p, const dot_deal *deal, int6
     (void)deal; /* where one width serves all rows */
     const int64_t panel_bytes = p->positions * p->run_steps * 64, wide = DOT_WIDE(dot_rows(deal, 0));
     const int64_t bytes = p->tiling.part_bytes > 0 ? p->tiling.part_bytes : DOT_BLOCK_BYTES;
+    if (panels * panel_bytes <= bytes)
+        return panels; /* without the divisions, whose time small products feel */
     int64_t most = panel_bytes > 0 ? bytes / panel_bytes / wide * wide : panels;
     most = most < wide ? wide : most;
     int64_t parts = (panels + most - 1) / most;
@@ -31,10 +33,12 @@ static dot_ahead dot_look_ahead(const dot_product *p, const dot_deal *deal, int6
     const int64_t panel_bytes = p->positions * p->run_steps * 64, end = from + part;
     const uint8_t *at = end < panels ? (const uint8_t *)p->b + end * panel_bytes : p->ahead.at;
     int64_t bytes = end < panels ? (panels - end < part ? panels - end : part) * panel_bytes : p->ahead.bytes;
+    if (deal->tiles < 2 || !at)
+        return (dot_ahead){0};
     const int64_t wide = DOT_WIDE(dot_rows(deal, 0)),
                   across = ((end < panels ? part : panels - from) + wide - 1) / wide;
     const int64_t pieces = deal->tiles * across * p->positions * ((p->run + DOT_PIECE - 1) / DOT_PIECE);
-    if (deal->tiles < 2 || pieces < 1 || !at)
+    if (pieces < 1)
         return (dot_ahead){0};
     bytes = bytes < DOT_AHEAD_BYTES ? bytes : DOT_AHEAD_BYTES;
     const int64_t lines = ((bytes + 63) / 64 + pieces - 1) / pieces;
