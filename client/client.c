@@ -20,6 +20,8 @@ enum {
     GRACE_NS = 100 * 1000 * 1000, /* how much later than the daemon we end a request ourselves */
     BEHIND_NS = 10 * 1000 * 1000, /* next_unsent */
     WINDOW_BYTES = 64 << 20,      /* of what is sent and not answered, as open.c's SEND_MARK */
+    LOST_WINDOW_BYTES = 8 << 20,  /* the same after a connection was lost: what is sent is lost with the next one */
+    WINDOW_GROWTH = 8,            /* it grows back by such a part of what is answered */
     MAX_FRAMES = TERSE_WIRE_MAX_IO + 1,
     GLANCES = 16, /* at the completion ring for one look at everything */
 };
@@ -32,7 +34,8 @@ static bool send_entry(terse_client *client, pending *entry)
 {
     if (!client->connected)
         return false;
-    client->window_shut = client->sent_bytes > 0 && client->sent_bytes + entry->bytes > WINDOW_BYTES;
+    client->window_shut =
+        client->sent_bytes > 0 && client->sent_bytes + entry->bytes > WINDOW_BYTES - client->window_cut;
     if (client->window_shut)
         return false;
     client->unsure = true;
@@ -202,6 +205,8 @@ static void handle_message(terse_client *client, zmq_msg_t *frames, int n)
     pending *entry = n > 0 && wire->has_id ? terse_table_find(&client->table, wire->id) : NULL;
     if (!entry || entry->state == PENDING_DONE)
         return; /* a second answer, or not for us */
+    const size_t growth = entry->bytes / WINDOW_GROWTH;
+    client->window_cut -= growth < client->window_cut ? growth : client->window_cut;
     if (!status && terse_pending_retry(client, entry, wire))
         return;
     if (entry->kind != PENDING_INFER)
@@ -262,6 +267,7 @@ static void read_monitor(terse_client *client)
         } else if (event == ZMQ_EVENT_DISCONNECTED) {
             if (client->connected)
                 client->lost_since_ns = terse_now_ns();
+            client->window_cut = WINDOW_BYTES - LOST_WINDOW_BYTES;
             client->connected = false;
         }
     }

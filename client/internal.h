@@ -116,6 +116,7 @@ struct terse_client {
     uint32_t max_retries;
     size_t max_outstanding, n_unanswered;
     size_t sent_bytes; /* of requests that are sent and not answered */
+    size_t window_cut; /* by how much fewer may be, after a connection was lost */
     bool connected;
     bool local;       /* the daemon is on this host: it has our clock */
     uint32_t turns;   /* of those that wait to be sent */
