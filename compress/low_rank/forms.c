@@ -94,8 +94,7 @@ static int weighted_rows(const double *y, int64_t rows, const double *c, int64_t
                          terse_error *error)
 {
     TERSE_AUTO(terse_freep)
-    double *gram = matrix(n, n),
-           *root = c ? matrix(n, n) : NULL, *half = matrix(n, n), *vectors = matrix(n, n),
+    double *gram = matrix(n, n), *root = c ? matrix(n, n) : NULL, *half = matrix(n, n), *vectors = matrix(n, n),
            *values = malloc((size_t)n * sizeof *values);
     if (!gram || (c && !root) || !half || !vectors || !values)
         return out_of_memory(error);
@@ -162,8 +161,8 @@ static int make_spatial(const terse_low_rank_product *p, const terse_metric *m, 
     chain->first = matrix(r, column);
     chain->last = matrix(m->o, z);
     TERSE_AUTO(terse_freep)
-    double *rows = matrix(m->o * wide, column),
-           *c = m->cov ? matrix(column, column) : NULL, *t = matrix(z, m->k), *cross_z = matrix(m->o, z);
+    double *rows = matrix(m->o * wide, column), *c = m->cov ? matrix(column, column) : NULL, *t = matrix(z, m->k),
+           *cross_z = matrix(m->o, z);
     if (!chain->first || !chain->last || !rows || (m->cov && !c) || !t || !cross_z)
         return out_of_memory(error);
     for (int64_t o = 0; o < m->o; o++)
@@ -256,9 +255,9 @@ static int make_tucker(const terse_low_rank_product *p, const terse_metric *m, t
     chain->core = matrix(r, z);
     chain->last = matrix(m->o, r);
     TERSE_AUTO(terse_freep)
-    double *outputs = matrix(r, m->o),
-           *kept = matrix(r, m->k), *rows = matrix(r * taps, p->c), *cov_c = m->cov ? matrix(p->c, p->c) : NULL,
-           *t = matrix(z, m->k), *full = matrix(m->o, z), *cross_z = matrix(m->o, z), *s = matrix(m->o, m->o);
+    double *outputs = matrix(r, m->o), *kept = matrix(r, m->k), *rows = matrix(r * taps, p->c),
+           *cov_c = m->cov ? matrix(p->c, p->c) : NULL, *t = matrix(z, m->k), *full = matrix(m->o, z),
+           *cross_z = matrix(m->o, z), *s = matrix(m->o, m->o);
     if (!chain->first || !chain->core || !chain->last || !outputs || !kept || !rows || (m->cov && !cov_c) || !t ||
         !full || !cross_z || !s)
         return out_of_memory(error);

@@ -13,7 +13,7 @@
 #include "compress/low_rank/steps.h"
 #include "compress/quantize/steps.h"
 
-enum { SAMPLES = 256, TRIAL_SAMPLES = 32 };
+enum { SAMPLES = 256, TRIAL_SAMPLES = 32, PROBES = 3 };
 #define ROOM ((size_t)1 << 30) /* bytes that the samples' numbers may take */
 #define AUTO_COST 0.02         /* nats a row, or share of the outputs' power */
 
@@ -160,17 +160,21 @@ static bool weighs_layers(const job *j)
     return j->with_samples && (j->options->target == TERSE_LOW_RANK_SHARE || j->options->target == TERSE_LOW_RANK_AUTO);
 }
 
-/* The candidate by which a layer's weight for the network is measured: one that loses something, but not much. */
-static const terse_low_rank_candidate *probe_of(const terse_low_rank_choice *choice)
+/* The candidates by which a layer's weight for the network is measured: they lose little, something, and much. */
+static void find_probes(const terse_low_rank_choice *choice, int *ret_probes)
 {
-    const terse_low_rank_candidate *best = NULL;
-    for (int i = 1; i < choice->n; i++)
-        if (!best || fabs(choice->list[i].lost - 0.1) < fabs(best->lost - 0.1))
-            best = &choice->list[i];
-    return best;
+    static const double lost[PROBES] = {0.02, 0.1, 0.4};
+    for (int p = 0; p < PROBES; p++) {
+        ret_probes[p] = 0;
+        for (int i = 1; i < choice->n; i++)
+            if (ret_probes[p] == 0 ||
+                fabs(choice->list[i].lost - lost[p]) < fabs(choice->list[ret_probes[p]].lost - lost[p]))
+                ret_probes[p] = i;
+    }
 }
 
-static int look_at_layer(job *j, const terse_walk *s, int index, float **probes, terse_arena *arena, terse_error *error)
+static int look_at_layer(job *j, const terse_walk *s, int index, float **const *probes, terse_arena *arena,
+                         terse_error *error)
 {
     layer *l = &j->layers[index];
     terse_low_rank_product product = {0};
@@ -184,12 +188,17 @@ static int look_at_layer(job *j, const terse_walk *s, int index, float **probes,
         status = terse_walk_measure(s, &product, false, &moments, &metric, error);
         if (status == TERSE_OK)
             status = terse_choose_look(j->options, &product, &metric, &l->choice, &j->report.layers[l->report], error);
-        const terse_low_rank_candidate *probe = status == TERSE_OK && probes ? probe_of(&l->choice) : NULL;
-        terse_chain chain;
-        if (probe) {
+        int chosen[PROBES] = {0};
+        if (status == TERSE_OK && probes)
+            find_probes(&l->choice, chosen);
+        for (int p = 0; p < PROBES && status == TERSE_OK; p++) {
+            const terse_low_rank_candidate *probe = &l->choice.list[chosen[p]];
+            terse_chain chain;
+            if (chosen[p] == 0)
+                continue;
             status = terse_chain_make(&product, &metric, probe->form, probe->rank, probe->rank_in, &chain, error);
             if (status == TERSE_OK) {
-                status = pretend_chain(&product, &chain, arena, &probes[l->node], error);
+                status = pretend_chain(&product, &chain, arena, &probes[p][l->node], error);
                 terse_chain_done(&chain);
             }
         }
@@ -200,15 +209,13 @@ static int look_at_layer(job *j, const terse_walk *s, int index, float **probes,
     return status;
 }
 
-/* choice.weight: what the network's outputs lose for what the layer's lose, by the probes. */
-static int weigh_layers(job *j, float **probes, terse_error *error)
+/* What the network's outputs lose, layer by layer, with these weights in one place at a time. */
+static int try_probes(job *j, const terse_replay *replay, float **probes, terse_loss *losses, terse_error *error)
 {
     const terse_graph *graph = j->graph;
-    TERSE_AUTO(terse_replay_freep) terse_replay *replay = NULL;
     TERSE_AUTO(terse_freep) terse_scheme_kind *kinds = calloc((size_t)graph->n_nodes + 1, sizeof *kinds);
     TERSE_AUTO(terse_freep) bool *none = calloc((size_t)graph->n_values + 1, sizeof *none);
-    TERSE_AUTO(terse_freep) terse_loss *losses = calloc((size_t)graph->n_nodes + 1, sizeof *losses);
-    if (!kinds || !none || !losses)
+    if (!kinds || !none)
         return out_of_memory(error);
     for (int i = 0; i < j->n; i++)
         if (probes[j->layers[i].node])
@@ -216,16 +223,29 @@ static int weigh_layers(job *j, float **probes, terse_error *error)
     const terse_scheme scheme = {
         .graph = graph, .kinds = kinds, .demanded = none, .given = none, .source = none, .group = NULL};
     const terse_disguise disguise = {.scheme = &scheme, .weights = probes};
-    int status = terse_replay_new(graph, &j->samples, TRIAL_SAMPLES, TERSE_WALK_CHUNK, &replay, error);
-    if (status == TERSE_OK)
-        status = terse_sensitivity_measure(replay, graph, &disguise, losses, NULL, NULL, error);
+    return terse_sensitivity_measure(replay, graph, &disguise, losses, NULL, NULL, error);
+}
+
+/* The costs of all candidates, from those of the probes. */
+static int weigh_layers(job *j, float **const *probes, terse_error *error)
+{
+    const size_t n_nodes = (size_t)j->graph->n_nodes + 1;
+    TERSE_AUTO(terse_replay_freep) terse_replay *replay = NULL;
+    TERSE_AUTO(terse_freep) terse_loss *losses = calloc(PROBES * n_nodes, sizeof *losses);
+    int status = losses ? terse_replay_new(j->graph, &j->samples, TRIAL_SAMPLES, TERSE_WALK_CHUNK, &replay, error)
+                        : out_of_memory(error);
+    for (size_t p = 0; p < PROBES && status == TERSE_OK; p++)
+        status = try_probes(j, replay, probes[p], losses + p * n_nodes, error);
     for (int i = 0; i < j->n && status == TERSE_OK; i++) {
-        layer *l = &j->layers[i];
-        const terse_low_rank_candidate *probe = probe_of(&l->choice);
-        const terse_loss *loss = &losses[l->node];
-        l->choice.weight = 1;
-        if (probe && probe->lost > 0)
-            l->choice.weight = (loss->rows > 0 ? terse_loss_kl(loss) : terse_loss_share(loss)) / probe->lost;
+        terse_low_rank_choice *choice = &j->layers[i].choice;
+        int chosen[PROBES];
+        double costs[PROBES];
+        find_probes(choice, chosen);
+        for (size_t p = 0; p < PROBES; p++) {
+            const terse_loss *loss = &losses[p * n_nodes + (size_t)j->layers[i].node];
+            costs[p] = loss->rows > 0 ? terse_loss_kl(loss) : terse_loss_share(loss);
+        }
+        terse_ranks_weigh(choice, chosen, costs, choice->n > 1 ? PROBES : 0);
     }
     return status;
 }
@@ -233,11 +253,11 @@ static int weigh_layers(job *j, float **probes, terse_error *error)
 static int find_choices(job *j, int64_t samples, terse_error *error)
 {
     terse_walk s = {0};
-    TERSE_AUTO(terse_freep) float **probes = calloc((size_t)j->graph->n_nodes + 1, sizeof *probes);
+    const size_t n_nodes = (size_t)j->graph->n_nodes + 1;
+    TERSE_AUTO(terse_freep) float **room = calloc(PROBES * n_nodes, sizeof *room);
     terse_arena *arena = terse_arena_new();
-    int status = probes && arena ? TERSE_OK : out_of_memory(error);
-    for (int i = 0; i < j->n; i++)
-        j->layers[i].choice.weight = 1;
+    int status = room && arena ? TERSE_OK : out_of_memory(error);
+    float **const probes[PROBES] = {room, room + n_nodes, room + 2 * n_nodes};
     const bool walks = j->with_samples && j->options->target != TERSE_LOW_RANK_RANKS;
     if (status == TERSE_OK && walks)
         status = terse_walk_open(&j->samples, samples, NULL, &s, error);

@@ -10,6 +10,7 @@
 #include "compress/low_rank/steps.h"
 
 #define DAMPING 1e-3 /* of the mean diagonal */
+#define DOUBT 0.1    /* share of the mean diagonal that stands for what few rows have not shown */
 
 void terse_metric_done(terse_metric *metric)
 {
@@ -54,9 +55,25 @@ static int find_target(const terse_low_rank_product *p, const terse_moments *mom
     const lapack_int info = LAPACKE_dposv(LAPACK_COL_MAJOR, 'U', k, o, factor, k, change, k);
     if (info != 0)
         return terse_fail(error, TERSE_INTERNAL, "LAPACK's dposv answers %d", (int)info);
-    for (size_t i = 0; i < ok; i++)
-        m->target[i] += change[i];
+    /* with few rows for k unknowns a part of that is chance */
+    const double trust = 1 - 2 * (double)k / moments->rows;
+    for (size_t i = 0; i < ok && trust > 0; i++)
+        m->target[i] += trust * change[i];
     return TERSE_OK;
+}
+
+/* Directions that k numbers have and the rows did not show cost a little, too. */
+static void doubt(terse_metric *m, double rows)
+{
+    const int64_t k = m->k;
+    const double share = DOUBT * (double)k / ((double)k + rows);
+    double diagonal = 0;
+    for (int64_t i = 0; i < k; i++)
+        diagonal += m->cov[i * k + i] / (double)k;
+    for (int64_t i = 0; i < k * k; i++)
+        m->cov[i] *= 1 - share;
+    for (int64_t i = 0; i < k; i++)
+        m->cov[i * k + i] += share * diagonal;
 }
 
 /* root [k][k] with root root^T = cov. */
@@ -132,6 +149,7 @@ int terse_metric_init(const terse_low_rank_product *p, terse_moments *moments, t
     if (status == TERSE_OK && moments) {
         m.cov = TERSE_TAKE(moments->hat);
         status = find_target(p, moments, &m, error);
+        doubt(&m, moments->rows);
         if (status == TERSE_OK)
             cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)p->o, (int)p->k, (int)p->k, 1.0, m.target,
                         (int)p->k, m.cov, (int)p->k, 0.0, m.cross, (int)p->k);

@@ -32,8 +32,12 @@ static int add(const terse_low_rank_product *p, const terse_metric *m, terse_low
     const int status = terse_chain_make(p, m, form, rank, rank_in, &chain, error);
     if (status != TERSE_OK)
         return status;
-    choice->list[choice->n++] = (terse_low_rank_candidate){
-        .form = form, .rank = rank, .rank_in = rank_in, .macs = macs, .lost = fmax(0, 1 - chain.kept)};
+    choice->list[choice->n++] = (terse_low_rank_candidate){.form = form,
+                                                           .rank = rank,
+                                                           .rank_in = rank_in,
+                                                           .macs = macs,
+                                                           .lost = fmax(0, 1 - chain.kept),
+                                                           .cost = fmax(0, 1 - chain.kept)};
     terse_chain_done(&chain);
     return TERSE_OK;
 }
@@ -66,6 +70,21 @@ int terse_ranks_list(const terse_low_rank_product *p, const terse_metric *m, ter
     return status;
 }
 
+void terse_ranks_weigh(terse_low_rank_choice *choice, const int *measured, const double *costs, int n)
+{
+    for (int i = 1; i < choice->n && n > 0; i++) {
+        double from = 0, from_cost = 0, to = choice->list[measured[0]].lost, to_cost = costs[0];
+        for (int m = 1; m < n && choice->list[i].lost > to; m++) {
+            from = to;
+            from_cost = to_cost;
+            to = choice->list[measured[m]].lost;
+            to_cost = fmax(costs[m], from_cost);
+        }
+        const double slope = to > from ? (to_cost - from_cost) / (to - from) : 0;
+        choice->list[i].cost = from_cost + slope * (choice->list[i].lost - from);
+    }
+}
+
 /* With `price` a multiply-accumulate, each layer takes what is cheapest; returns the work in sum. */
 static double take(terse_low_rank_choice *choices, int n, double price)
 {
@@ -74,7 +93,7 @@ static double take(terse_low_rank_choice *choices, int n, double price)
         terse_low_rank_choice *c = &choices[l];
         double best = INFINITY;
         for (int i = 0; i < c->n; i++) {
-            const double cost = c->weight * c->list[i].lost + price * (double)c->list[i].macs;
+            const double cost = c->list[i].cost + price * (double)c->list[i].macs;
             if (cost < best) {
                 best = cost;
                 c->chosen = i;
@@ -97,7 +116,7 @@ static void refine(terse_low_rank_choice *choices, int n, double work, double li
             const terse_low_rank_candidate *now = &c->list[c->chosen];
             for (int i = 0; i < c->n; i++) {
                 const double more = (double)(c->list[i].macs - now->macs);
-                const double gain = c->weight * (now->lost - c->list[i].lost);
+                const double gain = now->cost - c->list[i].cost;
                 if (gain > 0 && more <= limit - work && gain > best) {
                     best = gain;
                     layer = l;
@@ -136,7 +155,7 @@ static double cost_of(const terse_low_rank_choice *choices, int n)
 {
     double cost = 0;
     for (int l = 0; l < n; l++)
-        cost += choices[l].weight * choices[l].list[choices[l].chosen].lost;
+        cost += choices[l].list[choices[l].chosen].cost;
     return cost;
 }
 

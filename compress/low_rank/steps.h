@@ -132,6 +132,7 @@ typedef struct terse_low_rank_candidate {
     int64_t rank, rank_in; /* 0: dense */
     int64_t macs;
     double lost; /* share of what the layer puts out */
+    double cost; /* what the network's outputs lose for it: `lost`, until it is measured */
 } terse_low_rank_candidate;
 
 enum { TERSE_LOW_RANK_CANDIDATES = 48 };
@@ -139,12 +140,14 @@ enum { TERSE_LOW_RANK_CANDIDATES = 48 };
 typedef struct terse_low_rank_choice {
     terse_low_rank_candidate list[TERSE_LOW_RANK_CANDIDATES]; /* the first one is dense */
     int n, chosen;
-    double weight; /* what a loss of all its output costs the network */
 } terse_low_rank_choice;
 
 /* Fills the list with what saves work. */
 int terse_ranks_list(const terse_low_rank_product *product, const terse_metric *metric, terse_low_rank_form form,
                      terse_low_rank_choice *choice, terse_error *error);
+/* Costs of all candidates from those measured of a few (by their index, ascending in `lost`): linear between them, and
+ * from nothing to the first; beyond the last as steep as to it from the one before. */
+void terse_ranks_weigh(terse_low_rank_choice *choice, const int *measured, const double *costs, int n);
 /* Chooses for all layers what costs least in sum with at most `macs` of work in sum. */
 void terse_ranks_choose(terse_low_rank_choice *choices, int n, double macs);
 /* Chooses for all layers what works least in sum with at most `cost` in sum. */

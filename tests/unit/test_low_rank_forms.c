@@ -308,10 +308,10 @@ static void ranks_spend_what_is_there_where_it_helps_most(void **state)
     (void)state;
     terse_low_rank_choice choices[3] = {0};
     for (int l = 0; l < 3; l++) {
-        choices[l].weight = l == 1 ? 10 : 1;
         choices[l].n = 5;
         for (int i = 0; i < 5; i++)
-            choices[l].list[i] = (terse_low_rank_candidate){.rank = i, .macs = 100 - 20 * i, .lost = 0.01 * i * i};
+            choices[l].list[i] =
+                (terse_low_rank_candidate){.rank = i, .macs = 100 - 20 * i, .cost = (l == 1 ? 0.1 : 0.01) * i * i};
     }
     terse_ranks_choose(choices, 3, 200);
     int64_t macs = 0;
@@ -324,7 +324,7 @@ static void ranks_spend_what_is_there_where_it_helps_most(void **state)
     terse_ranks_choose_cost(choices, 3, 0.06);
     double cost = 0;
     for (int l = 0; l < 3; l++)
-        cost += choices[l].weight * choices[l].list[choices[l].chosen].lost;
+        cost += choices[l].list[choices[l].chosen].cost;
     assert_true(cost <= 0.06 && cost > 0);
 }
 
@@ -390,6 +390,7 @@ int main(void)
         cmocka_unit_test(automatic_ranks_lose_little_and_save_something),
         cmocka_unit_test(evbmf_counts_what_is_no_noise),
         cmocka_unit_test(ranks_spend_what_is_there_where_it_helps_most),
+        cmocka_unit_test(costs_lie_between_those_that_were_measured),
         cmocka_unit_test(words_are_read_or_refused),
         cmocka_unit_test(a_name_that_is_no_layer_is_named),
     };
