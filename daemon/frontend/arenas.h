@@ -16,7 +16,7 @@
 #include "daemon/frontend/clients.h"
 #include "daemon/protocol.h"
 
-enum { TERSE_ARENA_ALIGN = 64, TERSE_ARENA_RING_BYTES = 1 << 20 };
+enum { TERSE_ARENA_ALIGN = 64, TERSE_ARENA_RING_BYTES = 256 * 1024 };
 
 /* Descriptors for the client. */
 typedef struct terse_arena_fds {

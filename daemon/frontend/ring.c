@@ -14,7 +14,7 @@
  * per turn, so that no ring starves others or the ROUTER. Completions are written at once and published when the turn's
  * work is done, with one doorbell for all of them. An entry is copied out first, then decoded as what comes over ZeroMQ
  * is; only positions that cannot be end the arena: after that nothing in the ring means anything. */
-enum { ENTRIES_AT_ONCE = 64, SWAMPED_NS = 2000000 };
+enum { ENTRIES_AT_ONCE = 64, SWAMPED_NS = 2000000, MANY_LATE = 2048 };
 
 static void activate(terse_frontend *fe, terse_client_arena *arena)
 {
@@ -56,8 +56,8 @@ static void broken(terse_frontend *fe, terse_client_arena *arena)
     terse_arenas_drop(fe, arena);
 }
 
-/* Replies wait for room already: what else would be answered stays where it is, so that no more wait than was let in.
- * terse_ring_look comes when they are gone. */
+/* Many replies wait for room already: what else would be answered stays where it is, so that no more wait than was let
+ * in. terse_ring_look comes when they are gone. */
 static bool rest(terse_client_arena *arena)
 {
     if (!arena->gone && terse_ring_release(&arena->submission))
@@ -69,7 +69,7 @@ static bool rest(terse_client_arena *arena)
 static bool take_entries(terse_frontend *fe, terse_client_arena *arena, unsigned *n)
 {
     terse_ring_result result = TERSE_RING_DONE;
-    for (int i = 0; i < ENTRIES_AT_ONCE && !arena->gone && arena->client.n_late == 0; i++) {
+    for (int i = 0; i < ENTRIES_AT_ONCE && !arena->gone && arena->client.n_late < MANY_LATE; i++) {
         uint32_t bytes = 0;
         result = terse_ring_take(&arena->submission, fe->entry, sizeof fe->entry, &bytes);
         if (result != TERSE_RING_DONE)
@@ -77,7 +77,7 @@ static bool take_entries(terse_frontend *fe, terse_client_arena *arena, unsigned
         (*n)++;
         terse_receive_entry(fe, arena, bytes);
     }
-    if (arena->gone || arena->client.n_late > 0)
+    if (arena->gone || arena->client.n_late >= MANY_LATE)
         return rest(arena);
     if (result == TERSE_RING_BROKEN) {
         broken(fe, arena);
