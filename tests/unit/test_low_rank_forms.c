@@ -328,6 +328,18 @@ static void ranks_spend_what_is_there_where_it_helps_most(void **state)
     assert_true(cost <= 0.06 && cost > 0);
 }
 
+static void costs_lie_between_those_that_were_measured(void **state)
+{
+    (void)state;
+    terse_low_rank_choice choice = {.n = 6};
+    for (int i = 0; i < 6; i++)
+        choice.list[i].lost = 0.1 * i;
+    terse_ranks_weigh(&choice, (const int[]){1, 3}, (const double[]){0.2, 1.2}, 2);
+    static const double costs[] = {0, 0.2, 0.7, 1.2, 1.7, 2.2};
+    for (int i = 0; i < 6; i++)
+        assert_true(fabs(choice.list[i].cost - costs[i]) < 1e-12);
+}
+
 /* --- words
  * --------------------------------------------------------------------------------------------------------------------
  */
