@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """SIGKILL and SIGSTOP of every process in every state: clients of libterse get their answers all the same."""
+import contextlib
 import os
 import random
 import signal
@@ -93,20 +94,25 @@ LONG_X = numpy.random.default_rng(2).standard_normal((1024, 256)).astype("f4")
 
 with harness.story("a worker that is killed, or stops for good, while it warms up is replaced") as story:
     path = slow_model(story)
-    tersed = story.tersed({"slow": path}, "--workers", 1, "--config", config(story, warm_timeout_ms=1500))
-    watch = harness.Client(tersed.endpoint)
+    tersed = story.tersed({"slow": path}, "--workers", 1, "--config", config(story, warm_timeout_ms=1500, frontend_timeout_ms=60000))
     for signal_number in (signal.SIGKILL, signal.SIGSTOP):
-        old = tersed.workers()[0]
+        old, frontend = tersed.workers()[0], tersed.frontend()
+        stop(frontend)  # a worker gets from it what it warms up with: until it goes on none is ready
         os.kill(old, signal.SIGKILL)
 
-        def warming():
-            found = [pid for pid, name in harness.children(tersed.pid) if name == "terse-worker" and pid != old]
-            return found[0] if found else None
-        pid = harness.wait_until(warming, "the next worker is there")
-        stop(pid)
-        asked = Infer(tersed, X)
+        def stopped():
+            for pid, name in harness.children(tersed.pid):
+                if name == "terse-worker" and pid != old:
+                    with contextlib.suppress(ProcessLookupError):  # it took too long, and its time was over
+                        os.kill(pid, signal.SIGSTOP)
+                        return pid if state_of(pid) == "T" else None
+            return None
+        pid = harness.wait_until(stopped, "the next worker is there, and stopped")
         if signal_number == signal.SIGKILL:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        os.kill(frontend, signal.SIGCONT)
+        asked = Infer(tersed, X)
         story.check(asked.result() == reference(story, path, X), f"answered by the one after it: {signal_number}")
         story.check(not harness.alive(pid), "and it is gone")
     story.check("not ready after 1500 ms (warm_timeout_ms): killed" in tersed.log(), "the log says why it was killed")
