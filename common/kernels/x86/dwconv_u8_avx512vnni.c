@@ -31,13 +31,14 @@ typedef struct block {
     __m512 multiplier[4];
     fixed_range range;
     int64_t first;
-    int64_t span;       /* bytes of one copy: 64, 32 or 16 */
-    __mmask64 channels; /* of one copy */
-    __mmask64 mask;     /* of all */
-    __m512i padding;    /* x_zero_point everywhere */
+    int64_t span;              /* bytes of one copy: 64, 32 or 16 */
+    __mmask64 channels;        /* of one copy */
+    __mmask64 mask;            /* of all */
+    __m512i padding;           /* x_zero_point everywhere */
+    uint8_t outside[CHANNELS]; /* the same, for rows outside the input */
 } block;
 
-/* The input rows under the output rows of all copies; rows outside the input have step 0 and mask 0. */
+/* The input rows under the output rows of all copies; rows outside the input have step 0 and lie in the padding. */
 typedef struct rows {
     const uint8_t *at[4 * MAX_FOURS][MAX_COPIES];
     int64_t step[4 * MAX_FOURS][MAX_COPIES];
@@ -64,6 +65,7 @@ static void prepare(const terse_conv_u8s8_args *args, int64_t first, int fours, 
     for (int64_t at = 0; at < CHANNELS; at += span)
         b->mask |= b->channels << at;
     b->padding = _mm512_set1_epi8((char)args->x_zero_point);
+    memset(b->outside, args->x_zero_point, sizeof b->outside);
     b->range = fixed_for(to->zero_point, to->low, to->high, 2.0, 0.0, false);
     for (int64_t v = 0; v < columns; v++)
         for (int g = 0; g < fours; g++)
@@ -97,34 +99,41 @@ INLINE quad zip(__m512i a, __m512i b, __m512i c, __m512i d)
                    _mm512_unpackhi_epi16(ac1, bd1)}};
 }
 
-INLINE __m128i sixteen_at(const block *b, const rows *r, int k, int copy, int64_t x)
+INLINE __m128i sixteen_at(const block *b, const rows *r, int k, int copy, bool full, int64_t x)
 {
+    if (full)
+        return _mm_loadu_si128((const __m128i *)(const void *)(r->at[k][copy] + x * r->step[k][copy]));
     return _mm_mask_loadu_epi8(_mm512_castsi512_si128(b->padding), (__mmask16)r->mask[k][copy],
                                r->at[k][copy] + x * r->step[k][copy]);
 }
 
-INLINE __m256i thirtytwo_at(const block *b, const rows *r, int k, int copy, int64_t x)
+INLINE __m256i thirtytwo_at(const block *b, const rows *r, int k, int copy, bool full, int64_t x)
 {
+    if (full)
+        return _mm256_loadu_si256((const __m256i *)(const void *)(r->at[k][copy] + x * r->step[k][copy]));
     return _mm256_mask_loadu_epi8(_mm512_castsi512_si256(b->padding), (__mmask32)r->mask[k][copy],
                                   r->at[k][copy] + x * r->step[k][copy]);
 }
 
 /* Pixel `x` of row k, of all copies. */
-INLINE __m512i pixel_at(const block *b, const rows *r, int k, int copies, int64_t x)
+INLINE __m512i pixel_at(const block *b, const rows *r, int k, int copies, bool full, int64_t x)
 {
+    if (copies == 1 && full)
+        return _mm512_loadu_si512(r->at[k][0] + x * r->step[k][0]);
     if (copies == 1)
         return _mm512_mask_loadu_epi8(b->padding, r->mask[k][0], r->at[k][0] + x * r->step[k][0]);
     if (copies == 2)
-        return _mm512_inserti64x4(_mm512_castsi256_si512(thirtytwo_at(b, r, k, 0, x)), thirtytwo_at(b, r, k, 1, x), 1);
-    const __m256i low =
-        _mm256_inserti128_si256(_mm256_castsi128_si256(sixteen_at(b, r, k, 0, x)), sixteen_at(b, r, k, 1, x), 1);
-    const __m256i high =
-        _mm256_inserti128_si256(_mm256_castsi128_si256(sixteen_at(b, r, k, 2, x)), sixteen_at(b, r, k, 3, x), 1);
+        return _mm512_inserti64x4(_mm512_castsi256_si512(thirtytwo_at(b, r, k, 0, full, x)),
+                                  thirtytwo_at(b, r, k, 1, full, x), 1);
+    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(sixteen_at(b, r, k, 0, full, x)),
+                                                sixteen_at(b, r, k, 1, full, x), 1);
+    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(sixteen_at(b, r, k, 2, full, x)),
+                                                 sixteen_at(b, r, k, 3, full, x), 1);
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
 /* Column `x` of the input (any number) under the four rows of group g. */
-INLINE quad column_at(const block *b, const rows *r, int g, int high, int copies, int64_t x, int64_t width)
+INLINE quad column_at(const block *b, const rows *r, int g, int high, int copies, bool full, int64_t x, int64_t width)
 {
     if (x < 0 || x >= width)
         return (quad){{b->padding, b->padding, b->padding, b->padding}};
@@ -132,7 +141,7 @@ INLINE quad column_at(const block *b, const rows *r, int g, int high, int copies
     UNROLL for (int i = 0; i < 4; i++)
     {
         const int k = g * 4 + i;
-        v[i] = k < high ? pixel_at(b, r, k, copies, x) : b->padding;
+        v[i] = k < high ? pixel_at(b, r, k, copies, full, x) : b->padding;
     }
     return zip(v[0], v[1], v[2], v[3]);
 }
@@ -178,9 +187,24 @@ INLINE __m512i to_bytes(const terse_requantize *to, const block *b, const quad *
 }
 
 /* The bytes of one pixel of all copies; `row` is what an output row takes. */
-INLINE void store(const block *b, const rows *r, int copies, __m512i bytes, uint8_t *y, int64_t row)
+INLINE void store(const block *b, const rows *r, int copies, bool full, __m512i bytes, uint8_t *y, int64_t row)
 {
-    if (copies == 1) {
+    if (full && copies < 4) {
+        if (copies == 1)
+            _mm512_storeu_si512(y, bytes);
+        else
+            _mm256_storeu_si256((__m256i *)(void *)y, _mm512_castsi512_si256(bytes));
+        if (copies == 2 && r->wanted > 1)
+            _mm256_storeu_si256((__m256i *)(void *)(y + row), _mm512_extracti64x4_epi64(bytes, 1));
+    } else if (full) {
+        _mm_storeu_si128((__m128i *)(void *)y, _mm512_castsi512_si128(bytes));
+        if (r->wanted > 1)
+            _mm_storeu_si128((__m128i *)(void *)(y + row), _mm512_extracti32x4_epi32(bytes, 1));
+        if (r->wanted > 2)
+            _mm_storeu_si128((__m128i *)(void *)(y + 2 * row), _mm512_extracti32x4_epi32(bytes, 2));
+        if (r->wanted > 3)
+            _mm_storeu_si128((__m128i *)(void *)(y + 3 * row), _mm512_extracti32x4_epi32(bytes, 3));
+    } else if (copies == 1) {
         _mm512_mask_storeu_epi8(y, b->mask, bytes);
     } else if (copies == 2) {
         _mm256_mask_storeu_epi8(y, (__mmask32)b->channels, _mm512_castsi512_si256(bytes));
@@ -200,20 +224,20 @@ INLINE void store(const block *b, const rows *r, int copies, __m512i bytes, uint
 
 /* One output row of one block, or one for each copy. */
 INLINE void row_of(const terse_conv_u8s8_args *args, const block *b, const rows *r, int columns, int fours, int high,
-                   int stride, int copies, uint8_t *y)
+                   int stride, int copies, bool full, uint8_t *y)
 {
     quad column[MAX_COLUMNS][MAX_FOURS];
     const int64_t width = args->in[2], dilation = args->dilation[2], row = args->out[2] * args->out_stride;
     const bool slide = dilation == 1;
     int64_t x = -args->pad[2];
     UNROLL for (int v = 0; v < columns; v++) UNROLL for (int g = 0; g < fours; g++) column[v][g] =
-        column_at(b, r, g, high, copies, x + v * dilation, width);
+        column_at(b, r, g, high, copies, full, x + v * dilation, width);
     for (int64_t o = 0; o < args->out[2]; o++, y += args->out_stride) {
         quad sums = b->bias;
         UNROLL for (int v = 0; v < columns; v++) UNROLL for (int g = 0; g < fours; g++)
             UNROLL for (int j = 0; j < 4; j++)
                 sums.r[j] = _mm512_dpbusd_epi32(sums.r[j], column[v][g].r[j], b->weights[v][g].r[j]);
-        store(b, r, copies, to_bytes(&args->requantize, b, &sums), y, row);
+        store(b, r, copies, full, to_bytes(&args->requantize, b, &sums), y, row);
         if (o + 1 == args->out[2])
             break;
         x += stride;
@@ -222,18 +246,22 @@ INLINE void row_of(const terse_conv_u8s8_args *args, const block *b, const rows 
             if (slide && v + stride < columns)
                 column[v][g] = column[v + stride][g];
             else
-                column[v][g] = column_at(b, r, g, high, copies, x + v * dilation, width);
+                column[v][g] = column_at(b, r, g, high, copies, full, x + v * dilation, width);
         }
     }
 }
 
 typedef void row_function(const terse_conv_u8s8_args *args, const block *b, const rows *r, uint8_t *y);
 
+/* Blocks that fill their copies do without masks, which loads and stores pay for. */
 #define ROW(size, stride, copies)                                                                                      \
     static void row_##size##_##stride##_##copies(const terse_conv_u8s8_args *args, const block *b, const rows *r,      \
                                                  uint8_t *y)                                                           \
     {                                                                                                                  \
-        row_of(args, b, r, size, (size + 3) / 4, size, stride, copies, y);                                             \
+        if (b->mask == ~(__mmask64)0)                                                                                  \
+            row_of(args, b, r, size, (size + 3) / 4, size, stride, copies, true, y);                                   \
+        else                                                                                                           \
+            row_of(args, b, r, size, (size + 3) / 4, size, stride, copies, false, y);                                  \
     }
 #define ROWS(size, stride) ROW(size, stride, 1) ROW(size, stride, 2) ROW(size, stride, 4)
 ROWS(3, 1)
@@ -248,8 +276,8 @@ static void row_any(const terse_conv_u8s8_args *args, const block *b, const rows
         quad sums = b->bias;
         for (int v = 0; v < columns; v++)
             for (int g = 0; g < fours; g++) {
-                const quad c = column_at(b, r, g, high, 1, o * args->stride[2] - args->pad[2] + v * args->dilation[2],
-                                         args->in[2]);
+                const quad c = column_at(b, r, g, high, 1, false,
+                                         o * args->stride[2] - args->pad[2] + v * args->dilation[2], args->in[2]);
                 for (int j = 0; j < 4; j++)
                     sums.r[j] = _mm512_dpbusd_epi32(sums.r[j], c.r[j], b->weights[v][g].r[j]);
             }
@@ -281,7 +309,7 @@ static void rows_under(const terse_conv_u8s8_args *args, const block *b, int64_t
             const int64_t i = (out + copy) * args->stride[1] - args->pad[1] + k * args->dilation[1];
             const bool inside = copy < r->wanted && i >= 0 && i < args->in[1];
             r->at[k][copy] =
-                args->input + b->first + (inside ? (n * args->in[1] + i) * args->in[2] * args->in_stride : 0);
+                inside ? args->input + b->first + (n * args->in[1] + i) * args->in[2] * args->in_stride : b->outside;
             r->step[k][copy] = inside ? args->in_stride : 0;
             r->mask[k][copy] = inside ? b->channels : 0;
         }
