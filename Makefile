@@ -74,6 +74,7 @@ all: $(PROGRAMS) $(B)/terse-npz.so $(B)/libterse.so $(B)/libterse.a $(B)/classif
 isa_flags = $(if $(filter %_avx2,$(1)),-mavx2 -mfma) \
 	$(if $(filter %_avx2vnni,$(1)),-mavx2 -mfma -mavxvnni) $(if $(filter %_neondot,$(1)),-march=armv8.2-a+dotprod) \
 	$(if $(filter %_avx512bf16,$(1)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16 -mavx2 -mfma -mprefer-vector-width=512) \
+	$(if $(filter %_avx512vbmi,$(1)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx2 -mfma -mprefer-vector-width=512) \
 	$(if $(filter %_avx512vnni,$(1)),-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mprefer-vector-width=512)
 # Without -fno-trapping-math gcc turns no choice between two floats into a select; values stay the same.
 kernel_opt = $(if $(filter common/kernels/% common/ops/%,$(1)),$(if $(filter release,$(FLAVOR)),-O3) -fno-trapping-math)

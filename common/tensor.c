@@ -46,6 +46,8 @@ static const char *const layouts[] = {
     [TERSE_LAYOUT_BF16_N16K2] = "bf16_n16k2",
     [TERSE_LAYOUT_S4_N16K8] = "s4_n16k8",
     [TERSE_LAYOUT_F32_WINOGRAD4] = "f32_winograd4",
+    [TERSE_LAYOUT_S8_4X1] = "s8_4x1",
+    [TERSE_LAYOUT_F32_4X1] = "f32_4x1",
 };
 
 enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0] };

@@ -64,6 +64,10 @@ typedef enum terse_layout {
     TERSE_LAYOUT_S4_N16K8 = 7,
     /* FP32 weights [N,C,3,3] in the domain of Winograd's F(4x4,3x3): [36][ceil(N/16)][C][16], zero-filled. */
     TERSE_LAYOUT_F32_WINOGRAD4 = 8,
+    /* Weights of which blocks of four columns by one row are left out (common/sparse.h), of INT8 and FP32. Their bytes
+     * depend on the weights: terse_layout_bytes does not know them. */
+    TERSE_LAYOUT_S8_4X1 = 9,
+    TERSE_LAYOUT_F32_4X1 = 10,
 } terse_layout;
 
 typedef struct terse_tensor {

@@ -12,6 +12,7 @@
 #include "compress/onnx/import.h"
 #include "compress/options.h"
 #include "compress/passes/passes.h"
+#include "compress/prune/prune.h"
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/weights.h"
 #include "compress/report.h"
@@ -76,6 +77,9 @@ static void write_command(job *j)
     int at = snprintf(j->command, sizeof j->command, "terse compress %.200s", slash ? slash + 1 : o->input);
     if (o->low_rank.target)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --low-rank %.100s", o->low_rank.ranks);
+    if (o->prune > 0)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --prune %.17g:%s", o->prune,
+                       terse_prune_kind_name(o->prune_kind));
     if (o->quantize)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --quantize %s",
                        terse_options_quantize(o, text));
@@ -112,6 +116,23 @@ static void quantize_progress(void *context, const char *text)
 }
 
 /* Weights are plain and activations fused here. */
+static int prune(job *j, terse_graph *graph, terse_error *error)
+{
+    if (j->options.prune == 0)
+        return TERSE_OK;
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    const terse_prune_options options = {
+        .amount = j->options.prune, .kind = j->options.prune_kind, .progress = quantize_progress, .context = j};
+    progress(j, "pruning");
+    int status = j->options.calibrate ? terse_npz_read(j->options.calibrate, &data, error) : TERSE_OK;
+    if (status != TERSE_OK)
+        return status;
+    status = terse_prune_run(graph, data, &options, &j->report.pruned, error);
+    return status != TERSE_OK && j->options.calibrate ? terse_error_prefix(error, "'%s'", j->options.calibrate)
+                                                      : status;
+}
+
+/* The same. */
 static int quantize(job *j, terse_graph *graph, terse_error *error)
 {
     if (j->options.quantize != TERSE_QUANTIZE_INT8)
@@ -176,6 +197,8 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
         if (status == TERSE_OK)
             status = factor(j, graph, compressing, ret_layers, error);
         if (status == TERSE_OK && compressing)
+            status = prune(j, graph, error);
+        if (status == TERSE_OK && compressing)
             status = quantize(j, graph, error);
         const bool tune = compressing && !j->options.no_tune;
         const bool small = compressing && (j->options.quantize == TERSE_QUANTIZE_INT8_WEIGHTS ||
@@ -186,10 +209,15 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
             status = terse_tune_direct(graph, error);
         else if (status == TERSE_OK && tune && !j->options.bf16)
             status = terse_tune_algorithms(graph, error);
+        const bool sparse = compressing && j->options.prune > 0 && !small && !j->options.bf16;
+        if (status == TERSE_OK && sparse)
+            status = terse_prune_choose(graph, tune, &j->report.pruned, error);
         if (status == TERSE_OK && compressing && j->options.bf16)
             status = terse_pass_bf16_mark(graph, error);
         if (status == TERSE_OK)
             status = terse_passes_run(graph, TERSE_PASSES_FINISH, error);
+        if (status == TERSE_OK && sparse)
+            status = terse_prune_pack(graph, &j->report.pruned, error);
         if (tune)
             progress(j, "choosing tiles");
         if (status == TERSE_OK && tune)

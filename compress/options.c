@@ -20,6 +20,34 @@ static int set_low_rank(terse_options *options, const char *argument, terse_erro
     return terse_low_rank_parse(argument, &options->low_rank, error);
 }
 
+/* AMOUNT[:KIND]; AMOUNT a share below 1, or percent. */
+static int set_prune(terse_options *options, const char *argument, terse_error *error)
+{
+    char *end;
+    double amount = strtod(argument, &end);
+    bool good = end != argument;
+    if (good && (*end == '%' || amount >= 1.0))
+        amount /= 100.0;
+    end += good && *end == '%';
+    const char *kind = *end == ':' ? end + 1 : "4x1";
+    good = good && (!*end || *end == ':') && amount > 0.0 && amount < 1.0;
+    bool known = false;
+    for (int i = 0; i < TERSE_PRUNE_CHANNELS; i++)
+        if (strcmp(kind, terse_prune_kind_name((terse_prune_kind)i)) == 0) {
+            options->prune_kind = (terse_prune_kind)i;
+            known = true;
+        }
+    if (!good || !known)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--prune is '%.100s', allowed are AMOUNT (a share between 0 and 1, or 1 %% to 99 %%) and "
+                          "AMOUNT:KIND with 4x1, unstructured or 2:4",
+                          argument);
+    if (options->prune_kind == TERSE_PRUNE_2TO4 && amount != 0.5)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--prune is '%.100s', 2:4 removes 0.5", argument);
+    options->prune = amount;
+    return TERSE_OK;
+}
+
 static const char *const quantize_modes[] = {[TERSE_QUANTIZE_NONE] = "none",
                                              [TERSE_QUANTIZE_INT8] = "int8",
                                              [TERSE_QUANTIZE_INT8_WEIGHTS] = "int8-weights",
@@ -175,6 +203,11 @@ const terse_option terse_options_table[] = {
      "over the layers where it hurts least, 64 or NAME=64,NAME=16x24 are ranks, auto goes as low as the outputs bear "
      "(without --calibrate: EVBMF). FORM of k x k convolutions: channel, tucker or spatial, else the best for each",
      false, set_low_rank},
+    {"--prune", 0, "AMOUNT[:KIND]",
+     "set this share of each layer's weights to zero (0.5 or 50%), where the network loses least: with --calibrate by "
+     "what the outputs of the layers lose on the samples, else by size. KIND: 4x1 (default: four outputs keep or lose "
+     "the same input, so that it also runs faster), unstructured, 2:4",
+     false, set_prune},
     {"--quantize", 0, "MODE",
      "int8: weights and activations in 8 bits, ranges from --calibrate; int8-weights: weights of Gemm, MatMul and Conv "
      "in 8 bits, activations as they are; int4-weights[:GROUP]: weights "
@@ -281,9 +314,9 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
     if (!options.help && options.quantize == TERSE_QUANTIZE_INT8 && !options.calibrate)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--quantize int8 needs --calibrate DATA.npz");
     if (options.calibrate && options.quantize != TERSE_QUANTIZE_INT8 &&
-        options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS && !options.low_rank.target)
+        options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS && !options.low_rank.target && options.prune == 0)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "--calibrate goes with --low-rank and --quantize int8 and int4-weights only");
+                          "--calibrate goes with --low-rank, --prune and --quantize int8 and int4-weights only");
     if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibration || options.keep_float))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --quantize int8 only",
                           options.calibration ? "--calibration" : "--keep-float");
@@ -293,9 +326,10 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
             "--float bf16 goes with --quantize int8 only (what that keeps FP32 becomes BF16), found '%s', "
             "whose activations are FP32",
             terse_options_quantize(&options, (char[TERSE_QUANTIZE_TEXT]){0}));
-    if (options.plain && (options.low_rank.target || options.quantize || options.validate || options.bf16))
+    if (options.plain &&
+        (options.low_rank.target || options.prune > 0 || options.quantize || options.validate || options.bf16))
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "--plain goes with none of --low-rank, --quantize, --float bf16 and --validate");
+                          "--plain goes with none of --low-rank, --prune, --quantize, --float bf16 and --validate");
     *ret_options = options;
     return TERSE_OK;
 }

@@ -9,6 +9,7 @@
 
 #include "common/status.h"
 #include "compress/low_rank/low_rank.h"
+#include "compress/prune/prune.h"
 #include "compress/quantize/histogram.h"
 
 /* --quantize: what becomes of the weights of products. */
@@ -23,11 +24,13 @@ enum { TERSE_QUANTIZE_GROUP = 32, TERSE_QUANTIZE_MAX_GROUP = 4096 }; /* of int4-
 
 typedef struct terse_options {
     const char *input, *output;
-    const char *name;     /* NULL: from the input's file name */
-    const char *validate; /* NULL: not asked for */
-    const char *report;   /* NULL: no page */
+    const char *name;                /* NULL: from the input's file name */
+    const char *validate;            /* NULL: not asked for */
+    const char *report;              /* NULL: no page */
     terse_low_rank_options low_rank; /* without data and progress */
-    bool bf16;            /* --float bf16 */
+    double prune;                    /* share of what is removed; 0: not asked for */
+    terse_prune_kind prune_kind;
+    bool bf16; /* --float bf16 */
     terse_quantize_mode quantize;
     const char *calibrate;         /* NULL: not given */
     terse_calibration calibration; /* how ranges are chosen */

@@ -11,6 +11,7 @@
 void terse_report_done(terse_report *report)
 {
     terse_low_rank_report_done(&report->layers);
+    terse_prune_report_done(&report->pruned);
     terse_quantize_report_done(&report->int8);
     terse_layers_done(&report->measured);
 }
@@ -103,6 +104,29 @@ static void print_measured(const terse_layers *layers, FILE *out)
     fprintf(out, "%-32s %85.1f %10.1f\n\n", "everything else", layers->other_us_before, layers->other_us_after);
 }
 
+static void print_pruned(const terse_prune_report *r, FILE *out)
+{
+    fprintf(out, "%-32s %-8s %-18s %7s %8s %10s %10s  %s\n", "layer", "op", "weights", "kept", "error", "us dense",
+            "sparse", "decision");
+    for (int i = 0; i < r->n; i++) {
+        const terse_prune_layer *l = &r->layers[i];
+        char error[32] = "-", dense[32] = "-", sparse[32] = "-";
+        if (l->error >= 0)
+            snprintf(error, sizeof error, "%.4f", l->error);
+        if (l->us_dense > 0) {
+            snprintf(dense, sizeof dense, "%.1f", l->us_dense);
+            snprintf(sparse, sizeof sparse, "%.1f", l->us_sparse);
+        }
+        fprintf(out, "%-32.32s %-8.8s %-18.18s %6.1f%% %8s %10s %10s  %s%s\n", l->name, terse_op_name(l->op), l->shape,
+                100.0 * l->kept, error, dense, sparse, l->pruned ? "" : "not pruned: ", l->reason);
+    }
+    if (r->samples > 0)
+        fprintf(out, "pruned on %" PRId64 " samples; error: share of the layer's output that its zeros cost there\n\n",
+                r->samples);
+    else
+        fprintf(out, "pruned by size alone, no samples were given (--calibrate)\n\n");
+}
+
 /* The table of --quantize int8: what each layer alone costs, and what stays. */
 static void print_int8(const terse_quantize_report *r, FILE *out)
 {
@@ -137,6 +161,8 @@ void terse_report_print(const terse_report *report, FILE *out)
     terse_report_figures(report, list);
     if (report->low_rank)
         print_layers(&report->layers, out);
+    if (report->pruned.amount > 0)
+        print_pruned(&report->pruned, out);
     if (report->quantized)
         print_int8(&report->int8, out);
     if (report->validated)
@@ -253,6 +279,33 @@ static void json_quantized(terse_json *json, const terse_quantize_report *r)
     terse_json_end(json);
 }
 
+static void json_pruned(terse_json *json, const terse_prune_report *r)
+{
+    terse_json_object(json, "prune");
+    terse_json_text(json, "kind", terse_prune_kind_name(r->kind));
+    terse_json_double(json, "amount", r->amount);
+    terse_json_int(json, "samples", r->samples);
+    terse_json_array(json, "layers");
+    for (int i = 0; i < r->n; i++) {
+        const terse_prune_layer *l = &r->layers[i];
+        terse_json_object(json, NULL);
+        terse_json_text(json, "name", l->name);
+        terse_json_bool(json, "pruned", l->pruned);
+        terse_json_bool(json, "sparse", l->sparse);
+        terse_json_double(json, "kept", l->kept);
+        if (l->error >= 0)
+            terse_json_double(json, "error", l->error);
+        if (l->us_dense > 0) {
+            terse_json_double(json, "us_dense", l->us_dense);
+            terse_json_double(json, "us_sparse", l->us_sparse);
+        }
+        terse_json_text(json, "reason", l->reason);
+        terse_json_end(json);
+    }
+    terse_json_end(json);
+    terse_json_end(json);
+}
+
 static void json_layer(terse_json *json, const terse_low_rank_layer *layer, const terse_layer *measured,
                        const terse_quantize_layer *int8)
 {
@@ -297,6 +350,8 @@ void terse_report_json(const terse_report *report, FILE *out)
         terse_json_double(&json, "other_us_before", report->measured.other_us_before);
         terse_json_double(&json, "other_us_after", report->measured.other_us_after);
     }
+    if (report->pruned.amount > 0)
+        json_pruned(&json, &report->pruned);
     if (report->quantized)
         json_quantized(&json, &report->int8);
     terse_json_array(&json, "layers");

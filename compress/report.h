@@ -8,6 +8,7 @@
 
 #include "compress/layers.h"
 #include "compress/low_rank/low_rank.h"
+#include "compress/prune/prune.h"
 #include "compress/quantize/quantize.h"
 #include "compress/validate.h"
 
@@ -16,7 +17,8 @@ typedef struct terse_report {
     const char *name;
     bool low_rank;   /* asked for */
     terse_low_rank_report layers;
-    bool quantized; /* --quantize int8 */
+    terse_prune_report pruned; /* amount 0: not asked for */
+    bool quantized;            /* --quantize int8 */
     terse_quantize_report int8;
     uint64_t bytes_before, bytes_after;
     int64_t macs_before, macs_after; /* per sample; -1: not known */

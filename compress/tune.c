@@ -235,3 +235,24 @@ int terse_tune_tiles(terse_graph *graph, terse_error *error)
         candidate_done(&list[c]);
     return status;
 }
+
+/* --- two ways ------------------------------------------------------------------------------------------------------
+ */
+
+int terse_tune_times(const terse_graph *a, const terse_graph *b, uint64_t **ret_a, uint64_t **ret_b, terse_error *error)
+{
+    candidate list[2] = {0};
+    int status = terse_edit_clone(a, &list[0].graph, error);
+    if (status == TERSE_OK)
+        status = terse_edit_clone(b, &list[1].graph, error);
+    if (status == TERSE_OK)
+        status = measure(list, 2, error);
+    if (status == TERSE_OK) {
+        *ret_a = list[0].least;
+        *ret_b = list[1].least;
+        list[0].least = list[1].least = NULL;
+    }
+    candidate_done(&list[0]);
+    candidate_done(&list[1]);
+    return outcome(status, error);
+}

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/sparse.h"
+
 static const char *const op_names[] = {
 #define NAME(upper, lower, name) [TERSE_OP_##upper] = name,
     TERSE_OPS(NAME)
@@ -338,6 +340,14 @@ static int check_value(const terse_graph *graph, int index, terse_error *error)
                               value->name, i, -1 - value->dims[i], graph->n_symbols);
     if (!value->data)
         return TERSE_OK;
+    if (terse_sparse_layout(value->layout)) {
+        const int status = value->groups == 1
+                               ? terse_sparse_check(value->layout, value->dtype, value->rank, value->dims, value->data,
+                                                    value->bytes, error)
+                               : terse_fail(error, TERSE_INVALID_ARGUMENT,
+                                            "sparse weights have %" PRId64 " groups, 1 is allowed", value->groups);
+        return status == TERSE_OK ? status : terse_error_prefix(error, "tensor '%s'", value->name);
+    }
     const int64_t bytes =
         value->rank < 0 ? -1 : terse_layout_bytes(value->layout, value->dtype, value->rank, value->dims, value->groups);
     if (bytes < 0 || (uint64_t)bytes != value->bytes) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* macs.c: what a node costs, in multiply-accumulates, from shapes alone. */
 #include "common/graph/plan.h"
+#include "common/sparse.h"
 
 static int64_t times(int64_t a, int64_t b)
 {
@@ -14,8 +15,8 @@ static int64_t filter_size(const terse_tensor *weights)
     return terse_dims_count(weights->dims + 1, weights->rank - 1);
 }
 
-int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inputs, int n_inputs,
-                         const terse_tensor *output)
+static int64_t dense_macs(const terse_node *node, const terse_tensor *const *inputs, int n_inputs,
+                          const terse_tensor *output)
 {
     if (n_inputs < 2 || !inputs[0] || !inputs[1])
         return 0;
@@ -64,4 +65,18 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
     default:
         return 0;
     }
+}
+
+/* Sparse weights cost what their steps hold, once for each pixel or row. */
+int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inputs, int n_inputs,
+                         const terse_tensor *output)
+{
+    const int64_t dense = dense_macs(node, inputs, n_inputs, output);
+    const terse_tensor *w = n_inputs > 1 ? inputs[1] : NULL;
+    int64_t k, n;
+    if (!w || !w->data || !terse_sparse_layout(w->layout) || !terse_sparse_sides(w->rank, w->dims, &k, &n))
+        return dense;
+    const int64_t steps = terse_sparse_view(w->layout, n, w->data).starts[(n + 15) / 16];
+    const int64_t macs = times(terse_tensor_count(output) / n, steps * 16 * terse_sparse_quad(w->layout));
+    return macs < dense ? macs : dense;
 }

@@ -10,6 +10,11 @@ typedef struct conv_kernel {
     size_t (*scratch_f32)(const terse_conv_f32_args *args);
     void (*run_u8)(const terse_conv_u8s8_args *args);
     size_t (*scratch_u8)(const terse_conv_u8s8_args *args);
+    void (*run_sparse_f32)(const terse_sparse_f32_args *args);
+    size_t (*scratch_sparse_f32)(const terse_sparse_f32_args *args);
+    void (*run_sparse_u8)(const terse_sparse_u8s8_args *args);
+    size_t (*scratch_sparse_u8)(const terse_sparse_u8s8_args *args);
+    bool is_f32;
     bool has_columns; /* its weights can be cut by panels of filters */
     int64_t align;    /* rows that must stay together */
 } conv_kernel;
@@ -18,6 +23,7 @@ struct conv_call {
     conv_kernel kernel;
     terse_conv_f32_args f32;
     terse_conv_u8s8_args u8;
+    terse_sparse sparse; /* the weights of a sparse kernel */
     split_slide slide;
     split_rows rows;
     bool columns;
@@ -29,7 +35,8 @@ struct conv_call {
 static void columns_f32(terse_conv_f32_args *args, int64_t first, int64_t last)
 {
     args->filters = last - first;
-    args->weights += first * split_pixels(args->kernel) * args->channels;
+    if (args->weights) /* sparse ones are elsewhere */
+        args->weights += first * split_pixels(args->kernel) * args->channels;
     args->output += first;
     args->bias = args->bias ? args->bias + first : NULL;
     args->residual = args->residual ? args->residual + first : NULL;
@@ -52,7 +59,8 @@ static int64_t panel_bytes_u8(const terse_conv_u8s8_args *args)
 static void columns_u8(terse_conv_u8s8_args *args, int64_t first, int64_t last)
 {
     args->filters = last - first;
-    args->weights += first / 16 * panel_bytes_u8(args);
+    if (args->weights)
+        args->weights += first / 16 * panel_bytes_u8(args);
     args->output = (char *)args->output + (size_t)first * terse_split_sum_bytes(&args->requantize);
     terse_split_requantize_columns(&args->requantize, first);
 }
@@ -66,16 +74,38 @@ static void rows_u8(terse_conv_u8s8_args *args, const split_rows *rows, const sp
     terse_split_requantize_rows(&args->requantize, offset);
 }
 
-/* Runs a piece, or tells how much scratch it needs when there is none to run with. */
-static size_t do_f32(const conv_call *call, const terse_conv_f32_args *args, bool run)
+/* Sparse weights from column `first` on. */
+static terse_sparse sparse_from(const conv_call *call, int64_t first)
 {
+    terse_sparse s = call->sparse;
+    s.starts = s.starts ? s.starts + first / 16 : NULL;
+    return s;
+}
+
+/* Runs a piece, or tells how much scratch it needs when there is none to run with. */
+static size_t do_f32(const conv_call *call, const terse_conv_f32_args *args, int64_t first, bool run)
+{
+    const conv_kernel *k = &call->kernel;
+    if (k->run_sparse_f32) {
+        const terse_sparse_f32_args sparse = {*args, sparse_from(call, first)};
+        if (run)
+            k->run_sparse_f32(&sparse);
+        return run ? 0 : k->scratch_sparse_f32(&sparse);
+    }
     if (run)
         call->kernel.run_f32(args);
     return run || !call->kernel.scratch_f32 ? 0 : call->kernel.scratch_f32(args);
 }
 
-static size_t do_u8(const conv_call *call, const terse_conv_u8s8_args *args, bool run)
+static size_t do_u8(const conv_call *call, const terse_conv_u8s8_args *args, int64_t first, bool run)
 {
+    const conv_kernel *k = &call->kernel;
+    if (k->run_sparse_u8) {
+        const terse_sparse_u8s8_args sparse = {*args, sparse_from(call, first)};
+        if (run)
+            k->run_sparse_u8(&sparse);
+        return run ? 0 : k->scratch_sparse_u8(&sparse);
+    }
     if (run)
         call->kernel.run_u8(args);
     return run ? 0 : call->kernel.scratch_u8(args);
@@ -83,30 +113,30 @@ static size_t do_u8(const conv_call *call, const terse_conv_u8s8_args *args, boo
 
 static size_t do_columns(const conv_call *call, int64_t first, int64_t last, char *scratch, bool run)
 {
-    if (call->kernel.run_f32) {
+    if (call->kernel.is_f32) {
         terse_conv_f32_args args = call->f32;
         columns_f32(&args, first, last);
         args.scratch = scratch;
-        return do_f32(call, &args, run);
+        return do_f32(call, &args, first, run);
     }
     terse_conv_u8s8_args args = call->u8;
     columns_u8(&args, first, last);
     args.scratch = scratch;
-    return do_u8(call, &args, run);
+    return do_u8(call, &args, first, run);
 }
 
 static size_t do_piece(const conv_call *call, const split_piece *piece, char *scratch, bool run)
 {
-    if (call->kernel.run_f32) {
+    if (call->kernel.is_f32) {
         terse_conv_f32_args args = call->f32;
         rows_f32(&args, &call->rows, piece);
         args.scratch = scratch;
-        return do_f32(call, &args, run);
+        return do_f32(call, &args, 0, run);
     }
     terse_conv_u8s8_args args = call->u8;
     rows_u8(&args, &call->rows, piece);
     args.scratch = scratch;
-    return do_u8(call, &args, run);
+    return do_u8(call, &args, 0, run);
 }
 
 static size_t do_range(const conv_call *call, int64_t first, int64_t last, char *scratch, bool run)
@@ -156,9 +186,9 @@ static void plan_call(conv_call *call, int64_t filters, int64_t groups, int64_t 
     call->share = (call->share + 63) / 64 * 64;
 }
 
-static void plan_f32(const terse_conv_f32_args *args, conv_kernel kernel, conv_call *call)
+static void plan_f32(const terse_conv_f32_args *args, conv_kernel kernel, terse_sparse sparse, conv_call *call)
 {
-    *call = (conv_call){.kernel = kernel, .f32 = *args, .scratch = args->scratch};
+    *call = (conv_call){.kernel = kernel, .f32 = *args, .sparse = sparse, .scratch = args->scratch};
     SPLIT_SLIDE_OF(&call->slide, args);
     if (kernel.has_columns && split_is_pointwise(&call->slide)) {
         SPLIT_FLATTEN(&call->f32);
@@ -167,9 +197,9 @@ static void plan_f32(const terse_conv_f32_args *args, conv_kernel kernel, conv_c
     plan_call(call, args->filters, args->groups, args->channels);
 }
 
-static void plan_u8(const terse_conv_u8s8_args *args, conv_kernel kernel, conv_call *call)
+static void plan_u8(const terse_conv_u8s8_args *args, conv_kernel kernel, terse_sparse sparse, conv_call *call)
 {
-    *call = (conv_call){.kernel = kernel, .u8 = *args, .scratch = args->scratch};
+    *call = (conv_call){.kernel = kernel, .u8 = *args, .sparse = sparse, .scratch = args->scratch};
     SPLIT_SLIDE_OF(&call->slide, args);
     if (kernel.has_columns && split_is_pointwise(&call->slide)) {
         SPLIT_FLATTEN(&call->u8);
@@ -183,24 +213,25 @@ static void run_call(conv_call *call)
     terse_split_spread(terse_split_current(), call->units, call->align, call->parts, run_range, call);
 }
 
-static void convolve_f32(const terse_conv_f32_args *args, conv_kernel kernel)
+static void convolve_f32(const terse_conv_f32_args *args, conv_kernel kernel, terse_sparse sparse)
 {
     conv_call call;
-    plan_f32(args, kernel, &call);
+    kernel.is_f32 = true;
+    plan_f32(args, kernel, sparse, &call);
     if (call.parts > 1)
         run_call(&call);
     else
-        kernel.run_f32(args);
+        do_f32(&call, args, 0, true);
 }
 
-static void convolve_u8(const terse_conv_u8s8_args *args, conv_kernel kernel)
+static void convolve_u8(const terse_conv_u8s8_args *args, conv_kernel kernel, terse_sparse sparse)
 {
     conv_call call;
-    plan_u8(args, kernel, &call);
+    plan_u8(args, kernel, sparse, &call);
     if (call.parts > 1)
         run_call(&call);
     else
-        kernel.run_u8(args);
+        do_u8(&call, args, 0, true);
 }
 
 /* Enough for every thread, and for the call in one piece. */
@@ -213,15 +244,16 @@ static size_t scratch_for(const conv_call *call, size_t whole)
 static size_t scratch_f32(const terse_conv_f32_args *args, conv_kernel kernel)
 {
     conv_call call;
-    plan_f32(args, kernel, &call);
-    return scratch_for(&call, kernel.scratch_f32(args));
+    kernel.is_f32 = true;
+    plan_f32(args, kernel, (terse_sparse){0}, &call);
+    return scratch_for(&call, do_f32(&call, args, 0, false));
 }
 
 static size_t scratch_u8(const terse_conv_u8s8_args *args, conv_kernel kernel)
 {
     conv_call call;
-    plan_u8(args, kernel, &call);
-    return scratch_for(&call, kernel.scratch_u8(args));
+    plan_u8(args, kernel, (terse_sparse){0}, &call);
+    return scratch_for(&call, do_u8(&call, args, 0, false));
 }
 
 /* --- the table's fields -------------------------------------------------------------------------------------- */
@@ -243,15 +275,29 @@ static size_t scratch_u8(const terse_conv_u8s8_args *args, conv_kernel kernel)
     {                                                                                                                  \
         .run_u8 = BASE->conv_u8s8, .scratch_u8 = BASE->conv_u8s8_scratch, .has_columns = true, .align = 1              \
     }
+#define SPARSE_F32                                                                                                     \
+    (conv_kernel)                                                                                                      \
+    {                                                                                                                  \
+        .run_sparse_f32 = BASE->sparse_f32, .scratch_sparse_f32 = BASE->sparse_f32_scratch, .has_columns = true,       \
+        .align = 1                                                                                                     \
+    }
+#define SPARSE_U8                                                                                                      \
+    (conv_kernel)                                                                                                      \
+    {                                                                                                                  \
+        .run_sparse_u8 = BASE->sparse_u8s8, .scratch_sparse_u8 = BASE->sparse_u8s8_scratch, .has_columns = true,       \
+        .align = 1                                                                                                     \
+    }
 #define DW_U8                                                                                                          \
     (conv_kernel)                                                                                                      \
     {                                                                                                                  \
         .run_u8 = BASE->dwconv_u8s8, .scratch_u8 = BASE->dwconv_u8s8_scratch, .align = 1                               \
     }
 
+static const terse_sparse dense;
+
 static void conv_f32(const terse_conv_f32_args *args)
 {
-    convolve_f32(args, CONV_F32);
+    convolve_f32(args, CONV_F32, dense);
 }
 
 static size_t conv_f32_scratch(const terse_conv_f32_args *args)
@@ -261,12 +307,12 @@ static size_t conv_f32_scratch(const terse_conv_f32_args *args)
 
 static void dwconv_f32(const terse_conv_f32_args *args)
 {
-    convolve_f32(args, (conv_kernel){.run_f32 = BASE->dwconv_f32, .align = 1});
+    convolve_f32(args, (conv_kernel){.run_f32 = BASE->dwconv_f32, .align = 1}, dense);
 }
 
 static void winograd_f32(const terse_conv_f32_args *args)
 {
-    convolve_f32(args, WINOGRAD);
+    convolve_f32(args, WINOGRAD, dense);
 }
 
 static size_t winograd_f32_scratch(const terse_conv_f32_args *args)
@@ -276,7 +322,7 @@ static size_t winograd_f32_scratch(const terse_conv_f32_args *args)
 
 static void conv_u8s8(const terse_conv_u8s8_args *args)
 {
-    convolve_u8(args, CONV_U8);
+    convolve_u8(args, CONV_U8, dense);
 }
 
 static size_t conv_u8s8_scratch(const terse_conv_u8s8_args *args)
@@ -286,12 +332,32 @@ static size_t conv_u8s8_scratch(const terse_conv_u8s8_args *args)
 
 static void dwconv_u8s8(const terse_conv_u8s8_args *args)
 {
-    convolve_u8(args, DW_U8);
+    convolve_u8(args, DW_U8, dense);
 }
 
 static size_t dwconv_u8s8_scratch(const terse_conv_u8s8_args *args)
 {
     return scratch_u8(args, DW_U8);
+}
+
+static void sparse_f32(const terse_sparse_f32_args *args)
+{
+    convolve_f32(&args->conv, SPARSE_F32, args->weights);
+}
+
+static size_t sparse_f32_scratch(const terse_sparse_f32_args *args)
+{
+    return scratch_f32(&args->conv, SPARSE_F32);
+}
+
+static void sparse_u8s8(const terse_sparse_u8s8_args *args)
+{
+    convolve_u8(&args->conv, SPARSE_U8, args->weights);
+}
+
+static size_t sparse_u8s8_scratch(const terse_sparse_u8s8_args *args)
+{
+    return scratch_u8(&args->conv, SPARSE_U8);
 }
 
 void terse_split_convolutions(terse_kernels *table)
@@ -305,4 +371,8 @@ void terse_split_convolutions(terse_kernels *table)
     TERSE_SPLIT_REPLACE(table, conv_u8s8_scratch);
     TERSE_SPLIT_REPLACE(table, dwconv_u8s8);
     TERSE_SPLIT_REPLACE(table, dwconv_u8s8_scratch);
+    TERSE_SPLIT_REPLACE(table, sparse_f32);
+    TERSE_SPLIT_REPLACE(table, sparse_f32_scratch);
+    TERSE_SPLIT_REPLACE(table, sparse_u8s8);
+    TERSE_SPLIT_REPLACE(table, sparse_u8s8_scratch);
 }

@@ -15,6 +15,7 @@
 #include "common/kernels/quantized.h"
 #include "common/kernels/reduced.h"
 #include "common/kernels/weights.h"
+#include "common/sparse.h"
 #include "common/status.h"
 
 typedef enum terse_isa {
@@ -61,6 +62,20 @@ typedef struct terse_conv_f32_args {
     terse_activation activation;
     void *scratch; /* conv_f32_scratch(args) bytes, 64-byte aligned */
 } terse_conv_f32_args;
+
+/* Products by sparse weights (common/sparse.h): one kernel for matrices and for convolutions of one group,
+ * channels-last. A matrix by M rows is a convolution over in[2] = out[2] = M pixels with kernels of 1. conv.weights is
+ * not read. Sums run over the rows of K that the weights have, in their order; then as the dense kernels. fp32 begins
+ * with 0, one chain of FMAs; rows that fill up a step are multiplied by 0. */
+typedef struct terse_sparse_u8s8_args {
+    terse_conv_u8s8_args conv; /* conv.scratch: sparse_u8s8_scratch(args) bytes */
+    terse_sparse weights;
+} terse_sparse_u8s8_args;
+
+typedef struct terse_sparse_f32_args {
+    terse_conv_f32_args conv;
+    terse_sparse weights;
+} terse_sparse_f32_args;
 
 typedef struct terse_pool_f32_args {
     int64_t n, channels;
@@ -121,7 +136,8 @@ typedef struct terse_kernels {
     void (*gemm_f32s4)(const terse_gemm_f32s4_args *args);
 
     /* Quantization: the least and the greatest of 0 and all that is a number among n; and y[i] =
-     * clamp(round_half_even(x[i] / scale) + zero_point, 0, 255), the quotient rounded to float, NaN gives zero_point. */
+     * clamp(round_half_even(x[i] / scale) + zero_point, 0, 255), the quotient rounded to float, NaN gives zero_point.
+     */
     void (*range_f32)(const float *x, int64_t n, float *ret_low, float *ret_high);
     void (*quantize_float_u8)(const float *x, float scale, int32_t zero_point, uint8_t *y, int64_t n);
 
@@ -141,6 +157,11 @@ typedef struct terse_kernels {
     size_t (*conv_u8s8_scratch)(const terse_conv_u8s8_args *args);
     void (*dwconv_u8s8)(const terse_conv_u8s8_args *args);
     size_t (*dwconv_u8s8_scratch)(const terse_conv_u8s8_args *args);
+    /* By sparse weights, as terse_sparse_u8s8_args says. Scratch does not depend on the weights. */
+    void (*sparse_u8s8)(const terse_sparse_u8s8_args *args);
+    size_t (*sparse_u8s8_scratch)(const terse_sparse_u8s8_args *args);
+    void (*sparse_f32)(const terse_sparse_f32_args *args);
+    size_t (*sparse_f32_scratch)(const terse_sparse_f32_args *args);
     void (*max_pool_u8)(const terse_pool_u8_args *args);
     void (*average_pool_u8)(const terse_pool_u8_args *args);
     void (*add_u8)(const terse_binary_u8_args *args);

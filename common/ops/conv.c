@@ -9,12 +9,13 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/ops/sparse.h"
 #include "common/ops/support.h"
 #include "common/ops/window.h"
 
 typedef struct conv_params {
     terse_conv_f32_args args; /* all but the pointers and strides */
-    bool channels_last, depthwise, packed, winograd;
+    bool channels_last, depthwise, packed, winograd, sparse;
     int64_t positions;                                              /* of the kernel */
     size_t weights, dense_weights, input, output, residual, kernel; /* offsets in scratch */
 } conv_params;
@@ -35,7 +36,8 @@ static int check_weights(const terse_op_plan *plan, const terse_window *w, int64
     params->depthwise = groups == w->channels && groups == filters && groups > 1;
     params->packed = weights->layout != TERSE_LAYOUT_PLAIN;
     params->winograd = weights->layout == TERSE_LAYOUT_F32_WINOGRAD4;
-    if (weights->layout == TERSE_LAYOUT_F32_N16 || params->winograd)
+    params->sparse = weights->layout == TERSE_LAYOUT_F32_4X1 && groups == 1;
+    if (weights->layout == TERSE_LAYOUT_F32_N16 || params->winograd || params->sparse)
         params->depthwise = false;
     else if (weights->layout == TERSE_LAYOUT_F32_DW16 ? !(groups == w->channels && groups == filters) : params->packed)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "weights in layout %d do not fit group %" PRId64,
@@ -76,7 +78,9 @@ static int plan_scratch(const terse_op_plan *plan, conv_params *params, size_t *
     if (status == TERSE_OK && !params->depthwise)
         status = TERSE_RESERVE(
             total, &params->kernel, error,
-            (int64_t)((params->winograd ? plan->kernels->winograd_f32_scratch(a) : plan->kernels->conv_f32_scratch(a)) /
+            (int64_t)((params->winograd ? plan->kernels->winograd_f32_scratch(a)
+                       : params->sparse ? plan->kernels->sparse_f32_scratch(&(terse_sparse_f32_args){.conv = *a})
+                                        : plan->kernels->conv_f32_scratch(a)) /
                       sizeof(float)) +
                 16);
     return status;
@@ -143,6 +147,8 @@ static int plan_conv(terse_op_plan *plan, terse_error *error)
         status = plan_scratch(plan, params, &total, error);
     plan->scratch_bytes = total;
     plan->macs = TERSE_PRODUCT(w.n, filters, w.out[0], w.out[1], w.out[2], w.channels / groups, params->positions);
+    if (params->sparse)
+        plan->macs = terse_sparse_macs(plan->inputs[1], TERSE_PRODUCT(w.n, w.out[0], w.out[1], w.out[2]), plan->macs);
     return status;
 }
 
@@ -170,6 +176,9 @@ static void convolve(const terse_op_call *call, const conv_params *params, const
         call->kernels->dwconv_f32(args);
     else if (params->winograd)
         call->kernels->winograd_f32(args);
+    else if (params->sparse)
+        call->kernels->sparse_f32(
+            &(terse_sparse_f32_args){*args, terse_sparse_view(TERSE_LAYOUT_F32_4X1, args->filters, args->weights)});
     else
         call->kernels->conv_f32(args);
 }

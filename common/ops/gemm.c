@@ -6,14 +6,15 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/ops/sparse.h"
 #include "common/ops/support.h"
 
 typedef struct gemm_params {
     int64_t m, n, k;
     float alpha, beta;
-    bool trans_a, trans_b, packed, row_bias;
+    bool trans_a, trans_b, packed, sparse, row_bias;
     terse_activation activation;
-    size_t b, a, bias; /* offsets in scratch */
+    size_t b, a, bias, kernel; /* offsets in scratch */
 } gemm_params;
 
 static int check_c(const terse_op_plan *plan, gemm_params *g, terse_error *error)
@@ -53,10 +54,11 @@ static int read_shapes(const terse_op_plan *plan, gemm_params *g, terse_error *e
     g->m = a->dims[g->trans_a];
     g->k = a->dims[!g->trans_a];
     g->n = b->dims[!g->trans_b];
-    g->packed = b->layout == TERSE_LAYOUT_F32_N16;
+    g->sparse = b->layout == TERSE_LAYOUT_F32_4X1;
+    g->packed = b->layout == TERSE_LAYOUT_F32_N16 || g->sparse;
     if (b->layout != TERSE_LAYOUT_PLAIN && !g->packed)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "B is in layout %d, allowed are %d and %d", (int)b->layout,
-                          (int)TERSE_LAYOUT_PLAIN, (int)TERSE_LAYOUT_F32_N16);
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "B is in layout %d, allowed are %d, %d and %d", (int)b->layout,
+                          (int)TERSE_LAYOUT_PLAIN, (int)TERSE_LAYOUT_F32_N16, (int)TERSE_LAYOUT_F32_4X1);
     if (g->packed && (g->trans_a || g->trans_b || g->alpha != 1 || g->beta != 1))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "a packed B needs alpha = beta = 1 and no transposition");
     if (b->dims[g->trans_b] != g->k) {
@@ -89,8 +91,12 @@ static int plan_gemm(terse_op_plan *plan, terse_error *error)
         status = TERSE_RESERVE(&total, &g->a, error, g->m, g->k);
     if (status == TERSE_OK && g->row_bias)
         status = TERSE_RESERVE(&total, &g->bias, error, g->n);
+    if (status == TERSE_OK && g->sparse)
+        status = terse_sparse_reserve(plan->kernels, g->m, g->n, g->k, &total, &g->kernel, error);
     plan->scratch_bytes = total;
     plan->macs = TERSE_PRODUCT(g->m, g->n, g->k);
+    if (g->sparse)
+        plan->macs = terse_sparse_macs(plan->inputs[1], g->m, plan->macs);
     return status;
 }
 
@@ -167,7 +173,10 @@ static int run_gemm(const terse_op_call *call, terse_error *error)
         args.residual = y->data;
         args.ldr = y->row_stride;
     }
-    call->kernels->gemm_f32(&args);
+    if (g->sparse)
+        terse_sparse_multiply(call->kernels, &args, terse_support_at(call->scratch, g->kernel));
+    else
+        call->kernels->gemm_f32(&args);
     return TERSE_OK;
 }
 

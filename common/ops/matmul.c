@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/ops/sparse.h"
 #include "common/ops/support.h"
 
 typedef struct matmul_params {
@@ -13,9 +14,9 @@ typedef struct matmul_params {
     int batch_rank;
     int64_t batch[TERSE_MAX_RANK];                          /* the output's batch dims */
     int64_t a_step[TERSE_MAX_RANK], b_step[TERSE_MAX_RANK]; /* matrices to move per step of a batch axis; 0: shared */
-    bool packed, a_vector, b_vector;
+    bool packed, sparse, a_vector, b_vector;
     terse_activation activation;
-    size_t b; /* offset in scratch */
+    size_t b, kernel; /* offsets in scratch */
 } matmul_params;
 
 static int read_operands(const terse_op_plan *plan, matmul_params *p, int64_t *a_dims, int *a_rank, int64_t *b_dims,
@@ -32,7 +33,8 @@ static int read_operands(const terse_op_plan *plan, matmul_params *p, int64_t *a
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "A is %s and B is %s", terse_dtype_name(a->dtype),
                           terse_dtype_name(b->dtype));
     p->dtype = a->dtype;
-    p->packed = b->layout == TERSE_LAYOUT_F32_N16;
+    p->sparse = b->layout == TERSE_LAYOUT_F32_4X1;
+    p->packed = b->layout == TERSE_LAYOUT_F32_N16 || p->sparse;
     if ((b->layout != TERSE_LAYOUT_PLAIN && !p->packed) || (p->packed && b->rank != 2))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "B is in layout %d with rank %d", (int)b->layout, b->rank);
     p->a_vector = a->rank == 1;
@@ -121,11 +123,15 @@ static int plan_matmul(terse_op_plan *plan, terse_error *error)
     if (status != TERSE_OK)
         return status;
     const int64_t batches = terse_dims_count(p->batch, p->batch_rank);
-    plan->scratch_bytes = total;
     plan->macs = TERSE_PRODUCT(batches, p->m, p->n, p->k);
+    if (p->sparse)
+        plan->macs = terse_sparse_macs(plan->inputs[1], TERSE_PRODUCT(batches, p->m), plan->macs);
     if (batches > 0)
         merge_rows(p);
-    return TERSE_OK;
+    if (p->sparse)
+        status = terse_sparse_reserve(plan->kernels, p->m, p->n, p->k, &total, &p->kernel, error);
+    plan->scratch_bytes = total;
+    return status;
 }
 
 /* One product C = A * B; strides in elements. */
@@ -159,18 +165,22 @@ static void product_f32(const terse_op_call *call, const matmul_params *p, const
     float *packed = terse_support_at(call->scratch, p->b);
     if (!p->packed && !same_b)
         call->kernels->pack_n16_f32(x->b, x->ldb, 1, p->k, p->n, packed);
-    call->kernels->gemm_f32(&(terse_gemm_f32_args){.m = p->m,
-                                                   .n = p->n,
-                                                   .k = p->k,
-                                                   .a = x->a,
-                                                   .lda = x->lda,
-                                                   .b = p->packed ? x->b : packed,
-                                                   .c = x->c,
-                                                   .ldc = x->ldc,
-                                                   .bias = bias ? bias->data : NULL,
-                                                   .residual = residual,
-                                                   .ldr = x->ldc,
-                                                   .activation = p->activation});
+    const terse_gemm_f32_args args = {.m = p->m,
+                                      .n = p->n,
+                                      .k = p->k,
+                                      .a = x->a,
+                                      .lda = x->lda,
+                                      .b = p->packed ? x->b : packed,
+                                      .c = x->c,
+                                      .ldc = x->ldc,
+                                      .bias = bias ? bias->data : NULL,
+                                      .residual = residual,
+                                      .ldr = x->ldc,
+                                      .activation = p->activation};
+    if (p->sparse)
+        terse_sparse_multiply(call->kernels, &args, terse_support_at(call->scratch, p->kernel));
+    else
+        call->kernels->gemm_f32(&args);
 }
 
 static int64_t row_stride(const terse_tensor *tensor, int64_t width, bool one_row)

@@ -5,17 +5,18 @@
 #include <string.h>
 
 #include "common/ops/quantized.h"
+#include "common/ops/sparse.h"
 #include "common/ops/support.h"
 #include "common/ops/window.h"
 
 typedef struct qconv_params {
     terse_conv_u8s8_args args; /* all but the pointers and strides */
-    bool depthwise;
+    bool depthwise, sparse;
     terse_quantized_dynamic dynamic;
     size_t kernel; /* what the kernel has of scratch begins there */
 } qconv_params;
 
-static int check_weights(const terse_op_plan *plan, const terse_window *w, int64_t groups, bool *ret_depthwise,
+static int check_weights(const terse_op_plan *plan, const terse_window *w, int64_t groups, qconv_params *params,
                          terse_error *error)
 {
     const terse_tensor *weights = plan->inputs[1];
@@ -29,10 +30,14 @@ static int check_weights(const terse_op_plan *plan, const terse_window *w, int64
                           "%" PRId64 " channels in, weights %s and group %" PRId64 " do not go together", w->channels,
                           terse_dims_text(weights->dims, weights->rank, text, sizeof text), groups);
     const bool depthwise = weights->layout == TERSE_LAYOUT_S8_DW;
-    if (depthwise ? groups != w->channels || groups != filters : weights->layout != TERSE_LAYOUT_S8_N16K4)
+    const bool sparse = weights->layout == TERSE_LAYOUT_S8_4X1;
+    if (depthwise ? groups != w->channels || groups != filters
+        : sparse  ? groups != 1
+                  : weights->layout != TERSE_LAYOUT_S8_N16K4)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "weights in layout %d do not fit group %" PRId64,
                           (int)weights->layout, groups);
-    *ret_depthwise = depthwise;
+    params->depthwise = depthwise;
+    params->sparse = sparse;
     return TERSE_OK;
 }
 
@@ -84,7 +89,7 @@ static int plan_qconv(terse_op_plan *plan, terse_error *error)
     qconv_params *params = status == TERSE_OK ? terse_op_params(plan, sizeof *params, error) : NULL;
     if (!params)
         return status ? status : TERSE_RESOURCE_EXHAUSTED;
-    status = check_weights(plan, &w, groups, &params->depthwise, error);
+    status = check_weights(plan, &w, groups, params, error);
     if (status == TERSE_OK)
         status = terse_quantized_byte(plan->node, "x_zero_point", 0, &zero_point, error);
     if (status != TERSE_OK)
@@ -99,11 +104,13 @@ static int plan_qconv(terse_op_plan *plan, terse_error *error)
         status = terse_quantized_tiling(plan, &a->tiling, error);
     if (status != TERSE_OK)
         return status;
-    if (!(params->depthwise ? plan->kernels->dwconv_u8s8 : plan->kernels->conv_u8s8))
+    if (params->sparse ? !plan->kernels->sparse_u8s8
+                       : !(params->depthwise ? plan->kernels->dwconv_u8s8 : plan->kernels->conv_u8s8))
         return terse_fail(error, TERSE_UNIMPLEMENTED, "this build has no kernel for it");
     size_t total = 0;
-    const size_t bytes =
-        params->depthwise ? plan->kernels->dwconv_u8s8_scratch(a) : plan->kernels->conv_u8s8_scratch(a);
+    const size_t bytes = params->sparse      ? plan->kernels->sparse_u8s8_scratch(&(terse_sparse_u8s8_args){.conv = *a})
+                         : params->depthwise ? plan->kernels->dwconv_u8s8_scratch(a)
+                                             : plan->kernels->conv_u8s8_scratch(a);
     status = terse_quantized_dynamic_plan(plan, filters, a->requantize.to, &total, &params->dynamic, error);
     if (status == TERSE_OK)
         status = TERSE_RESERVE(&total, &params->kernel, error, (int64_t)(bytes / sizeof(float) + 1));
@@ -112,6 +119,8 @@ static int plan_qconv(terse_op_plan *plan, terse_error *error)
     plan->scratch_bytes = params->dynamic.on ? total : bytes;
     plan->macs = TERSE_PRODUCT(w.n, filters, w.out[0], w.out[1], w.out[2], w.channels / groups, w.kernel[0],
                                w.kernel[1], w.kernel[2]);
+    if (params->sparse)
+        plan->macs = terse_sparse_macs(plan->inputs[1], TERSE_PRODUCT(w.n, w.out[0], w.out[1], w.out[2]), plan->macs);
     return TERSE_OK;
 }
 
@@ -133,7 +142,10 @@ static int run_qconv(const terse_op_call *call, terse_error *error)
     args.scratch = params->dynamic.on ? (void *)terse_support_at(call->scratch, params->kernel) : call->scratch;
     if (params->dynamic.on)
         args.x_zero_point = terse_quantized_complete(call, &params->dynamic, &args.requantize);
-    if (params->depthwise)
+    if (params->sparse)
+        call->kernels->sparse_u8s8(
+            &(terse_sparse_u8s8_args){args, terse_sparse_view(TERSE_LAYOUT_S8_4X1, args.filters, args.weights)});
+    else if (params->depthwise)
         call->kernels->dwconv_u8s8(&args);
     else
         call->kernels->conv_u8s8(&args);

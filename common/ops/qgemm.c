@@ -4,12 +4,24 @@
 #include <string.h>
 
 #include "common/ops/quantized.h"
+#include "common/ops/sparse.h"
 #include "common/ops/support.h"
 
 typedef struct qgemm_params {
     terse_gemm_u8s8_args args;
     terse_quantized_dynamic dynamic;
+    bool sparse;
+    size_t kernel; /* what a sparse product has of scratch begins there */
 } qgemm_params;
+
+/* A matrix is a row of pixels. */
+static terse_conv_u8s8_args as_convolution(const terse_gemm_u8s8_args *a)
+{
+    terse_conv_u8s8_args c = {
+        .input = a->a, .in_stride = a->lda, .output = a->c, .out_stride = a->ldc, .requantize = a->requantize};
+    TERSE_SPARSE_MATRIX(&c, a->m, a->n, a->k);
+    return c;
+}
 
 static int plan_qgemm(terse_op_plan *plan, terse_error *error)
 {
@@ -20,10 +32,11 @@ static int plan_qgemm(terse_op_plan *plan, terse_error *error)
     if (!p)
         return status ? status : TERSE_RESOURCE_EXHAUSTED;
     const terse_tensor *x = plan->inputs[0], *w = plan->inputs[1];
-    if (w->rank != 2 || w->layout != TERSE_LAYOUT_S8_N16K4 || !w->data)
+    p->sparse = w->layout == TERSE_LAYOUT_S8_4X1;
+    if (w->rank != 2 || (w->layout != TERSE_LAYOUT_S8_N16K4 && !p->sparse) || !w->data)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "the weights have rank %d and layout %d, a constant matrix in layout %d is needed", w->rank,
-                          (int)w->layout, (int)TERSE_LAYOUT_S8_N16K4);
+                          "the weights have rank %d and layout %d, a constant matrix in layout %d or %d is needed",
+                          w->rank, (int)w->layout, (int)TERSE_LAYOUT_S8_N16K4, (int)TERSE_LAYOUT_S8_4X1);
     if (x->rank < 1 || x->dims[x->rank - 1] != w->dims[0]) {
         char tx[128], tw[128];
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "shapes %s and %s do not multiply",
@@ -42,9 +55,15 @@ static int plan_qgemm(terse_op_plan *plan, terse_error *error)
     if (status == TERSE_OK)
         status = terse_quantized_dynamic_plan(plan, p->args.n, p->args.requantize.to, &plan->scratch_bytes, &p->dynamic,
                                               error);
-    if (status == TERSE_OK && !plan->kernels->gemm_u8s8)
+    if (status == TERSE_OK && !(p->sparse ? plan->kernels->sparse_u8s8 != NULL : plan->kernels->gemm_u8s8 != NULL))
         status = terse_fail(error, TERSE_UNIMPLEMENTED, "this build has no kernel for it");
     plan->macs = TERSE_PRODUCT(p->args.m, p->args.n, p->args.k);
+    if (status == TERSE_OK && p->sparse) {
+        const terse_sparse_u8s8_args args = {.conv = as_convolution(&p->args)};
+        const size_t bytes = plan->kernels->sparse_u8s8_scratch(&args);
+        status = TERSE_RESERVE(&plan->scratch_bytes, &p->kernel, error, (int64_t)(bytes / sizeof(float) + 1));
+        plan->macs = terse_sparse_macs(w, p->args.m, plan->macs);
+    }
     return status;
 }
 
@@ -65,7 +84,14 @@ static int run_qgemm(const terse_op_call *call, terse_error *error)
     args.requantize = terse_quantized_bind(call, &p->args.requantize);
     if (p->dynamic.on)
         terse_quantized_complete(call, &p->dynamic, &args.requantize);
-    call->kernels->gemm_u8s8(&args);
+    if (!p->sparse) {
+        call->kernels->gemm_u8s8(&args);
+        return TERSE_OK;
+    }
+    terse_sparse_u8s8_args sparse = {as_convolution(&args),
+                                     terse_sparse_view(TERSE_LAYOUT_S8_4X1, args.n, call->inputs[1]->data)};
+    sparse.conv.scratch = terse_support_at(call->scratch, p->kernel);
+    call->kernels->sparse_u8s8(&sparse);
     return TERSE_OK;
 }
 

@@ -33,6 +33,10 @@ void terse_pack_n16k4_s8_ref(const int8_t *b, int64_t stride_k, int64_t stride_n
                              int32_t *column_sums);
 
 void terse_dwconv_u8s8_ref(const terse_conv_u8s8_args *args);
+void terse_sparse_u8s8_ref(const terse_sparse_u8s8_args *args);
+size_t terse_sparse_u8s8_scratch_ref(const terse_sparse_u8s8_args *args);
+void terse_sparse_f32_ref(const terse_sparse_f32_args *args);
+size_t terse_sparse_f32_scratch_ref(const terse_sparse_f32_args *args);
 void terse_max_pool_u8_ref(const terse_pool_u8_args *args);
 void terse_average_pool_u8_ref(const terse_pool_u8_args *args);
 void terse_add_u8_ref(const terse_binary_u8_args *args);

@@ -32,6 +32,10 @@ size_t TIER_NAME(terse_conv_u8s8_scratch)(const terse_conv_u8s8_args *args);
 
 void TIER_NAME(terse_dwconv_u8s8)(const terse_conv_u8s8_args *args);
 size_t TIER_NAME(terse_dwconv_u8s8_scratch)(const terse_conv_u8s8_args *args);
+void TIER_NAME(terse_sparse_u8s8)(const terse_sparse_u8s8_args *args);
+size_t TIER_NAME(terse_sparse_u8s8_scratch)(const terse_sparse_u8s8_args *args);
+void TIER_NAME(terse_sparse_f32)(const terse_sparse_f32_args *args);
+size_t TIER_NAME(terse_sparse_f32_scratch)(const terse_sparse_f32_args *args);
 void TIER_NAME(terse_max_pool_u8)(const terse_pool_u8_args *args);
 void TIER_NAME(terse_average_pool_u8)(const terse_pool_u8_args *args);
 void TIER_NAME(terse_add_u8)(const terse_binary_u8_args *args);

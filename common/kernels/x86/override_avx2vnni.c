@@ -8,6 +8,8 @@ size_t terse_conv_u8s8_scratch_avx2vnni(const terse_conv_u8s8_args *args);
 void terse_dwconv_u8s8_avx2vnni(const terse_conv_u8s8_args *args);
 size_t terse_dwconv_u8s8_scratch_avx2vnni(const terse_conv_u8s8_args *args);
 void terse_gemm_f32s4_avx2vnni(const terse_gemm_f32s4_args *args);
+void terse_sparse_u8s8_avx2vnni(const terse_sparse_u8s8_args *args);
+size_t terse_sparse_u8s8_scratch_avx2vnni(const terse_sparse_u8s8_args *args);
 
 void terse_kernels_override_avx2vnni(terse_kernels *table)
 {
@@ -17,4 +19,6 @@ void terse_kernels_override_avx2vnni(terse_kernels *table)
     table->conv_u8s8_scratch = terse_conv_u8s8_scratch_avx2vnni;
     table->dwconv_u8s8 = terse_dwconv_u8s8_avx2vnni;
     table->dwconv_u8s8_scratch = terse_dwconv_u8s8_scratch_avx2vnni;
+    table->sparse_u8s8 = terse_sparse_u8s8_avx2vnni;
+    table->sparse_u8s8_scratch = terse_sparse_u8s8_scratch_avx2vnni;
 }

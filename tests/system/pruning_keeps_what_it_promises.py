@@ -1,0 +1,100 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""--prune: the share that was asked for is zero, files shrink, zeros stay zero in int8, a row has the bits that it has
+alone on every tier, and refused layers and wrong amounts are told."""
+import os
+
+import numpy
+
+import harness
+
+TEST_SET = os.path.join(harness.DATA, "digits_test.npz")
+SAMPLE = os.path.join(harness.DATA, "digits.onnx")
+TIERS = ("avx512vnni", "avx2vnni", "avx2", "scalar", "neondot", "neon")
+
+
+def compress(story, name, *options, onnx=SAMPLE):
+    path = f"{story.folder}/{name}.terse"
+    return path, harness.run_json("terse", "compress", onnx, "-o", path, "--json", "-q", "--no-tune", *options)
+
+
+def split(story):
+    """The sample's digits: some to calibrate with, the others for figures."""
+    with numpy.load(TEST_SET) as data:
+        numpy.savez(f"{story.folder}/calibration.npz", image=data["image"][:200])
+        numpy.savez(f"{story.folder}/figures.npz", image=data["image"][200:], labels=data["labels"][200:])
+    return f"{story.folder}/calibration.npz", f"{story.folder}/figures.npz"
+
+
+def outputs(story, model, arrays, environment=None, code=0):
+    numpy.savez(f"{story.folder}/in.npz", **arrays)
+    harness.run("terse", "run", model, f"{story.folder}/in.npz", "-o", f"{story.folder}/out.npz", code=code,
+                env=dict(os.environ, **(environment or {})))
+    with numpy.load(f"{story.folder}/out.npz") as out:
+        return [out[name] for name in out.files]
+
+
+with harness.story("pruned weights make smaller files, alone and in int8") as story:
+    calibration, figures = split(story)
+    for more in ((), ("--quantize", "int8", "--calibrate", calibration)):
+        _, dense = compress(story, "dense", *more, "--validate", figures)
+        path, said = compress(story, "pruned", "--prune", "80%", *more, "--validate", figures)
+        layers = [layer for layer in said["prune"]["layers"] if layer["pruned"]]
+        story.check(len(layers) >= 6, f"{len(layers)} layers are pruned")
+        for layer in layers:
+            story.check(abs(layer["kept"] - 0.2) < 0.01 and layer["sparse"], f"{layer}")
+        for layer in said["prune"]["layers"]:
+            story.check(layer["reason"], f"every layer has a reason: {layer}")
+        story.check(os.path.getsize(path) == said["after"]["bytes"] < 0.6 * dense["after"]["bytes"],
+                    f"{said['after']['bytes']} bytes, dense {dense['after']['bytes']}")
+        story.check(said["after"]["macs"] < 0.5 * dense["after"]["macs"],
+                    f"{said['after']['macs']} multiply-accumulates, dense {dense['after']['macs']}")
+        told = harness.run("terse", "inspect", "--verify", path).stdout
+        story.check(told.count("pruned 4x1 to 20 %") == len(layers), f"inspect tells what was pruned: {told}")
+        again, _ = compress(story, "again", "--prune", "0.8:4x1", *more, "--validate", figures)
+        with open(path, "rb") as a, open(again, "rb") as b:
+            story.check(len(a.read()) == len(b.read()), "80% and 0.8:4x1 are the same")
+
+with harness.story("a row has the same bits alone, among others and on every tier") as story:
+    calibration, _ = split(story)
+    with numpy.load(TEST_SET) as data:
+        images = data["image"][:9]
+    for name, more in (("int8", ("--quantize", "int8", "--calibrate", calibration)), ("fp32", ())):
+        path, said = compress(story, name, "--prune", "0.7", *more)
+        story.check(any(layer["sparse"] for layer in said["prune"]["layers"]), f"{name}: some layers are sparse")
+        whole = outputs(story, path, {"image": images})[0]
+        for i in range(len(images)):
+            story.check(outputs(story, path, {"image": images[i:i + 1]})[0].tobytes() == whole[i:i + 1].tobytes(),
+                        f"{name}: row {i} alone")
+        ran = 0
+        for tier in TIERS:
+            try:
+                other = outputs(story, path, {"image": images}, {"TERSE_ISA": tier})[0]
+            except AssertionError as error:
+                story.check("is not a tier" in str(error), f"{name}: {tier} fails only where the CPU lacks it: {error}")
+                continue
+            ran += 1
+            story.check(other.tobytes() == whole.tobytes(), f"{name}: {tier} has the same bits")
+        story.check(ran >= 1, f"{name}: {ran} tiers ran")
+
+with harness.story("damaged sparse weights are refused by name") as story:
+    path, _ = compress(story, "whole", "--prune", "0.8")
+    with open(path, "rb") as file:
+        whole = bytearray(file.read())
+    refused = 0
+    for at in range(len(whole) // 4, len(whole), len(whole) // 40):
+        broken = bytearray(whole)
+        broken[at] ^= 0xff
+        with open(f"{story.folder}/broken.terse", "wb") as file:
+            file.write(broken)
+        done = harness.run("terse", "inspect", "--verify", f"{story.folder}/broken.terse", code=1)
+        refused += done.stderr.count("\n") == 1
+    story.check(refused >= 30, f"{refused} damaged files got one line each")
+
+with harness.story("wrong amounts are refused in one line") as story:
+    for amount in ("0", "1.0:2x2", "-0.5", "100%", "nan", "half", "0.5:", "0.3:2:4", "0.5:4x1x"):
+        said = harness.run("terse", "compress", SAMPLE, "-o", f"{story.folder}/x.terse", "--prune", amount, code=2).stderr
+        story.check("--prune is" in said and said.count("\n") == 1, f"{amount}: {said}")
+        story.check(not os.path.exists(f"{story.folder}/x.terse"), f"{amount}: no file")
+
+harness.finish()
