@@ -114,7 +114,7 @@ typedef enum terse_msg_kind {
     TERSE_MSG_MODEL_WARMED, /* terse_msg_model_state: not OK: the worker does not hold it, `error` says why */
     /* supervisor -> gate */
     TERSE_MSG_GATE_CONFIGURED = 200, /* terse_msg_gate_configured */
-    TERSE_MSG_GATE_KEYS,             /* terse_msg_gate_keys: clients who may come in, besides those told before */
+    TERSE_MSG_GATE_KEYS,             /* terse_msg_gate_keys: clients who may come in; at the start, and anew */
     TERSE_MSG_GATE_START,            /* terse_msg */
     TERSE_MSG_GATE_FRONT,            /* terse_msg: everything that was sent to the front end is lost */
     /* gate -> supervisor -> front end */
@@ -242,7 +242,7 @@ typedef struct terse_msg_configured {
     uint32_t max_client_outstanding;
     uint64_t arena_bytes_per_uid; /* shared memory of all clients of one user */
     uint32_t arenas_per_uid;
-    uint32_t spin_us; /* front end and workers look again for so long before they sleep */
+    uint32_t spin_us;              /* front end and workers look again for so long before they sleep */
     uint32_t max_user_connections; /* of one user over ipc */
 } terse_msg_configured;
 
@@ -261,6 +261,7 @@ typedef struct terse_msg_gate_configured {
 typedef struct terse_msg_gate_keys {
     terse_msg head;
     uint32_t n;
+    uint8_t first, last, pad[2];                    /* of a list, which is in force when its last message is there */
     uint8_t keys[TERSE_GATE_KEYS][TERSE_KEY_BYTES]; /* public ones; the message ends behind the last */
 } terse_msg_gate_keys;
 

@@ -34,7 +34,7 @@ typedef enum reading { IN_GREETING, AT_FLAGS, IN_LENGTH, IN_BODY, OLD, OTHER } r
 typedef struct entry {
     _Atomic uint64_t cost; /* since the last whole message */
     _Atomic uint32_t generation;
-    atomic_bool open, trusted, ended;
+    atomic_bool open, trusted, ended, known;
     _Atomic uint64_t since_ns; /* when its cost began to be more than nothing */
     bool has_user;
     uint32_t user;
@@ -137,6 +137,7 @@ bool terse_tap_accepted(int listener, int fd)
     atomic_store(&e->cost, 0);
     atomic_store(&e->trusted, trusted);
     atomic_store(&e->ended, false);
+    atomic_store(&e->known, false);
     atomic_fetch_add(&e->generation, 1);
     if (!trusted)
         atomic_fetch_add(&tap.connections, 1);
@@ -304,6 +305,22 @@ void terse_tap_drop(terse_tap_id id)
         return;
     atomic_fetch_add(&tap.dropped, 1);
     shutdown(id.fd, SHUT_RDWR);
+}
+
+void terse_tap_know(terse_tap_id id)
+{
+    entry *e = entry_of_id(id);
+    if (e)
+        atomic_store(&e->known, true);
+}
+
+void terse_tap_drop_unknown(void)
+{
+    for (uint32_t i = 0; tap.entries && i < tap.n; i++) {
+        const entry *e = entry_of((int)i);
+        if (e && !atomic_load(&e->known) && !atomic_load(&e->trusted))
+            terse_tap_drop((terse_tap_id){.fd = (int)i, .generation = atomic_load(&e->generation)});
+    }
 }
 
 terse_tap_counts terse_tap_count(void)

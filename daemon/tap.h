@@ -53,6 +53,9 @@ bool terse_tap_is_open(terse_tap_id id);
 void terse_tap_took(terse_tap_id id);
 /* Ends it: its peer is seen to be gone. */
 void terse_tap_drop(terse_tap_id id);
+/* The caller knows whose it is. The others are ended: all that nobody knows and nobody trusts. */
+void terse_tap_know(terse_tap_id id);
+void terse_tap_drop_unknown(void);
 
 terse_tap_counts terse_tap_count(void);
 /* Gives the memory of connections that were ended since the last call back to the kernel. */

@@ -163,9 +163,8 @@ static bool take_message(terse_gate *gate, size_t size, int *fd)
         }
         return true;
     case TERSE_MSG_GATE_KEYS:
-        if (size >= offsetof(terse_msg_gate_keys, keys))
-            terse_gate_add_keys(gate, (const terse_msg_gate_keys *)(const void *)gate->message);
-        return true;
+        return size >= offsetof(terse_msg_gate_keys, keys) &&
+               terse_gate_take_keys(gate, (const terse_msg_gate_keys *)(const void *)gate->message);
     case TERSE_MSG_LISTEN:
         if (size == sizeof(terse_msg_listen) && *fd >= 0)
             take_listener(gate, (const terse_msg_listen *)(const void *)gate->message, fd);

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ZeroMQ's authentication protocol (ZAP, RFC 27): during a CURVE handshake it asks the socket bound to
- * inproc://zeromq.zap.01 whether the client's public key may come in. Clients without CURVE never get so far. */
+ * inproc://zeromq.zap.01 whether the client's public key may come in. Clients without CURVE never get so far. The
+ * answer names the key as the user, which is then written on each of the client's messages: when a list of keys takes
+ * the place of another, that tells whose connections end. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/curve.h"
 #include "daemon/gate/gate.h"
 
 enum { QUESTION = 7, KEY_AT = 6, ID_AT = 1, MECHANISM_AT = 5 };
@@ -14,20 +18,65 @@ static int by_bytes(const void *a, const void *b)
     return memcmp(a, b, TERSE_KEY_BYTES);
 }
 
-void terse_gate_add_keys(terse_gate *gate, const terse_msg_gate_keys *message)
+static bool add_keys(terse_gate *gate, const terse_msg_gate_keys *message)
 {
     const size_t bytes = offsetof(terse_msg_gate_keys, keys) + (size_t)message->n * TERSE_KEY_BYTES;
-    uint8_t(*keys)[TERSE_KEY_BYTES] = NULL;
-    if (message->n <= TERSE_GATE_KEYS && bytes == message->head.bytes)
-        keys = realloc(gate->keys, ((size_t)gate->n_keys + message->n) * TERSE_KEY_BYTES);
-    if (!keys) {
-        terse_log(TERSE_LOG_ERROR, "keys of clients cannot be taken: those who have them are refused");
-        return;
+    if (message->n == 0 || message->n > TERSE_GATE_KEYS || bytes != message->head.bytes)
+        return false;
+    uint8_t(*keys)[TERSE_KEY_BYTES] = realloc(gate->coming, ((size_t)gate->n_coming + message->n) * TERSE_KEY_BYTES);
+    if (!keys)
+        return false;
+    memcpy(keys[gate->n_coming], message->keys, (size_t)message->n * TERSE_KEY_BYTES);
+    gate->coming = keys;
+    gate->n_coming += message->n;
+    return true;
+}
+
+/* How many of `keys` are none of `others`, which are sorted. */
+static uint32_t count_others(uint8_t (*keys)[TERSE_KEY_BYTES], uint32_t n, uint8_t (*others)[TERSE_KEY_BYTES],
+                             uint32_t n_others)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n; i++)
+        count += n_others == 0 || !bsearch(keys[i], others, n_others, TERSE_KEY_BYTES, by_bytes);
+    return count;
+}
+
+bool terse_gate_take_keys(terse_gate *gate, const terse_msg_gate_keys *message)
+{
+    if (message->first)
+        gate->n_coming = 0;
+    if (!add_keys(gate, message)) {
+        terse_log(TERSE_LOG_ERROR, "keys of clients cannot be taken");
+        return false;
     }
-    memcpy(keys[gate->n_keys], message->keys, (size_t)message->n * TERSE_KEY_BYTES);
-    gate->keys = keys;
-    gate->n_keys += message->n;
-    qsort(gate->keys, gate->n_keys, TERSE_KEY_BYTES, by_bytes);
+    if (!message->last)
+        return true;
+    qsort(gate->coming, gate->n_coming, TERSE_KEY_BYTES, by_bytes);
+    const uint32_t n_new = count_others(gate->coming, gate->n_coming, gate->keys, gate->n_keys);
+    const uint32_t n_gone = count_others(gate->keys, gate->n_keys, gate->coming, gate->n_coming);
+    free(gate->keys);
+    gate->keys = gate->coming;
+    gate->n_keys = gate->n_coming;
+    gate->coming = NULL;
+    gate->n_coming = 0;
+    if (gate->serving)
+        terse_log(TERSE_LOG_NOTICE, "%" PRIu32 " keys of clients: %" PRIu32 " are new, %" PRIu32 " are gone",
+                  gate->n_keys, n_new, n_gone);
+    if (gate->serving && n_gone)
+        terse_gate_remotes_drop_strangers(gate);
+    return true;
+}
+
+bool terse_gate_knows(const terse_gate *gate, const uint8_t key[TERSE_KEY_BYTES])
+{
+    return gate->n_keys > 0 && bsearch(key, gate->keys, gate->n_keys, TERSE_KEY_BYTES, by_bytes);
+}
+
+bool terse_gate_key_of(zmq_msg_t *part, uint8_t ret_key[TERSE_KEY_BYTES])
+{
+    const char *text = zmq_msg_gets(part, "User-Id");
+    return text && terse_curve_decode(text, ret_key);
 }
 
 bool terse_gate_door_open(terse_gate *gate)
@@ -44,8 +93,7 @@ bool terse_gate_door_open(terse_gate *gate)
 static bool is_known(const terse_gate *gate, zmq_msg_t *parts)
 {
     return zmq_msg_size(&parts[MECHANISM_AT]) == 5 && memcmp(zmq_msg_data(&parts[MECHANISM_AT]), "CURVE", 5) == 0 &&
-           zmq_msg_size(&parts[KEY_AT]) == TERSE_KEY_BYTES && gate->n_keys > 0 &&
-           bsearch(zmq_msg_data(&parts[KEY_AT]), gate->keys, gate->n_keys, TERSE_KEY_BYTES, by_bytes);
+           zmq_msg_size(&parts[KEY_AT]) == TERSE_KEY_BYTES && terse_gate_knows(gate, zmq_msg_data(&parts[KEY_AT]));
 }
 
 static void send_text(void *socket, const char *text, bool more)
@@ -56,12 +104,15 @@ static void send_text(void *socket, const char *text, bool more)
 static void answer(terse_gate *gate, zmq_msg_t *parts, bool whole)
 {
     const bool known = whole && is_known(gate, parts);
+    char user[TERSE_CURVE_TEXT] = "";
+    if (known)
+        terse_curve_encode(zmq_msg_data(&parts[KEY_AT]), user);
     gate->refused_keys += !known;
     send_text(gate->zap, "1.0", true);
     zmq_msg_send(&parts[ID_AT], gate->zap, ZMQ_SNDMORE);
     send_text(gate->zap, known ? "200" : "400", true);
     send_text(gate->zap, known ? "OK" : "unknown key", true);
-    send_text(gate->zap, "", true);  /* user */
+    send_text(gate->zap, user, true);
     send_text(gate->zap, "", false); /* metadata */
 }
 

@@ -128,11 +128,23 @@ static void hand_on(terse_gate *gate, terse_gate_remote *remote, incoming *in)
     terse_gate_remote_touch(gate, (uint32_t)(remote - gate->remotes));
 }
 
+/* It came in with a key, which may have been taken away behind it. */
+static bool may_send(const terse_gate *gate, zmq_msg_t *peer)
+{
+    uint8_t key[TERSE_KEY_BYTES];
+    return !gate->settings.curve || (terse_gate_key_of(peer, key) && terse_gate_knows(gate, key));
+}
+
 static void handle(terse_gate *gate, incoming *in)
 {
     uint32_t id = 0;
     terse_error error;
-    terse_tap_took(terse_tap_find(zmq_msg_gets(&in->peer, "__fd")));
+    const terse_tap_id connection = terse_tap_find(zmq_msg_gets(&in->peer, "__fd"));
+    terse_tap_took(connection);
+    if (!may_send(gate, &in->peer)) {
+        terse_tap_drop(connection);
+        return;
+    }
     if (in->n_parts == 0)
         return;
     int status = check(gate, in, &error);

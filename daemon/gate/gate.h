@@ -39,6 +39,7 @@ typedef struct terse_gate_remote {
     uint32_t id;                 /* ZeroMQ's routing id: a zero byte, then this number as the bytes stand */
     uint32_t next, next_touched; /* same bucket, or unused ones; NOBODY: the last */
     terse_tap_id connection;
+    uint8_t key[TERSE_KEY_BYTES]; /* with which it came in, when there are keys */
     void *dealer;
     terse_gate_account *account;
     uint64_t moved_ns, moved_bytes; /* while it is slow: when it last took something, what it had then */
@@ -58,9 +59,10 @@ typedef struct terse_gate {
 
     /* limits */
     terse_msg_gate_configured settings;
-    uint64_t share_bytes;             /* of memory: for requests, and for replies, that lie with ZeroMQ */
-    uint8_t (*keys)[TERSE_KEY_BYTES]; /* sorted */
-    uint32_t n_keys;
+    uint64_t share_bytes;               /* of memory: for requests, and for replies, that lie with ZeroMQ */
+    uint8_t (*keys)[TERSE_KEY_BYTES];   /* sorted */
+    uint8_t (*coming)[TERSE_KEY_BYTES]; /* a list whose end is not there yet */
+    uint32_t n_keys, n_coming;
 
     terse_gate_remote *remotes;
     uint32_t max_remotes, n_remotes, unused, touched; /* heads of lists by `next` and `next_touched` */
@@ -85,7 +87,11 @@ void terse_gate_tell_alive(terse_gate *gate);
 /* door.c: the handler that ZeroMQ asks about a client's key. */
 bool terse_gate_door_open(terse_gate *gate);
 void terse_gate_door_answer(terse_gate *gate);
-void terse_gate_add_keys(terse_gate *gate, const terse_msg_gate_keys *message);
+/* False: the list cannot be taken, and what is in force may let in whom it should not any more. */
+bool terse_gate_take_keys(terse_gate *gate, const terse_msg_gate_keys *message);
+bool terse_gate_knows(const terse_gate *gate, const uint8_t key[TERSE_KEY_BYTES]);
+/* The key with which a message's sender came in. False: it had none. */
+bool terse_gate_key_of(zmq_msg_t *part, uint8_t ret_key[TERSE_KEY_BYTES]);
 
 /* forward.c: takes at most `limit` messages of clients; returns how many there were. */
 unsigned terse_gate_forward(terse_gate *gate, unsigned limit);
@@ -98,6 +104,8 @@ terse_gate_remote *terse_gate_remote_of(terse_gate *gate, uint32_t id, zmq_msg_t
 /* Ends a client whose requests are lost: it connects and sends them again. */
 void terse_gate_remote_drop(terse_gate *gate, terse_gate_remote *remote);
 void terse_gate_remotes_drop_all(terse_gate *gate);
+/* Ends those whose keys are not known any more, and every connection of which it is not known whose it is. */
+void terse_gate_remotes_drop_strangers(terse_gate *gate);
 void terse_gate_remote_touch(terse_gate *gate, uint32_t index);
 /* Brings replies back for those who were touched; returns whether something remains to be done at once. */
 bool terse_gate_bring_back(terse_gate *gate);

@@ -38,6 +38,7 @@ static void close_all(terse_gate *gate)
         terse_close_fdp(&gate->listeners[i].fd);
     terse_close_fdp(&gate->epoll_fd);
     free(gate->keys);
+    free(gate->coming);
     free(gate);
 }
 

@@ -74,6 +74,9 @@ static terse_gate_remote *make(terse_gate *gate, uint32_t id, zmq_msg_t *part)
     remote->moved_ns = gate->now_ns;
     remote->connection = terse_tap_find(zmq_msg_gets(part, "__fd"));
     remote->account = terse_gate_account_new();
+    memset(remote->key, 0, sizeof remote->key);
+    (void)terse_gate_key_of(part, remote->key);
+    terse_tap_know(remote->connection);
     if (!remote->account || !connect_front(gate, remote)) {
         terse_log(TERSE_LOG_WARNING, "cannot connect to the front end for a client: %s", zmq_strerror(errno));
         if (remote->dealer)
@@ -141,6 +144,14 @@ void terse_gate_remotes_drop_all(terse_gate *gate)
     for (uint32_t i = 0; i < gate->max_remotes; i++)
         if (gate->remotes[i].used)
             terse_gate_remote_drop(gate, &gate->remotes[i]);
+}
+
+void terse_gate_remotes_drop_strangers(terse_gate *gate)
+{
+    for (uint32_t i = 0; i < gate->max_remotes; i++)
+        if (gate->remotes[i].used && !terse_gate_knows(gate, gate->remotes[i].key))
+            terse_gate_remote_drop(gate, &gate->remotes[i]);
+    terse_tap_drop_unknown();
 }
 
 void terse_gate_remotes_done(terse_gate *gate)

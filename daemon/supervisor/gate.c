@@ -109,18 +109,24 @@ void terse_gate_front_ended(terse_supervisor *s)
     terse_child_send(&s->gate, TERSE_MSG_GATE_FRONT, &message, sizeof message, -1);
 }
 
-static void send_keys(terse_supervisor *s)
+void terse_gate_send_keys(terse_supervisor *s)
 {
     const terse_config *config = s->config;
     terse_msg_gate_keys *message = calloc(1, sizeof *message);
     for (unsigned at = 0; message && at < config->n_client_keys; at += message->n) {
         const unsigned left = config->n_client_keys - at;
         message->n = left < TERSE_GATE_KEYS ? left : TERSE_GATE_KEYS;
+        message->first = at == 0;
+        message->last = message->n == left;
         memcpy(message->keys, config->client_keys[at], (size_t)message->n * TERSE_KEY_BYTES);
         const size_t bytes = offsetof(terse_msg_gate_keys, keys) + (size_t)message->n * TERSE_KEY_BYTES;
         terse_child_send(&s->gate, TERSE_MSG_GATE_KEYS, &message->head, (uint32_t)bytes, -1);
     }
-    free(message); /* without memory nobody is let in, which the gate's clients will tell */
+    if (!message) { /* a gate that knows other keys than it should is worse than none */
+        terse_log(TERSE_LOG_ERROR, "gate: no memory for the keys of clients");
+        terse_child_kill(&s->gate);
+    }
+    free(message);
 }
 
 /* Requests, replies and messages without end may each take a quarter: the largest request fits several times. */
@@ -175,7 +181,7 @@ void terse_gate_start(terse_supervisor *s)
     terse_child_arm(&s->gate, s->config->value[TERSE_SET_FRONTEND_TIMEOUT]);
     tell_front(s, NULL); /* before it can connect there */
     send_configuration(s);
-    send_keys(s);
+    terse_gate_send_keys(s);
     for (unsigned i = 0; i < s->listeners.n; i++) {
         if (!s->listeners.at[i].tcp)
             continue;

@@ -4,7 +4,8 @@
  *
  *   a model that is new, or whose file, version or threads are not what they were, or whose file is another one or has
  *   changed (device, inode, size, time): loaded; one that is not in it any more: unloaded; all others: their settings
- *   set; workers and limits: set. What else has changed is named as wanting a restart.
+ *   set; workers and limits: set; keys of clients: told to the gate, which ends connections of those that are gone.
+ * What else has changed is named as wanting a restart.
  *
  * A model that somebody loaded by hand stays: as another version of a model whose entry has not changed, and under a
  * name that the configuration does not know. A mistake anywhere in the file changes nothing. Each load may fail for
@@ -80,8 +81,36 @@ static void keep_settled(const terse_config *old, terse_config *config)
     }
     if (config->n_listen != old->n_listen || memcmp(config->listen, old->listen, sizeof old->listen) != 0)
         terse_log(TERSE_LOG_WARNING, "SIGHUP: listen is another now: that wants a restart");
+    if (strcmp(config->listen_group, old->listen_group) != 0)
+        terse_log(TERSE_LOG_WARNING, "SIGHUP: listen_group is another now: that wants a restart");
     config->n_listen = old->n_listen;
     memcpy(config->listen, old->listen, sizeof config->listen);
+}
+
+/* The daemon's own key, and whether there are keys at all, stay; those of clients are other ones from now on. */
+static void keep_secret(terse_config *old, terse_config *config)
+{
+    if (config->curve == old->curve && memcmp(config->curve_secret, old->curve_secret, TERSE_KEY_BYTES) == 0)
+        return;
+    terse_log(TERSE_LOG_WARNING, "SIGHUP: curve_server_key is another now: that wants a restart");
+    memcpy(config->curve_secret, old->curve_secret, TERSE_KEY_BYTES);
+    if (config->curve != old->curve) { /* and then those of clients have no meaning, or none were told */
+        uint8_t(*keys)[TERSE_KEY_BYTES] = config->client_keys;
+        const unsigned n = config->n_client_keys;
+        config->client_keys = old->client_keys;
+        config->n_client_keys = old->n_client_keys;
+        old->client_keys = keys;
+        old->n_client_keys = n;
+    }
+    config->curve = old->curve;
+}
+
+static bool same_keys(const terse_config *a, const terse_config *b)
+{
+    bool same = a->n_client_keys == b->n_client_keys;
+    for (unsigned i = 0; same && i < a->n_client_keys; i++)
+        same = memcmp(a->client_keys[i], b->client_keys[i], TERSE_KEY_BYTES) == 0;
+    return same;
 }
 
 static bool is_another(const terse_model_config *a, const terse_model_config *b)
@@ -128,7 +157,10 @@ void terse_reread_begin(terse_supervisor *s)
     terse_config *config = read_anew(s), *old = s->config;
     if (config) {
         keep_settled(old, config);
+        keep_secret(old, config);
         s->config = config;
+        if (!same_keys(old, config)) /* in another order too: a directory has none, and the gate compares */
+            terse_gate_send_keys(s);
         s->n_rereading++; /* until all is asked for, so that none of it is the last */
         for (unsigned i = 0; i < old->n_models; i++)
             if (!terse_config_model(config, old->models[i].name) && terse_models_serving(s, old->models[i].name))

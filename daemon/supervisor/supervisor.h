@@ -3,8 +3,8 @@
  * Runs in: tersed, one thread. Ownership: see each field; the configuration is borrowed.
  *
  * supervisor.c holds the phases and the signals, models.c the loaders and trials, operations.c what changes while
- * others are served, reread.c SIGHUP, front.c, gate.c and pool.c those children, notify.c what the service manager is told.
- * They share this one struct. */
+ * others are served, reread.c SIGHUP, front.c, gate.c and pool.c those children, notify.c what the service manager is
+ * told. They share this one struct. */
 #ifndef TERSE_SUPERVISOR_SUPERVISOR_H
 #define TERSE_SUPERVISOR_SUPERVISOR_H
 
@@ -183,6 +183,7 @@ bool terse_front_silent(const terse_supervisor *s);
 
 /* gate.c: nothing of it does anything when no listener is a tcp one. */
 void terse_gate_init(terse_supervisor *s);
+void terse_gate_send_keys(terse_supervisor *s); /* those of the configuration, in the place of all before */
 int terse_gate_open(terse_supervisor *s, terse_error *error);
 void terse_gate_start(terse_supervisor *s);
 /* To a new front end, before it is configured: where the gate comes in, and who it is. */

@@ -10,6 +10,7 @@ import threading
 import numpy
 import zmq
 import zmq.auth
+from zmq.utils.monitor import recv_monitor_message
 
 import harness
 import onnx_writer
@@ -107,15 +108,81 @@ def the_filter_holds(story, tersed):
             story.check(status["Seccomp"] == "2", f"{name} has its filter")
 
 
+def client_with(tcp, folder, name):
+    own = zmq.auth.load_certificate(f"{folder}/{name}.key_secret")
+    client = harness.Client.__new__(harness.Client)
+    client.socket, client.next_id = zmq.Context.instance().socket(zmq.DEALER), 1
+    client.socket.curve_publickey, client.socket.curve_secretkey = own
+    client.socket.curve_serverkey = zmq.auth.load_certificate(f"{folder}/daemon.key")[0]
+    client.socket.linger = 0
+    client.watch = client.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+    client.socket.connect(tcp)
+    return client
+
+
+def events(client, seconds):
+    """Those that a client's socket has seen, as soon as there are some."""
+    seen = []
+    while client.watch.poll(0 if seen else seconds * 1000):
+        seen.append(recv_monitor_message(client.watch)["event"])
+    return seen
+
+
+def stays_outside(story, tersed, tcp, folder):
+    refused = tersed.status()["gate"]["refused_keys"]
+    client = client_with(tcp, folder, "former")
+    client.infer("mlp", {"x": X})
+    harness.wait_until(lambda: tersed.status()["gate"]["refused_keys"] > refused, "a key that is gone is refused")
+    story.check(client.receive(0) is None, "and its client gets no answer")
+    client.socket.disable_monitor()
+    client.close()
+
+
+def keys_come_and_go(story, tersed, tcp, folder):
+    """friend stays, late comes, former goes: it has one connection that works and one that never said anything."""
+    keys = f"{folder}/clients"
+    friend, former, silent = (client_with(tcp, folder, name) for name in ("friend", "former", "former"))
+    story.check(call(friend)[0]["status"] == call(former)[0]["status"] == "OK", "two keys are listed")
+    story.check(zmq.EVENT_HANDSHAKE_SUCCEEDED in events(silent, 60), "and a third connection says nothing")
+    for one in (friend, former):
+        events(one, 60)
+    first = gate(tersed)
+    os.rename(f"{keys}/former.key", f"{folder}/former.key")
+    os.rename(f"{folder}/late.key", f"{keys}/late.key")
+    os.kill(tersed.pid, signal.SIGHUP)
+    for one, name in ((former, "one that was served"), (silent, "one that said nothing")):
+        story.check(zmq.EVENT_DISCONNECTED in events(one, 60), f"the connection of a key that is gone ends: {name}")
+    story.check(call(friend)[0]["status"] == "OK" and not events(friend, 0), "that of a key that stays does not")
+    late = client_with(tcp, folder, "late")
+    story.check(call(late)[0]["status"] == "OK", "a new key comes in")
+    stays_outside(story, tersed, tcp, folder)
+    with open(f"{keys}/broken.key", "w") as file:
+        file.write('public-key = "short"\n')
+    os.kill(tersed.pid, signal.SIGHUP)
+    harness.wait_until(lambda: "nothing changes" in tersed.log(), "the mistake is told")
+    story.check(call(friend)[0]["status"] == call(late)[0]["status"] == "OK", "a broken key file changes nothing")
+    os.unlink(f"{keys}/broken.key")
+    story.check(gate(tersed) == first, "all in the same gate")
+    os.kill(first, signal.SIGKILL)
+    harness.wait_until(lambda: gate(tersed) not in (None, first), "another gate comes")
+    newer = client_with(tcp, folder, "late")
+    story.check(call(newer)[0]["status"] == "OK", "which knows the new keys")
+    stays_outside(story, tersed, tcp, folder)
+    for one in (friend, former, silent, late, newer):
+        one.socket.disable_monitor()
+        one.close()
+
+
 def with_keys(story):
     folder, port = story.folder, free_port()
-    for name in ("daemon", "friend", "stranger"):
+    for name in ("daemon", "friend", "stranger", "former", "late"):
         harness.run("terse", "keygen", f"{folder}/{name}")
     story.check(os.stat(f"{folder}/daemon.key_secret").st_mode & 0o777 == 0o600, "a secret key is its owner's alone")
     again = harness.run("terse", "keygen", f"{folder}/daemon", code=1)
     story.check("exists already" in again.stderr, "and is not overwritten")
     os.mkdir(f"{folder}/clients")
-    os.rename(f"{folder}/friend.key", f"{folder}/clients/friend.key")
+    for name in ("friend", "former"):
+        os.rename(f"{folder}/{name}.key", f"{folder}/clients/{name}.key")
     tcp = f"tcp://127.0.0.1:{port}"
     tersed = story.tersed({"mlp": f"{folder}/mlp.terse"}, "--workers", "1", "--listen", tcp, "--curve-server-key",
                           f"{folder}/daemon.key_secret", "--curve-clients", f"{folder}/clients")
@@ -131,16 +198,11 @@ def with_keys(story):
     done = harness.run(*status, "300", code=1, env=dict(os.environ, **keys))
     story.check("0644" in done.stderr and "0600" in done.stderr, f"an open secret key is refused: {done.stderr.strip()}")
     os.chmod(f"{folder}/friend.key_secret", 0o600)
-    own = zmq.auth.load_certificate(f"{folder}/friend.key_secret")
-    server = zmq.auth.load_certificate(f"{folder}/daemon.key")[0]
-    client = harness.Client.__new__(harness.Client)
-    client.socket, client.next_id = zmq.Context.instance().socket(zmq.DEALER), 1
-    client.socket.curve_publickey, client.socket.curve_secretkey = own
-    client.socket.curve_serverkey = server
-    client.socket.linger = 0
-    client.socket.connect(tcp)
+    client = client_with(tcp, folder, "friend")
     story.check(call(client)[0]["status"] == "OK", "pyzmq reads the same key files")
+    client.socket.disable_monitor()
     client.close()
+    keys_come_and_go(story, tersed, tcp, folder)
 
 
 def without_keys(story):
