@@ -98,6 +98,44 @@ def floods_end_themselves(story, tersed, tcp, want):
     harness.run("terse", "status", "-e", tcp, "--wait-ms", "60000", "--connect-ms", "60000")
 
 
+def memory_ends(story):
+    """So many connections, each with a message that does not end, that they cost more than the gate may have before all
+    their messages together are more than is taken in: as little as may be configured, for requests of 1 MiB."""
+    path = f"{story.folder}/little.conf"
+    with open(path, "w") as file:
+        file.write("[server]\nmax_request_bytes = 1M\ngate_memory_bytes = 8M\nmax_tcp_connections = 5000\n")
+    tersed, tcp, want = start(story, "--config", path)
+    first, others = gate(tersed), [(pid, name) for pid, name in harness.children(tersed.pid) if not name.startswith("terse-gate")]
+    with open(f"/proc/{first}/limits") as file:
+        if "unlimited" in next(line for line in file if line.startswith("Max address space")):
+            raise harness.Skip("a sanitizer's program has no limit of memory")
+    honest, served, peers = harness.Client(tersed.endpoint), 0, []
+    part = zmtp.frame(bytes(2000), True)
+    try:
+        while harness.alive(first) and len(peers) < 900:
+            peers.append(zmtp.connect(tcp))
+            zmtp.shake_hands(peers[-1]).sendall(part)
+            if len(peers) % 10 == 0:
+                story.check(call(honest)[1] == want, "the client over ipc is served")
+                served += 1
+    except OSError:
+        pass  # the gate has ended
+    harness.wait_until(lambda: gate(tersed) not in (None, first), "the gate whose memory is out ends, and another comes")
+    for peer in peers:
+        peer.close()
+    story.check(served > 0 and call(honest)[1] == want, f"a client over ipc was served all the time, {served} times")
+    story.check([one for one in harness.children(tersed.pid) if one[0] != gate(tersed)] == others, "no other process has ended")
+    status = tersed.status()
+    story.check(status["gate"]["restarts"] == 1, f"the gate was started once more: {status['gate']}")
+    said = next(line for line in tersed.log().splitlines() if "gate: ended with" in line)
+    story.check("signal 6" in said or "status" in said, f"and it ended by itself: {said}")
+    harness.run("terse", "status", "-e", tcp, "--wait-ms", "60000", "--connect-ms", "60000")
+    late = harness.Client(tcp)
+    story.check(call(late)[1] == want, "over tcp clients are served again")
+    for one in (honest, late):
+        one.close()
+
+
 def the_filter_holds(story, tersed):
     for pid, name in harness.children(tersed.pid):
         with open(f"/proc/{pid}/status") as file:
@@ -212,10 +250,10 @@ def without_keys(story):
                 f"another address than loopback wants keys: {done.stderr.strip()[:300]}")
 
 
-def start(story):
+def start(story, *options):
     model = story.compress(onnx_writer.mlp(f"{story.folder}/mlp.onnx", [8, 16, 4]))
     tcp = f"tcp://127.0.0.1:{free_port()}"
-    tersed = story.tersed({"mlp": model}, "--workers", "1", "--listen", tcp)
+    tersed = story.tersed({"mlp": model}, "--workers", "1", "--listen", tcp, *options)
     ipc = harness.Client(tersed.endpoint)
     want = call(ipc)[1]
     ipc.close()
@@ -233,6 +271,9 @@ with harness.story("the gate may die and comes back") as story:
 
 with harness.story("floods over tcp end themselves") as story:
     floods_end_themselves(story, *start(story))
+
+with harness.story("a gate that is out of memory ends alone, and another comes") as story:
+    memory_ends(story)
 
 with harness.story("keys let in whom they name") as story:
     story.compress(onnx_writer.mlp(f"{story.folder}/mlp.onnx", [8, 16, 4]))
