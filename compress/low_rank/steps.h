@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* steps.h: what the files of low_rank/ hand to each other. Nobody outside includes it.
+/* steps.h: what the files of low_rank/ hand to each other; prune/ walks and measures with it too.
  * Ownership: whoever fills a struct frees it with its _done; all matrices are row-major and of doubles. */
 #ifndef TERSE_LOW_RANK_STEPS_H
 #define TERSE_LOW_RANK_STEPS_H

@@ -14,8 +14,10 @@
 #include "compress/passes/passes.h"
 #include "compress/tune.h"
 
-/* Without measuring: sparse where so few blocks are left (bytes, FP32), or the layer would be Winograd. */
+/* Without measuring: sparse where so few blocks are left (bytes, FP32), or the layer would be Winograd, and where there
+ * are so many inputs and outputs that finding the inputs is little of the work. */
 static const double rule_bytes = 0.35, rule_float = 0.5, rule_winograd = 0.25;
+enum { RULE_INPUTS = 64, RULE_OUTPUTS = 32 };
 static const double worth = 0.97; /* sparse must need less than this share of the dense time */
 
 static terse_prune_layer *find_layer(terse_prune_report *report, const char *name)
@@ -166,7 +168,13 @@ static void decide(terse_prune_layer *layer, const terse_graph *dense, const ter
         return;
     }
     if (!dense_ns) {
-        const terse_layout layout = dense->values[dense->nodes[a].inputs[1]].layout;
+        const terse_value *w = &dense->values[dense->nodes[a].inputs[1]];
+        const terse_layout layout = w->layout;
+        int64_t k = 0, n = 0;
+        if (!terse_sparse_sides(w->rank, w->dims, &k, &n) || k < RULE_INPUTS || n < RULE_OUTPUTS) {
+            snprintf(more, room, "; runs dense: too small");
+            return;
+        }
         const double limit = layout == TERSE_LAYOUT_S8_N16K4        ? rule_bytes
                              : layout == TERSE_LAYOUT_F32_WINOGRAD4 ? rule_winograd
                                                                     : rule_float;

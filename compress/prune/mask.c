@@ -53,13 +53,13 @@ static double prune_blocks(terse_prune_matrix *m, int64_t rows, double amount)
         const int64_t first = b / m->k * rows, i = b % m->k;
         list[b] = (scored){0.0, b};
         for (int64_t n = first; n < first + rows && n < m->n; n++)
-            list[b].score += (double)m->w[n * m->k + i] * (double)m->w[n * m->k + i];
+            list[b].score += m->w[n * m->k + i] * m->w[n * m->k + i];
     }
     qsort(list, (size_t)blocks, sizeof *list, by_score);
     const int64_t gone = (int64_t)floor(amount * (double)blocks + 1e-9);
     for (int64_t b = 0; b < gone; b++)
         for (int64_t n = list[b].index / m->k * rows, r = 0; r < rows && n + r < m->n; r++)
-            m->w[(n + r) * m->k + list[b].index % m->k] = 0.0f;
+            m->w[(n + r) * m->k + list[b].index % m->k] = 0.0;
     free(list);
     return blocks ? 1.0 - (double)gone / (double)blocks : 1.0;
 }
@@ -70,17 +70,17 @@ static double prune_2to4(terse_prune_matrix *m)
     int64_t kept = 0;
     for (int64_t n = 0; n < m->n; n++)
         for (int64_t first = 0; first < m->k; first += 4) {
-            float *w = m->w + n * m->k + first;
+            double *w = m->w + n * m->k + first;
             const int64_t count = m->k - first < 4 ? m->k - first : 4;
             int64_t left = 0;
             for (int64_t i = 0; i < count; i++)
-                left += w[i] != 0.0f;
+                left += w[i] != 0.0;
             for (; left > 2; left--) {
                 int64_t least = -1;
                 for (int64_t i = 0; i < count; i++)
-                    if (w[i] != 0.0f && (least < 0 || fabsf(w[i]) < fabsf(w[least])))
+                    if (w[i] != 0.0 && (least < 0 || fabs(w[i]) < fabs(w[least])))
                         least = i;
-                w[least] = 0.0f;
+                w[least] = 0.0;
             }
             kept += left;
         }
@@ -99,16 +99,17 @@ double terse_prune_by_magnitude(terse_prune_matrix *m, terse_prune_kind kind, do
     }
 }
 
-double terse_prune_blocks_kept(const terse_prune_matrix *m)
+double terse_prune_kept(const terse_prune_matrix *m, terse_prune_kind kind)
 {
+    const int64_t rows = kind == TERSE_PRUNE_4X1 ? 4 : 1;
     int64_t kept = 0;
-    for (int64_t first = 0; first < m->n; first += 4)
+    for (int64_t first = 0; first < m->n; first += rows)
         for (int64_t i = 0; i < m->k; i++) {
             bool any = false;
-            for (int64_t n = first; n < first + 4 && n < m->n; n++)
-                any = any || m->w[n * m->k + i] != 0.0f;
+            for (int64_t n = first; n < first + rows && n < m->n; n++)
+                any = any || m->w[n * m->k + i] != 0.0;
             kept += any;
         }
-    const int64_t blocks = (m->n + 3) / 4 * m->k;
+    const int64_t blocks = (m->n + rows - 1) / rows * m->k;
     return blocks ? (double)kept / (double)blocks : 1.0;
 }

@@ -1,18 +1,67 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Design notes. Samples walk through the network as it was and, in lockstep, as it is so far (compress/low_rank has the
+ * walk and the moments). At each product the best weights for what the pruned prefix really hands over are the target,
+ * and what goes is chosen by what the output loses of that; the bias takes up the means. Products that are not pruned
+ * themselves but read what others changed are fitted to it too. Weights are written behind the walk, which needs a
+ * graph that stays as it is. */
 #include "compress/prune/prune.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST_K = 16 }; /* of fewer inputs nothing is taken: there is nothing to gain */
+#include "compress/low_rank/steps.h"
+#include "compress/prune/obs.h"
+#include "compress/quantize/steps.h"
+
+enum { LEAST_K = 16 };         /* of fewer inputs nothing is taken: there is nothing to gain */
+enum { SAMPLES = 512 };        /* at most */
+#define ROOM ((size_t)1 << 30) /* bytes that the samples' numbers may take */
+
+/* A layer on its way. */
+typedef struct job_layer {
+    int node, report; /* report: its line */
+    bool pruned;
+    double *weights, *bias; /* what it gets; NULL: what it has */
+} job_layer;
+
+typedef struct job {
+    terse_graph *graph;
+    const terse_prune_options *options;
+    terse_samples samples;
+    bool with_samples;
+    job_layer *layers;
+    int n;
+    terse_prune_report report;
+} job;
+
+static int out_of_memory(terse_error *error)
+{
+    return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for pruning");
+}
 
 void terse_prune_report_done(terse_prune_report *report)
 {
     free(report->layers);
     *report = (terse_prune_report){0};
 }
+
+static void job_done(job *j)
+{
+    for (int i = 0; i < j->n; i++) {
+        free(j->layers[i].weights);
+        free(j->layers[i].bias);
+    }
+    free(j->layers);
+    if (j->with_samples)
+        terse_samples_done(&j->samples);
+    terse_prune_report_done(&j->report);
+}
+
+/* --- which layers ---------------------------------------------------------------------------------------------------
+ */
 
 static terse_prune_layer *add_layer(terse_prune_report *report, const terse_edit *edit, int node)
 {
@@ -38,8 +87,7 @@ static bool select_layer(const terse_edit *edit, int node, terse_prune_layer *la
 {
     const terse_node *n = &edit->graph->nodes[node];
     const terse_value *w = &edit->graph->values[n->inputs[1]];
-    const int64_t groups =
-        n->op == TERSE_OP_CONV || n->op == TERSE_OP_CONV_TRANSPOSE ? terse_node_int(n, "group", 1) : 1;
+    const int64_t groups = n->op == TERSE_OP_CONV ? terse_node_int(n, "group", 1) : 1;
     const int64_t outputs = n->op == TERSE_OP_CONV ? w->dims[0] : w->dims[1];
     const int64_t k = terse_dims_count(w->dims, w->rank) / (outputs ? outputs : 1);
     if (n->op == TERSE_OP_CONV_TRANSPOSE)
@@ -56,82 +104,247 @@ static bool select_layer(const terse_edit *edit, int node, terse_prune_layer *la
     return false;
 }
 
-/* The weights as [outputs][K], in memory of the graph. */
-static bool read_matrix(terse_edit *edit, int node, terse_prune_matrix *ret_matrix)
+static int list_layers(job *j, terse_error *error)
 {
-    const terse_node *n = &edit->graph->nodes[node];
-    const terse_value *w = &edit->graph->values[n->inputs[1]];
-    const float *from = w->data;
-    terse_prune_matrix m = {.n = n->op == TERSE_OP_CONV ? w->dims[0] : w->dims[1]};
-    m.k = terse_dims_count(w->dims, w->rank) / m.n;
-    m.w = terse_edit_alloc(edit, (size_t)(m.n * m.k) * sizeof *m.w);
-    if (!m.w)
-        return false;
-    if (n->op == TERSE_OP_CONV)
-        memcpy(m.w, from, (size_t)(m.n * m.k) * sizeof *m.w);
-    for (int64_t i = 0; n->op != TERSE_OP_CONV && i < m.k; i++)
-        for (int64_t j = 0; j < m.n; j++)
-            m.w[j * m.k + i] = from[i * m.n + j];
-    *ret_matrix = m;
-    return true;
+    terse_edit edit;
+    int status = terse_edit_open(j->graph, &edit, error);
+    if (status != TERSE_OK)
+        return status;
+    j->layers = calloc((size_t)j->graph->n_nodes + 1, sizeof *j->layers);
+    edit.failed = !j->layers;
+    for (int node = 0; node < j->graph->n_nodes && !edit.failed; node++) {
+        if (!terse_edit_is_weighted(&edit, node))
+            continue;
+        terse_low_rank_product product = {0};
+        char reason[96];
+        terse_prune_layer *layer = add_layer(&j->report, &edit, node);
+        if (!layer) {
+            edit.failed = true;
+            break;
+        }
+        const bool selected = select_layer(&edit, node, layer);
+        if (!terse_select_product(&edit, node, &product, reason, sizeof reason)) {
+            if (selected)
+                snprintf(layer->reason, sizeof layer->reason, "%s", reason);
+            continue;
+        }
+        terse_select_done(&product);
+        if (edit.uses[j->graph->nodes[node].inputs[1]] == 1)
+            j->layers[j->n++] = (job_layer){.node = node, .report = j->report.n - 1, .pruned = selected};
+    }
+    return terse_edit_close(&edit, error);
 }
 
-/* The matrix in the order that the node's weights have. */
-static float *write_matrix(terse_edit *edit, int node, const terse_prune_matrix *m)
+/* --- one layer ------------------------------------------------------------------------------------------------------
+ */
+
+static double *bias_of(const terse_graph *graph, const terse_low_rank_product *product)
 {
-    if (edit->graph->nodes[node].op == TERSE_OP_CONV)
-        return m->w;
-    float *to = terse_edit_alloc(edit, (size_t)(m->n * m->k) * sizeof *to);
-    for (int64_t j = 0; to && j < m->n; j++)
-        for (int64_t i = 0; i < m->k; i++)
-            to[i * m->n + j] = m->w[j * m->k + i];
-    return to;
+    const terse_node *n = &graph->nodes[product->node];
+    const terse_value *b = n->n_inputs > 2 && n->inputs[2] >= 0 ? &graph->values[n->inputs[2]] : NULL;
+    if (!b || !b->data || b->dtype != TERSE_FP32 || b->rank != 1 || b->dims[0] != product->o)
+        return NULL;
+    double *bias = malloc((size_t)product->o * sizeof *bias);
+    for (int64_t i = 0; bias && i < product->o; i++)
+        bias[i] = (double)((const float *)b->data)[i];
+    return bias;
 }
 
-static int prune_layer(terse_edit *edit, int node, const terse_prune_options *options, terse_prune_layer *layer)
+static bool has_residual(const terse_graph *graph, int node)
 {
-    terse_prune_matrix m;
-    if (!select_layer(edit, node, layer))
-        return TERSE_OK;
-    if (!read_matrix(edit, node, &m))
-        return TERSE_RESOURCE_EXHAUSTED;
-    const double kept = terse_prune_by_magnitude(&m, options->kind, options->amount);
-    float *weights = kept < 0 ? NULL : write_matrix(edit, node, &m);
-    if (!weights)
-        return TERSE_RESOURCE_EXHAUSTED;
-    const terse_value old = edit->graph->values[edit->graph->nodes[node].inputs[1]];
-    const int made = terse_edit_add_constant(edit, old.name, TERSE_FP32, old.rank, old.dims, weights);
-    if (made < 0)
-        return TERSE_RESOURCE_EXHAUSTED;
-    terse_edit_set_input(edit, node, 1, made);
-    layer->pruned = true;
-    layer->kept = kept;
-    snprintf(layer->reason, sizeof layer->reason, "magnitude");
-    terse_prune_mark(edit, node, options->kind, kept);
+    const terse_node *n = &graph->nodes[node];
+    return n->n_inputs > 3 && n->inputs[3] >= 0 && !graph->values[n->inputs[3]].data &&
+           graph->values[n->inputs[3]].dtype == TERSE_FP32;
+}
+
+/* By what the output loses; where the moments are of no use, by size. */
+static int choose_weights(const job *j, const terse_low_rank_product *product, const terse_metric *metric,
+                          double *weights, terse_prune_layer *line, terse_error *error)
+{
+    const terse_prune_options *o = j->options;
+    terse_obs obs = {0};
+    terse_error why = {0};
+    int status = TERSE_INTERNAL;
+    if (metric->cov)
+        status = terse_obs_open(metric->target, product->o, product->k, metric->cov, o->kind, true, &obs, &why);
+    if (status == TERSE_OK)
+        status = terse_obs_prune(&obs, o->amount, weights, &line->error, &why);
+    if (status == TERSE_RESOURCE_EXHAUSTED)
+        *error = why;
+    if (status == TERSE_OK)
+        snprintf(line->reason, sizeof line->reason, obs.order ? "OBS" : "OBS in the order of the inputs");
+    terse_obs_done(&obs);
+    if (status == TERSE_OK || status == TERSE_RESOURCE_EXHAUSTED)
+        return status;
+    memcpy(weights, metric->target, (size_t)(product->o * product->k) * sizeof *weights);
+    terse_prune_matrix m = {.w = weights, .n = product->o, .k = product->k};
+    if (terse_prune_by_magnitude(&m, o->kind, o->amount) < 0)
+        return out_of_memory(error);
+    snprintf(line->reason, sizeof line->reason, "by size%s%.90s", metric->cov ? ": " : "",
+             metric->cov       ? why.message
+             : j->with_samples ? ": too many inputs for their second moments"
+                               : "");
     return TERSE_OK;
+}
+
+/* float weights and bias for the walk */
+static int pretend(const double *from, int64_t n, terse_arena *arena, float **ret_to, terse_error *error)
+{
+    float *to = terse_arena_alloc(arena, (size_t)n * sizeof *to + 1);
+    for (int64_t i = 0; to && i < n; i++)
+        to[i] = (float)from[i];
+    *ret_to = to;
+    return to ? TERSE_OK : out_of_memory(error);
+}
+
+/* `m` [o][k] in the order of the node's weights. */
+static int pretend_weights(const terse_low_rank_product *p, const double *m, terse_arena *arena, float **ret_to,
+                           terse_error *error)
+{
+    int status = pretend(m, p->o * p->k, arena, ret_to, error);
+    for (int64_t o = 0; status == TERSE_OK && !p->conv && o < p->o; o++)
+        for (int64_t k = 0; k < p->k; k++)
+            (*ret_to)[k * p->o + o] = (float)m[o * p->k + k];
+    return status;
+}
+
+static int fit(job *j, job_layer *l, const terse_low_rank_product *product, const terse_walk *s, float **weights,
+               float **biases, terse_arena *arena, terse_error *error)
+{
+    terse_moments moments = {0};
+    terse_metric metric = {0};
+    terse_prune_layer *line = &j->report.layers[l->report];
+    const size_t count = (size_t)(product->o * product->k);
+    int status = terse_walk_measure(s, product, s && has_residual(j->graph, l->node), &moments, &metric, error);
+    l->weights = malloc(count * sizeof *l->weights + 1);
+    if (status == TERSE_OK && !l->weights)
+        status = out_of_memory(error);
+    if (status == TERSE_OK && l->pruned)
+        status = choose_weights(j, product, &metric, l->weights, line, error);
+    else if (status == TERSE_OK)
+        memcpy(l->weights, metric.target, count * sizeof *l->weights);
+    if (status == TERSE_OK && metric.cov && (l->bias = bias_of(j->graph, product)))
+        terse_metric_bias(product, &moments, l->weights, l->bias);
+    if (status == TERSE_OK && s)
+        status = pretend_weights(product, l->weights, arena, &weights[l->node], error);
+    if (status == TERSE_OK && s && l->bias)
+        status = pretend(l->bias, product->o, arena, &biases[l->node], error);
+    terse_metric_done(&metric);
+    terse_moments_done(&moments);
+    return status;
+}
+
+static int fit_layer(job *j, job_layer *l, const terse_walk *s, float **weights, float **biases, terse_arena *arena,
+                     terse_error *error)
+{
+    const terse_edit edit = {.graph = j->graph};
+    terse_low_rank_product product = {0};
+    char text[160];
+    if (!terse_select_product(&edit, l->node, &product, text, sizeof text))
+        return out_of_memory(error);
+    snprintf(text, sizeof text, "pruning layer %d of %d: %.90s", l->report + 1, j->report.n,
+             j->report.layers[l->report].name);
+    if (j->options->progress)
+        j->options->progress(j->options->context, text);
+    const int status = fit(j, l, &product, s, weights, biases, arena, error);
+    if (status == TERSE_OK && l->pruned) {
+        const terse_prune_matrix m = {.w = l->weights, .n = product.o, .k = product.k};
+        j->report.layers[l->report].pruned = true;
+        j->report.layers[l->report].kept = terse_prune_kept(&m, j->options->kind);
+    }
+    terse_select_done(&product);
+    return status;
+}
+
+static int fit_layers(job *j, int64_t samples, terse_error *error)
+{
+    terse_walk s = {0};
+    TERSE_AUTO(terse_freep) float **weights = calloc((size_t)j->graph->n_nodes + 1, sizeof *weights);
+    TERSE_AUTO(terse_freep) float **biases = calloc((size_t)j->graph->n_nodes + 1, sizeof *biases);
+    terse_arena *arena = terse_arena_new();
+    int status = weights && biases && arena ? TERSE_OK : out_of_memory(error);
+    const terse_disguise disguise = {.weights = weights, .bias = biases};
+    if (status == TERSE_OK && j->with_samples)
+        status = terse_walk_open(&j->samples, samples, &disguise, &s, error);
+    bool changed = false; /* what comes behind a layer that is no longer exact is fitted too */
+    for (int node = 0, next = 0; node < j->graph->n_nodes && status == TERSE_OK; node++) {
+        if (next < j->n && j->layers[next].node == node) {
+            job_layer *l = &j->layers[next++];
+            changed = changed || l->pruned;
+            if (l->pruned || (changed && j->with_samples))
+                status = fit_layer(j, l, j->with_samples ? &s : NULL, weights, biases, arena, error);
+        }
+        if (status == TERSE_OK && j->with_samples)
+            status = terse_walk_step(&s, node, error);
+    }
+    terse_walk_done(&s);
+    terse_arena_free(arena);
+    return status;
+}
+
+/* --- the graph ------------------------------------------------------------------------------------------------------
+ */
+
+static int write_layers(job *j, terse_error *error)
+{
+    terse_edit edit;
+    int status = terse_edit_open(j->graph, &edit, error);
+    if (status != TERSE_OK)
+        return status;
+    for (int i = 0; i < j->n && !edit.failed; i++) {
+        const job_layer *l = &j->layers[i];
+        terse_low_rank_product product = {0};
+        char reason[96];
+        if (!l->weights)
+            continue;
+        if (!terse_select_product(&edit, l->node, &product, reason, sizeof reason)) {
+            edit.failed = true;
+            break;
+        }
+        terse_factor_refit(&edit, &product, l->weights);
+        if (l->bias)
+            terse_factor_bias(&edit, &product, l->bias);
+        if (l->pruned)
+            terse_prune_mark(&edit, l->node, j->options->kind, j->report.layers[l->report].kept);
+        terse_select_done(&product);
+    }
+    return terse_edit_close(&edit, error);
+}
+
+static int run(job *j, const terse_npz *data, terse_error *error)
+{
+    int64_t samples = 0;
+    int status = TERSE_OK;
+    if (data) {
+        status = terse_bias_prepare(j->graph, error);
+        if (status == TERSE_OK) {
+            j->with_samples = true;
+            status = terse_samples_open(j->graph, data, &j->samples, error);
+        }
+        size_t bytes = 1;
+        if (status == TERSE_OK)
+            status = terse_walk_bytes(&j->samples, &bytes, error);
+        samples = (int64_t)fmin(SAMPLES, fmax(TERSE_WALK_CHUNK, (double)(ROOM / 2 / bytes)));
+        j->report.samples = samples < j->samples.samples ? samples : j->samples.samples;
+    }
+    if (status == TERSE_OK)
+        status = list_layers(j, error);
+    if (status == TERSE_OK)
+        status = fit_layers(j, samples, error);
+    return status == TERSE_OK ? write_layers(j, error) : status;
 }
 
 int terse_prune_run(terse_graph *graph, const terse_npz *data, const terse_prune_options *options,
                     terse_prune_report *ret_report, terse_error *error)
 {
-    (void)data;
-    terse_edit edit;
-    int status = terse_edit_open(graph, &edit, error);
-    if (status != TERSE_OK)
-        return status;
-    terse_prune_report report = {.kind = options->kind, .amount = options->amount};
-    for (int node = 0, n = graph->n_nodes; node < n && status == TERSE_OK && !edit.failed; node++) {
-        if (!terse_edit_is_weighted(&edit, node))
-            continue;
-        terse_prune_layer *layer = add_layer(&report, &edit, node);
-        if (!layer || prune_layer(&edit, node, options, layer) != TERSE_OK)
-            edit.failed = true;
+    job j = {.graph = graph, .options = options};
+    j.report.kind = options->kind;
+    j.report.amount = options->amount;
+    const int status = run(&j, data, error);
+    if (status == TERSE_OK) {
+        *ret_report = j.report;
+        j.report = (terse_prune_report){0};
     }
-    status = terse_edit_close(&edit, error);
-    if (status != TERSE_OK) {
-        terse_prune_report_done(&report);
-        return status;
-    }
-    *ret_report = report;
-    return TERSE_OK;
+    job_done(&j);
+    return status;
 }

@@ -5,8 +5,8 @@
  * layout. Ownership: the report owns its layers; the graph is changed in place.
  *
  * A layer's weights are one matrix W, [N outputs][K] in the order that ONNX has (K of a convolution: channel, kernel
- * position). prune.c walks the layers, moments.c sums up what they see on samples, mask.c chooses by magnitude and
- * obs.c by what the layer's output loses, execute.c decides which layers run sparse. */
+ * position). prune.c walks the layers, mask.c chooses by size and obs.c by what the layer's output loses, execute.c
+ * decides which layers run sparse. */
 #ifndef TERSE_PRUNE_PRUNE_H
 #define TERSE_PRUNE_PRUNE_H
 
@@ -70,7 +70,7 @@ int terse_prune_pack(terse_graph *graph, terse_prune_report *report, terse_error
 
 /* A layer's weights: w[n * k + i]. */
 typedef struct terse_prune_matrix {
-    float *w;
+    double *w;
     int64_t n, k;
 } terse_prune_matrix;
 
@@ -81,7 +81,7 @@ double terse_prune_by_magnitude(terse_prune_matrix *matrix, terse_prune_kind kin
 /* Says at the node what was done to it, once. */
 void terse_prune_mark(terse_edit *edit, int node, terse_prune_kind kind, double kept);
 
-/* The share of 4x1 blocks that have a weight other than zero. */
-double terse_prune_blocks_kept(const terse_prune_matrix *matrix);
+/* The share of 4x1 blocks, or weights, that are not zero. */
+double terse_prune_kept(const terse_prune_matrix *matrix, terse_prune_kind kind);
 
 #endif
