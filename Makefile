@@ -38,7 +38,7 @@ PKG := pkg-config
 MSGPACK_PC := $(shell $(PKG) --exists msgpack-c && echo msgpack-c || echo msgpack)
 LIBS_MSGPACK = $(shell $(PKG) --libs $(MSGPACK_PC))
 LIBS_ZMQ = $(shell $(PKG) --libs libzmq)
-LIBS_COMMON = $(LIBS_MSGPACK) -lxxhash -lsodium -lzip -lm
+LIBS_COMMON = $(LIBS_MSGPACK) -lxxhash -lsodium -lzip -lzstd -lm
 LIBS_COMPRESS = $(shell $(PKG) --libs libprotobuf-c) -llapacke -lopenblas $(LIBS_COMMON)
 LIBS_SECCOMP = $(shell $(PKG) --libs libseccomp)
 LIBS_LOADER = $(LIBS_SECCOMP) $(LIBS_COMMON)
@@ -113,12 +113,13 @@ $(B)/$(SONAME): $(call obj,$(LIBTERSE)) client/libterse.map
 $(B)/libterse.so: $(B)/$(SONAME)
 	@ln -sf $(SONAME) $@
 
-# Without libzmq, which client/cli/lazy.c loads under the name it gives itself, and without libzip, which terse-npz.so has.
+# Without libzmq and libzstd, which client/cli/lazy.c loads under their own names, and libzip, which terse-npz.so has.
 soname = $(shell objdump -p $$($(CC) -print-file-name=$(1).so) | awk '/SONAME/ {print $$2}')
-$(B)/obj/client/cli/lazy.o: CFLAGS_ALL += -DTERSE_ZMQ_SONAME='"$(call soname,libzmq)"'
+$(B)/obj/client/cli/lazy.o: CFLAGS_ALL += -DTERSE_ZMQ_SONAME='"$(call soname,libzmq)"' \
+	-DTERSE_ZSTD_SONAME='"$(call soname,libzstd)"'
 $(B)/terse: $(call obj,$(CLI)) $(B)/libterse.a $(B)/libcommon.a
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(filter-out -lzip,$(LIBS_COMMON)) -ldl
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(filter-out -lzip -lzstd,$(LIBS_COMMON)) -ldl
 $(B)/terse-npz.so: $(call obj,common/npz_archive.c common/status.c common/bytes.c)
 	@echo "  LD    $@"
 	@$(CC) -shared -o $@ $^ $(LDFLAGS_ALL) -lzip

@@ -12,6 +12,7 @@
 #include <sodium.h>
 #include <xxhash.h>
 
+#include "common/encoding.h"
 #include "common/model_format.h"
 #include "common/pack.h"
 
@@ -20,6 +21,7 @@ typedef struct reader {
     size_t size, data_start; /* tensor bytes lie in data_start..size */
     unsigned checks;
     terse_graph *graph;
+    terse_model *model;
 } reader;
 
 static uint64_t little_endian(const uint8_t *bytes, int n)
@@ -43,37 +45,37 @@ int terse_model_sha256(const void *base, size_t size, uint8_t ret_digest[static 
     return TERSE_OK;
 }
 
-/* The fixed 64 bytes and the header's place and hash. */
-static int check_head(const reader *in, size_t *ret_header_bytes, terse_error *error)
+int terse_model_check_head(const uint8_t *base, size_t size, unsigned checks, size_t *ret_header_bytes,
+                           terse_error *error)
 {
-    if (in->size < TERSE_MODEL_HEAD_BYTES + 8)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "has %zu bytes, a .terse file has at least %d", in->size,
+    if (size < TERSE_MODEL_HEAD_BYTES + 8)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "has %zu bytes, a .terse file has at least %d", size,
                           TERSE_MODEL_HEAD_BYTES + 8);
-    if (memcmp(in->base, TERSE_MODEL_MAGIC, 8) != 0)
+    if (memcmp(base, TERSE_MODEL_MAGIC, 8) != 0)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "is not a .terse file (it does not start with " TERSE_MODEL_MAGIC ")");
-    const uint64_t version = little_endian(in->base + 8, 4);
+    const uint64_t version = little_endian(base + 8, 4);
     if (version < 1 || version > TERSE_MODEL_VERSION)
         return terse_fail(error, TERSE_UNIMPLEMENTED, "has format version %" PRIu64 ", this terse reads 1 to %d",
                           version, TERSE_MODEL_VERSION);
-    const uint64_t header = little_endian(in->base + 12, 4), file = little_endian(in->base + 16, 8);
-    if (file != in->size)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "states %" PRIu64 " bytes, the file has %zu", file, in->size);
-    if (header > TERSE_MODEL_MAX_HEADER || header > in->size - TERSE_MODEL_HEAD_BYTES - 8)
+    const uint64_t header = little_endian(base + 12, 4), file = little_endian(base + 16, 8);
+    if (file != size)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "states %" PRIu64 " bytes, the file has %zu", file, size);
+    if (header > TERSE_MODEL_MAX_HEADER || header > size - TERSE_MODEL_HEAD_BYTES - 8)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "states a header of %" PRIu64 " bytes, %zu are there and %d allowed", header,
-                          in->size - TERSE_MODEL_HEAD_BYTES - 8, TERSE_MODEL_MAX_HEADER);
-    if (little_endian(in->base + 56, 8) != 0)
+                          size - TERSE_MODEL_HEAD_BYTES - 8, TERSE_MODEL_MAX_HEADER);
+    if (little_endian(base + 56, 8) != 0)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "bytes 56 to 63 are not zero");
-    const uint64_t stated = little_endian(in->base + TERSE_MODEL_HEAD_BYTES + header, 8);
-    const uint64_t found = XXH3_64bits(in->base + TERSE_MODEL_HEAD_BYTES, (size_t)header);
+    const uint64_t stated = little_endian(base + TERSE_MODEL_HEAD_BYTES + header, 8);
+    const uint64_t found = XXH3_64bits(base + TERSE_MODEL_HEAD_BYTES, (size_t)header);
     if (stated != found)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "header has XXH3 %016" PRIx64 ", %016" PRIx64 " is stated",
                           found, stated);
-    if (in->checks & TERSE_MODEL_CHECK_SHA256) {
+    if (checks & TERSE_MODEL_CHECK_SHA256) {
         uint8_t digest[32];
-        terse_model_sha256(in->base, in->size, digest);
-        if (memcmp(digest, in->base + TERSE_MODEL_DIGEST_AT, sizeof digest) != 0)
+        terse_model_sha256(base, size, digest);
+        if (memcmp(digest, base + TERSE_MODEL_DIGEST_AT, sizeof digest) != 0)
             return terse_fail(error, TERSE_INVALID_ARGUMENT, "SHA-256 does not match the file's bytes");
     }
     *ret_header_bytes = (size_t)header;
@@ -167,6 +169,20 @@ static int check_section(const msgpack_object *map, const terse_value *value, te
     return TERSE_OK;
 }
 
+/* A note of what the tensor took in the packed file that these bytes were expanded from. */
+static int read_note(const reader *in, const msgpack_object *map, int index, terse_error *error)
+{
+    terse_model_note *note = &in->model->notes[index];
+    const char *encoding;
+    size_t length;
+    int status = terse_pack_get_str(map, "encoding", TERSE_ENCODING_TEXT, &encoding, &length, error);
+    if (!status)
+        status = terse_pack_get_u64(map, "stored", UINT64_MAX, &note->stored, error);
+    if (!status && !(note->encoding = terse_arena_text(in->graph->arena, encoding, length)))
+        status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a text of %zu bytes", length);
+    return status;
+}
+
 /* Place, layout and bytes of a constant. */
 static int read_constant(const reader *in, const msgpack_object *map, terse_value *value, terse_error *error)
 {
@@ -217,6 +233,8 @@ static int read_tensor(const reader *in, const msgpack_object *map, int index, t
         status = read_shape(in, map, value, error);
     if (!status && terse_pack_find(map, "offset"))
         status = read_constant(in, map, value, error);
+    if (!status && value->data && in->model->notes && terse_pack_find(map, "encoding"))
+        status = read_note(in, map, index, error);
     if (status)
         terse_error_prefix(error, "tensor %d '%s'", index, name);
     return status;
@@ -382,6 +400,10 @@ static int read_header(const reader *in, const msgpack_object *header, terse_mod
     terse_graph *graph = in->graph;
     const msgpack_object_array *tensors, *nodes;
     int status = terse_pack_unique_keys(header, error);
+    bool packed = false;
+    const bool was_packed = !status && terse_pack_find(header, "packed") != NULL;
+    if (was_packed && !(status = terse_pack_get_bool(header, "packed", &packed, error)) && packed)
+        status = terse_fail(error, TERSE_INVALID_ARGUMENT, "is packed and was not expanded ('packed' comes first)");
     if (status || (status = read_text(in, header, "name", &graph->name, error)) ||
         (status = read_text(in, header, "tool", &model->tool, error)) ||
         (status = read_text(in, header, "source_sha256", &model->source_sha256, error)) ||
@@ -390,6 +412,9 @@ static int read_header(const reader *in, const msgpack_object *header, terse_mod
         (status = read_symbols(in, header, error)) ||
         (status = terse_pack_get_array(header, "tensors", TERSE_MAX_VALUES, &tensors, error)))
         return status;
+    if (was_packed &&
+        !(model->notes = terse_arena_alloc(graph->arena, ((size_t)tensors->size + 1) * sizeof *model->notes)))
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %" PRIu32 " tensors", tensors->size);
     for (uint32_t i = 0; i < tensors->size; i++)
         if ((status = read_tensor(in, &tensors->ptr[i], (int)i, error)))
             return status;
@@ -411,10 +436,11 @@ static int read_header(const reader *in, const msgpack_object *header, terse_mod
 static int parse(reader *in, terse_model *model, terse_error *error)
 {
     size_t header_bytes = 0;
-    int status = check_head(in, &header_bytes, error);
+    int status = terse_model_check_head(in->base, in->size, in->checks, &header_bytes, error);
     if (status)
         return status;
     in->data_start = terse_align(TERSE_MODEL_HEAD_BYTES + header_bytes + 8, TERSE_MODEL_ALIGNMENT);
+    in->model = model;
     in->graph = model->graph = terse_graph_new();
     msgpack_zone zone;
     if (!in->graph || !msgpack_zone_init(&zone, 64 * 1024))
@@ -448,28 +474,6 @@ int terse_model_parse(const void *base, size_t size, const char *name, unsigned 
     }
     *ret_model = model;
     return TERSE_OK;
-}
-
-int terse_model_open(const char *path, unsigned checks, terse_model **ret_model, terse_error *error)
-{
-    const void *base;
-    size_t size;
-    int status = terse_file_map(path, &base, &size, error);
-    if (status)
-        return status;
-    status = terse_model_parse(base, size, path, checks, ret_model, error);
-    if (!status)
-        (*ret_model)->mapped = true;
-    else if (base)
-        munmap((void *)(uintptr_t)base, size);
-    return status;
-}
-
-void terse_model_prefault(const terse_model *model)
-{
-    enum { MOST = 256 << 20 }; /* beyond, faults are little beside the work, and the file may not fit in memory */
-    if (model->mapped && model->size > 0 && model->size <= MOST)
-        (void)madvise((void *)(uintptr_t)model->base, model->size, MADV_POPULATE_READ);
 }
 
 void terse_model_close(terse_model *model)

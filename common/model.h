@@ -12,20 +12,37 @@
  * Header map: "name", "tool", "source_sha256", "command", "batchable", "symbols":[str], "inputs":[tensor index],
  * "outputs":[...], "tensors":[{"name","dtype","shape":[int|symbol],"layout","groups","offset","bytes","xxh3"}],
  * "nodes":[{"op","name","inputs":[index|nil],"outputs":[...],"attrs":{...},"compression"}], "report":{...}.
+ * A packed file has "packed": true as its first key and tensors with "encoding" and "stored" (expand.h, encoding.h).
  * Unknown keys are ignored. common/README.md has the whole table. */
 #ifndef TERSE_COMMON_MODEL_H
 #define TERSE_COMMON_MODEL_H
 
+#include "common/encoding.h"
 #include "common/graph/graph.h"
 
 enum { TERSE_MODEL_VERSION = 1 };
+
+/* What a tensor takes in a packed file. */
+typedef struct terse_model_note {
+    const char *encoding; /* "codebook+zstd"; NULL: as it is */
+    uint64_t stored;      /* bytes in the file */
+} terse_model_note;
+
+/* For the writer: a tensor's bytes in fewer bytes (encoding.h); data NULL: as it is. */
+typedef struct terse_model_packed {
+    const void *data;
+    size_t bytes;
+    terse_encoding encoding;
+} terse_model_packed;
 
 typedef struct terse_model {
     terse_graph *graph;
     const char *tool, *source_sha256, *command; /* provenance, "" when absent; in the graph's arena */
     const void *report;                         /* the msgpack bytes of "report", NULL when absent */
     size_t report_bytes;
-    const void *base; /* the file's bytes */
+    terse_model_note *notes;          /* per value, in the graph's arena; NULL: the file was not packed */
+    const terse_model_packed *packed; /* written in the place of the values' bytes; NULL: none (readers leave it so) */
+    const void *base;                 /* the file's bytes, expanded */
     size_t size;
     bool mapped; /* base is ours to unmap */
 } terse_model;
@@ -35,9 +52,11 @@ enum {
     TERSE_MODEL_CHECK_SHA256 = 2,   /* SHA-256 of the whole file */
 };
 
-/* Maps and checks a file: magic, version, sizes, the header's XXH3, every offset, length, shape and reference. */
+/* model_open.c: maps (a packed one: expands) and checks a file: magic, version, sizes, the header's XXH3, every offset,
+ * length, shape and reference. */
 int terse_model_open(const char *path, unsigned checks, terse_model **ret_model, terse_error *error);
-/* The same over bytes that the caller keeps (a sealed memfd's mapping). `name` is for messages. */
+/* The same over bytes that the caller keeps (a sealed memfd's mapping) and that are not packed (expand.h). `name` is
+ * for messages. */
 int terse_model_parse(const void *base, size_t size, const char *name, unsigned checks, terse_model **ret_model,
                       terse_error *error);
 void terse_model_close(terse_model *model);

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/status.h"
 #include "common/tensor.h"
 
 #define TERSE_MODEL_MAGIC "TERSEMDL"
@@ -19,6 +20,10 @@ enum {
     TERSE_MODEL_MAX_ATTRS = 64,
     TERSE_MODEL_MAX_ATTR_NAME = 64,
 };
+
+/* The fixed 64 bytes, the header's place and its hash; with TERSE_MODEL_CHECK_SHA256 in `checks` the file's digest. */
+int terse_model_check_head(const uint8_t *base, size_t size, unsigned checks, size_t *ret_header_bytes,
+                           terse_error *error);
 
 /* SHA-256 of a file's bytes with the digest's own 32 bytes taken as zero. */
 int terse_model_sha256(const void *base, size_t size, uint8_t ret_digest[static 32]);

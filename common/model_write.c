@@ -19,7 +19,8 @@ typedef struct section {
     uint64_t hash;
     size_t offset, bytes; /* offset relative to the first section */
     const void *data;
-    bool written; /* false: shares an earlier section's bytes */
+    const terse_encoding *encoding; /* NULL: as it is */
+    bool written;                   /* false: shares an earlier section's bytes */
 } section;
 
 static void pack_u64_fixed(msgpack_packer *packer, uint64_t value)
@@ -53,7 +54,7 @@ static void pack_tensor(msgpack_packer *packer, const terse_graph *graph, int in
                         size_t data_start)
 {
     const terse_value *value = &graph->values[index];
-    msgpack_pack_map(packer, value->data ? 8 : 3);
+    msgpack_pack_map(packer, !value->data ? 3 : at->encoding ? 10 : 8);
     pack_key_text(packer, "name", value->name);
     pack_key_text(packer, "dtype", terse_dtype_name(value->dtype));
     pack_shape(packer, graph, value);
@@ -68,6 +69,12 @@ static void pack_tensor(msgpack_packer *packer, const terse_graph *graph, int in
     msgpack_pack_uint64(packer, value->bytes);
     terse_pack_cstr(packer, "xxh3");
     pack_u64_fixed(packer, at->hash);
+    if (at->encoding) {
+        char text[TERSE_ENCODING_TEXT];
+        pack_key_text(packer, "encoding", terse_encoding_text(*at->encoding, text));
+        terse_pack_cstr(packer, "stored");
+        msgpack_pack_uint64(packer, at->bytes);
+    }
 }
 
 static void pack_attr(msgpack_packer *packer, const terse_attr *attr)
@@ -128,7 +135,11 @@ static void pack_node(msgpack_packer *packer, const terse_node *node)
 static void pack_header(msgpack_packer *packer, const terse_graph *graph, const terse_model *about,
                         const section *sections, size_t data_start)
 {
-    msgpack_pack_map(packer, about->report ? 11 : 10);
+    msgpack_pack_map(packer, 10u + (about->report != NULL) + (about->packed != NULL));
+    if (about->packed) {
+        terse_pack_cstr(packer, "packed");
+        msgpack_pack_true(packer);
+    }
     pack_key_text(packer, "name", graph->name);
     pack_key_text(packer, "tool", about->tool);
     pack_key_text(packer, "source_sha256", about->source_sha256);
@@ -168,8 +179,9 @@ static int compare_by_hash(const void *a, const void *b)
     return x->value - y->value;
 }
 
-/* Places every constant; returns the bytes of all sections, or SIZE_MAX when memory is out. */
-static size_t place_sections(const terse_graph *graph, section *sections)
+/* Places every constant, those that are read where they lie first, at multiples of 64; returns the bytes of all
+ * sections, or SIZE_MAX when memory is out. */
+static size_t place_sections(const terse_graph *graph, const terse_model_packed *packed, section *sections)
 {
     TERSE_AUTO(terse_freep) by_hash *order = malloc(((size_t)graph->n_values + 1) * sizeof *order);
     TERSE_AUTO(terse_freep) int *same_as = malloc(((size_t)graph->n_values + 1) * sizeof *same_as);
@@ -181,29 +193,30 @@ static size_t place_sections(const terse_graph *graph, section *sections)
         same_as[v] = v;
         if (!value->data)
             continue;
-        sections[v] =
-            (section){.hash = XXH3_64bits(value->data, value->bytes), .bytes = value->bytes, .data = value->data};
+        sections[v] = (section){.bytes = value->bytes, .data = value->data};
+        if (packed && packed[v].data)
+            sections[v] = (section){.bytes = packed[v].bytes, .data = packed[v].data, .encoding = &packed[v].encoding};
+        sections[v].hash = XXH3_64bits(sections[v].data, sections[v].bytes);
         order[n++] = (by_hash){sections[v].hash, v};
     }
     qsort(order, n, sizeof *order, compare_by_hash);
     for (size_t i = 1; i < n; i++) {
         const int v = order[i].value, u = same_as[order[i - 1].value];
         if (order[i].hash == order[i - 1].hash && sections[v].bytes == sections[u].bytes &&
+            !sections[v].encoding == !sections[u].encoding &&
             memcmp(sections[v].data, sections[u].data, sections[u].bytes) == 0)
             same_as[v] = u;
     }
     size_t end = 0;
-    for (int v = 0; v < graph->n_values; v++) {
-        if (!sections[v].data)
-            continue;
-        if (same_as[v] != v) {
-            sections[v].offset = sections[same_as[v]].offset;
-            continue;
-        }
-        sections[v].written = true;
-        sections[v].offset = end;
-        end = terse_align(end + sections[v].bytes, TERSE_MODEL_ALIGNMENT);
-    }
+    for (int encoded = 0; encoded < 2; encoded++)
+        for (int v = 0; v < graph->n_values; v++)
+            if (sections[v].data && same_as[v] == v && encoded == (sections[v].encoding != NULL)) {
+                sections[v].written = true;
+                sections[v].offset = end;
+                end += encoded ? sections[v].bytes : terse_align(sections[v].bytes, TERSE_MODEL_ALIGNMENT);
+            }
+    for (int v = 0; v < graph->n_values; v++)
+        sections[v].offset = sections[same_as[v]].offset;
     return end;
 }
 
@@ -258,12 +271,15 @@ static bool put_file(int fd, const msgpack_sbuffer *header, const terse_graph *g
     if (!put(&out, head, sizeof head) || !put(&out, header->data, header->size) || !put(&out, hash, sizeof hash) ||
         !put_zeros(&out, data_start - TERSE_MODEL_HEAD_BYTES - header->size - sizeof hash))
         return false;
-    for (int v = 0; v < graph->n_values; v++) {
-        const section *s = &sections[v];
-        if (s->written && (!put(&out, s->data, s->bytes) ||
-                           !put_zeros(&out, terse_align(s->bytes, TERSE_MODEL_ALIGNMENT) - s->bytes)))
-            return false;
-    }
+    for (int encoded = 0; encoded < 2; encoded++)
+        for (int v = 0; v < graph->n_values; v++) {
+            const section *s = &sections[v];
+            if (!s->written || encoded != (s->encoding != NULL))
+                continue;
+            const size_t padding = encoded ? 0 : terse_align(s->bytes, TERSE_MODEL_ALIGNMENT) - s->bytes;
+            if (!put(&out, s->data, s->bytes) || !put_zeros(&out, padding))
+                return false;
+        }
     crypto_hash_sha256_final(&out.sha, digest);
     return pwrite(fd, digest, sizeof digest, TERSE_MODEL_DIGEST_AT) == (ssize_t)sizeof digest;
 }
@@ -271,7 +287,7 @@ static bool put_file(int fd, const msgpack_sbuffer *header, const terse_graph *g
 int terse_model_write_fd(int fd, const terse_graph *graph, const terse_model *about, terse_error *error)
 {
     TERSE_AUTO(terse_freep) section *sections = calloc((size_t)graph->n_values + 1, sizeof *sections);
-    const size_t data_bytes = sections ? place_sections(graph, sections) : SIZE_MAX;
+    const size_t data_bytes = sections ? place_sections(graph, about->packed, sections) : SIZE_MAX;
     if (data_bytes == SIZE_MAX)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d tensors", graph->n_values);
     header_buffer header = {.failed = false};

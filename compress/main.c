@@ -16,6 +16,7 @@
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/weights.h"
 #include "compress/report.h"
+#include "compress/shrink.h"
 #include "compress/tune.h"
 
 /* Everything that one run makes. */
@@ -25,6 +26,7 @@ typedef struct job {
     terse_graph *imported;   /* as the importer gave it */
     terse_graph *exact;      /* after the passes, without compression: only made for --validate */
     terse_graph *compressed; /* what is written */
+    terse_shrunk shrunk;     /* how its constants are stored, with --pack */
     terse_report report;
     char name[256];
     char command[512];
@@ -33,6 +35,7 @@ typedef struct job {
 
 static void job_done(job *j)
 {
+    terse_shrink_done(&j->shrunk);
     terse_graph_free(j->exact);
     terse_graph_free(j->compressed);
     terse_graph_free(j->imported);
@@ -91,6 +94,8 @@ static void write_command(job *j)
                        o->keep_float ? o->keep_float : "auto");
     if (o->bf16)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --float bf16");
+    if (o->pack)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --pack zstd");
     if (o->validate)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --validate");
     if (o->no_tune)
@@ -304,11 +309,17 @@ static int measure_bytes(job *j, const terse_model *about, terse_error *error)
 /* Packs the report twice: its size is the same, so the first round tells how large the file will be. */
 static int write_model(job *j, terse_error *error)
 {
-    progress(j, "writing");
-    terse_model about = {
-        .tool = "terse " TERSE_VERSION, .source_sha256 = j->source.source_sha256, .command = j->command};
-    const int fd = descriptor_of(j->options.output);
     int status = TERSE_OK;
+    if (j->options.pack) {
+        progress(j, "packing");
+        status = terse_shrink_run(j->compressed, true, &j->shrunk, error);
+    }
+    progress(j, "writing");
+    terse_model about = {.tool = "terse " TERSE_VERSION,
+                         .source_sha256 = j->source.source_sha256,
+                         .command = j->command,
+                         .packed = j->shrunk.packed};
+    const int fd = descriptor_of(j->options.output);
     for (int round = 0; round < 2 && status == TERSE_OK; round++) {
         msgpack_sbuffer packed;
         msgpack_sbuffer_init(&packed);

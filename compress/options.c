@@ -125,6 +125,14 @@ static int set_float(terse_options *options, const char *argument, terse_error *
     return TERSE_OK;
 }
 
+static int set_pack(terse_options *options, const char *argument, terse_error *error)
+{
+    options->pack = strcmp(argument, "zstd") == 0;
+    if (!options->pack && strcmp(argument, "none") != 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--pack is '%.100s', allowed are zstd and none", argument);
+    return TERSE_OK;
+}
+
 static int set_validate(terse_options *options, const char *argument, terse_error *error)
 {
     if (!*argument)
@@ -230,6 +238,10 @@ const terse_option terse_options_table[] = {
      "bf16: weights of products and what flows between them in 16 bits, accumulated in 32: twice the speed where the "
      "CPU has AVX512-BF16, half the bytes everywhere; with --quantize int8 that is for what stays FP32 (default: fp32)",
      false, set_float},
+    {"--pack", 0, "CODER",
+     "zstd: store each tensor in as few bytes as it takes without loss (a codebook, zeros left out, zstd), expanded once "
+     "when the model is loaded (default: none)",
+     false, set_pack},
     {"--validate", 0, "DATA.npz",
      "compare before and after on these samples: the inputs by name, axis 0 = samples, and optionally labels", false,
      set_validate},

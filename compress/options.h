@@ -36,6 +36,7 @@ typedef struct terse_options {
     terse_calibration calibration; /* how ranges are chosen */
     const char *keep_float;        /* NULL: automatically */
     int quantize_group;            /* int4-weights: rows of K that share a scale */
+    bool pack;                     /* --pack zstd */
     bool no_tune, json, quiet, plain, help;
 } terse_options;
 

@@ -85,7 +85,9 @@ def programs_link_what_they_may():
             + wrong("terse-gate", r"libopenblas|liblapack", "OpenBLAS serves the compressor")
             + wrong("terse-loader", r"libzmq|libopenblas|liblapack", "the loader has neither")
             + wrong("terse", r"libopenblas|liblapack", "only terse-compress links it")
-            + wrong("terse", r"libzmq|libzip|libcrypto", "it starts several times as fast without (client/cli/lazy.c)"))
+            + wrong("terse-worker", r"libzstd", "the loader expands packed models")
+            + wrong("terse-frontend", r"libzstd", "the loader expands packed models")
+            + wrong("terse", r"libzmq|libzip|libcrypto|libzstd", "it starts several times as fast without (client/cli/lazy.c)"))
 
 
 def libterse_exports_its_header_only():

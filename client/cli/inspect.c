@@ -21,11 +21,25 @@
 /* What a row of the node table says beyond the node: bytes of its constants, and, at size 1 of every free dimension,
  * what the engine would do. macs is -1 when no plan can be made at that size. */
 typedef struct facts {
-    uint64_t constant_bytes;
+    uint64_t constant_bytes, stored_bytes; /* in memory, in the file */
     int n_constants;
     int64_t macs;
     size_t arena_bytes;
 } facts;
+
+/* Bytes of a constant in the file. */
+static uint64_t stored_bytes(const terse_model *model, int value)
+{
+    const terse_model_note *note = model->notes ? &model->notes[value] : NULL;
+    return note && note->encoding ? note->stored : model->graph->values[value].bytes;
+}
+
+/* How it is stored there; "" as it is in memory. */
+static const char *encoding_of(const terse_model *model, int value)
+{
+    const terse_model_note *note = model->notes ? &model->notes[value] : NULL;
+    return note && note->encoding ? note->encoding : "";
+}
 
 static uint64_t node_constant_bytes(const terse_graph *graph, const terse_node *node)
 {
@@ -68,20 +82,24 @@ static void plan_facts(const terse_graph *graph, facts *ret_facts)
     terse_engine_free(engine);
 }
 
-static facts collect(const terse_graph *graph)
+static facts collect(const terse_model *model)
 {
+    const terse_graph *graph = model->graph;
     facts f = {.macs = -1};
     for (int v = 0; v < graph->n_values; v++)
         if (graph->values[v].data) {
             f.constant_bytes += graph->values[v].bytes;
+            f.stored_bytes += stored_bytes(model, v);
             f.n_constants++;
         }
     plan_facts(graph, &f);
     return f;
 }
 
-static void json_value(terse_json *json, const terse_graph *graph, const terse_value *value)
+static void json_value(terse_json *json, const terse_model *model, int number)
 {
+    const terse_graph *graph = model->graph;
+    const terse_value *value = &graph->values[number];
     terse_json_object(json, NULL);
     terse_json_text(json, "name", value->name);
     terse_json_text(json, "dtype", terse_dtype_name(value->dtype));
@@ -100,6 +118,8 @@ static void json_value(terse_json *json, const terse_graph *graph, const terse_v
     if (value->data) {
         terse_json_text(json, "layout", terse_layout_name(value->layout));
         terse_json_uint(json, "bytes", value->bytes);
+        terse_json_text(json, "encoding", *encoding_of(model, number) ? encoding_of(model, number) : "none");
+        terse_json_uint(json, "stored_bytes", stored_bytes(model, number));
     }
     terse_json_end(json);
 }
@@ -161,10 +181,69 @@ static void json_node(terse_json *json, const terse_graph *graph, const terse_no
     terse_json_end(json);
 }
 
+/* Tensors of one element type that are stored in one way. */
+typedef struct technique {
+    terse_dtype dtype;
+    const char *encoding;
+    int n;
+    uint64_t bytes, stored;
+} technique;
+
+enum { MAX_TECHNIQUES = 64 }; /* more than encodings and types in use can make */
+
+/* In the order in which the model has them; returns how many. */
+static int list_techniques(const terse_model *model, technique list[MAX_TECHNIQUES])
+{
+    int n = 0;
+    for (int v = 0; v < model->graph->n_values; v++) {
+        const terse_value *value = &model->graph->values[v];
+        if (!value->data)
+            continue;
+        int at = 0;
+        while (at < n && (list[at].dtype != value->dtype || strcmp(list[at].encoding, encoding_of(model, v)) != 0))
+            at++;
+        if (at == n && n == MAX_TECHNIQUES)
+            continue;
+        if (at == n)
+            list[n++] = (technique){.dtype = value->dtype, .encoding = encoding_of(model, v)};
+        list[at].n++;
+        list[at].bytes += value->bytes;
+        list[at].stored += stored_bytes(model, v);
+    }
+    return n;
+}
+
+static void json_techniques(terse_json *json, const terse_model *model)
+{
+    technique list[MAX_TECHNIQUES];
+    const int n = list_techniques(model, list);
+    terse_json_array(json, "techniques");
+    for (int i = 0; i < n; i++) {
+        terse_json_object(json, NULL);
+        terse_json_text(json, "dtype", terse_dtype_name(list[i].dtype));
+        terse_json_text(json, "encoding", *list[i].encoding ? list[i].encoding : "none");
+        terse_json_int(json, "tensors", list[i].n);
+        terse_json_uint(json, "bytes", list[i].bytes);
+        terse_json_uint(json, "stored_bytes", list[i].stored);
+        terse_json_end(json);
+    }
+    terse_json_end(json);
+}
+
+static void print_techniques(const terse_model *model)
+{
+    technique list[MAX_TECHNIQUES];
+    const int n = list_techniques(model, list);
+    printf("\n%-6s %-24s %8s %12s %12s\n", "dtype", "stored as", "tensors", "on disk", "in memory");
+    for (int i = 0; i < n; i++)
+        printf("%-6s %-24s %8d %12" PRIu64 " %12" PRIu64 "\n", terse_dtype_name(list[i].dtype),
+               *list[i].encoding ? list[i].encoding : "none", list[i].n, list[i].stored, list[i].bytes);
+}
+
 static void print_json(const terse_model *model, const char *path, uint64_t file_bytes, bool verified)
 {
     const terse_graph *graph = model->graph;
-    const facts f = collect(graph);
+    const facts f = collect(model);
     terse_json json = terse_json_to(stdout);
     terse_json_object(&json, NULL);
     terse_json_text(&json, "file", path);
@@ -176,17 +255,19 @@ static void print_json(const terse_model *model, const char *path, uint64_t file
     terse_json_bool(&json, "verified", verified);
     terse_json_bool(&json, "batchable", graph->batchable);
     terse_json_uint(&json, "constant_bytes", f.constant_bytes);
+    terse_json_uint(&json, "stored_bytes", f.stored_bytes);
+    json_techniques(&json, model);
     if (f.macs >= 0) {
         terse_json_int(&json, "macs", f.macs);
         terse_json_uint(&json, "arena_bytes", f.arena_bytes);
     }
     terse_json_array(&json, "inputs");
     for (int i = 0; i < graph->n_inputs; i++)
-        json_value(&json, graph, &graph->values[graph->inputs[i]]);
+        json_value(&json, model, graph->inputs[i]);
     terse_json_end(&json);
     terse_json_array(&json, "outputs");
     for (int i = 0; i < graph->n_outputs; i++)
-        json_value(&json, graph, &graph->values[graph->outputs[i]]);
+        json_value(&json, model, graph->outputs[i]);
     terse_json_end(&json);
     terse_json_array(&json, "nodes");
     for (int i = 0; i < graph->n_nodes; i++)
@@ -194,7 +275,7 @@ static void print_json(const terse_model *model, const char *path, uint64_t file
     terse_json_end(&json);
     terse_json_array(&json, "tensors");
     for (int i = 0; i < graph->n_values; i++)
-        json_value(&json, graph, &graph->values[i]);
+        json_value(&json, model, i);
     terse_json_end(&json);
     terse_msgpack_json_bytes(&json, "report", model->report, model->report_bytes);
     terse_json_end(&json);
@@ -214,7 +295,7 @@ static void print_ports(const char *title, const terse_graph *graph, const int *
 static void print_text(const terse_model *model, const char *path, uint64_t file_bytes, bool verified, bool tensors)
 {
     const terse_graph *graph = model->graph;
-    const facts f = collect(graph);
+    const facts f = collect(model);
     char dims[256];
     printf("%-10s %s, %" PRIu64 " bytes%s\n", "file", path, file_bytes, verified ? ", SHA-256 verified" : "");
     printf("%-10s %s%s\n", "model", graph->name, graph->batchable ? ", batchable" : ", not batchable");
@@ -224,7 +305,10 @@ static void print_text(const terse_model *model, const char *path, uint64_t file
         printf("%-10s SHA-256 %s\n", "source", model->source_sha256);
     print_ports("input", graph, graph->inputs, graph->n_inputs);
     print_ports("output", graph, graph->outputs, graph->n_outputs);
-    printf("%-10s %d with %" PRIu64 " bytes\n", "constants", f.n_constants, f.constant_bytes);
+    printf("%-10s %d with %" PRIu64 " bytes", "constants", f.n_constants, f.constant_bytes);
+    if (model->notes)
+        printf(" in memory, %" PRIu64 " on disk", f.stored_bytes);
+    putchar('\n');
     if (f.macs >= 0)
         printf("%-10s %" PRId64 " multiply-accumulates, %zu bytes of activations (free dimensions at 1)\n", "work",
                f.macs, f.arena_bytes);
@@ -239,15 +323,18 @@ static void print_text(const terse_model *model, const char *path, uint64_t file
                v >= 0 ? terse_value_text(graph, &graph->values[v], dims, sizeof dims) : "",
                node_constant_bytes(graph, node), node->name, *node->compression ? ", " : "", node->compression);
     }
+    if (model->notes)
+        print_techniques(model);
     if (!tensors)
         return;
-    printf("\n%5s  %-6s %-28s %-9s %12s  %s\n", "const", "dtype", "shape", "layout", "bytes", "name");
+    printf("\n%5s  %-6s %-28s %-13s %12s %12s  %-24s %s\n", "const", "dtype", "shape", "layout", "in memory", "on disk",
+           "stored as", "name");
     for (int v = 0; v < graph->n_values; v++) {
         const terse_value *value = &graph->values[v];
         if (value->data)
-            printf("%5d  %-6s %-28s %-9s %12zu  %s\n", v, terse_dtype_name(value->dtype),
+            printf("%5d  %-6s %-28s %-13s %12zu %12" PRIu64 "  %-24s %s\n", v, terse_dtype_name(value->dtype),
                    terse_value_text(graph, value, dims, sizeof dims), terse_layout_name(value->layout), value->bytes,
-                   value->name);
+                   stored_bytes(model, v), *encoding_of(model, v) ? encoding_of(model, v) : "none", value->name);
     }
 }
 

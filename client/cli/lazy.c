@@ -4,7 +4,8 @@
  * linked with neither: what client/ and common/npz call is found here, and here goes to look for it at the first call.
  * libzmq comes under its own name, for libterse, which is in here, and the front end are linked with it. libzip comes
  * with terse-npz.so, a helper like terse-compress: common/npz_archive.c with the libraries it is linked with, so that
- * ldd and package tools find them as they find any program's. */
+ * ldd and package tools find them as they find any program's. libzstd, for packed models, is smaller than those, but a
+ * tenth of what a start takes. */
 #include "client/cli/cli.h"
 
 #include <dlfcn.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 
 #include <zmq.h>
+#include <zstd.h>
 
 #include "common/npz_archive.h"
 
@@ -37,6 +39,12 @@ static void *find(const char *library, const char *function)
         return function arguments;                                                                                     \
     }
 #define ZMQ(...) FORWARD(TERSE_ZMQ_SONAME, __VA_ARGS__)
+
+#define ZSTD(...) FORWARD(TERSE_ZSTD_SONAME, __VA_ARGS__)
+
+ZSTD(size_t, ZSTD_decompress, (void *to, size_t capacity, const void *from, size_t size), (to, capacity, from, size))
+ZSTD(unsigned, ZSTD_isError, (size_t code), (code))
+ZSTD(const char *, ZSTD_getErrorName, (size_t code), (code))
 
 ZMQ(void *, zmq_ctx_new, (void), ())
 ZMQ(int, zmq_ctx_term, (void *context), (context))

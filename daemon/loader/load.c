@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/bytes.h"
+#include "common/expand.h"
 #include "common/model.h"
 #include "common/model_format.h"
 
@@ -64,16 +65,54 @@ static int verify(const char *path, int fd, uint64_t bytes, bool *ret_batchable,
 }
 
 /* What is no model at all need not be copied to be found out. */
-static int check_magic(const char *path, int file, terse_error *error)
+static int peek(const char *path, int file, bool *ret_packed, terse_error *error)
 {
-    char magic[sizeof TERSE_MODEL_MAGIC - 1];
-    const ssize_t got = pread(file, magic, sizeof magic, 0);
+    enum { MAGIC_BYTES = sizeof TERSE_MODEL_MAGIC - 1 };
+    char head[TERSE_EXPAND_PEEK_BYTES];
+    const ssize_t got = pread(file, head, sizeof head, 0);
     if (got < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot read '%s'", path);
-    if (got < (ssize_t)sizeof magic || memcmp(magic, TERSE_MODEL_MAGIC, sizeof magic) != 0)
+    if (got < MAGIC_BYTES || memcmp(head, TERSE_MODEL_MAGIC, MAGIC_BYTES) != 0)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "'%s' is not a .terse file (it does not start with " TERSE_MODEL_MAGIC ")", path);
+    *ret_packed = terse_expand_is_packed(head, (size_t)got);
     return TERSE_OK;
+}
+
+/* Memory of that size, without a system call that the filter takes away. */
+static bool extend(int memory, uint64_t bytes)
+{
+    return lseek(memory, (off_t)bytes - 1, SEEK_SET) >= 0 && terse_write_full(memory, "", 1);
+}
+
+/* The plain form of the packed model in `packed`, in `memory`. */
+static int expand(const char *path, int packed, uint64_t packed_bytes, uint64_t max_bytes, int memory,
+                  uint64_t *ret_bytes, terse_error *error)
+{
+    const void *base = mmap(NULL, packed_bytes, PROT_READ, MAP_PRIVATE, packed, 0);
+    if (base == MAP_FAILED)
+        return terse_fail(error, TERSE_SYSTEM, "cannot map the copy of '%s'", path);
+    terse_expansion expansion = {0};
+    void *image = MAP_FAILED;
+    int status = terse_expand_open(base, packed_bytes, path, &expansion, error);
+    const uint64_t bytes = expansion.bytes;
+    if (!status && max_bytes && bytes > max_bytes)
+        status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                            "'%s' expands to %" PRIu64 " bytes, there is memory for %" PRIu64 " now", path, bytes,
+                            max_bytes);
+    if (!status && (!extend(memory, bytes) ||
+                    (image = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0)) == MAP_FAILED))
+        status =
+            terse_fail(error, TERSE_SYSTEM, "no memory for the %" PRIu64 " bytes that '%s' expands to", bytes, path);
+    if (!status)
+        status = terse_expand_into(&expansion, image, error);
+    if (image != MAP_FAILED)
+        munmap(image, bytes);
+    terse_expand_done(&expansion);
+    munmap((void *)(uintptr_t)base, packed_bytes);
+    if (!status)
+        *ret_bytes = bytes;
+    return status;
 }
 
 int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
@@ -88,21 +127,25 @@ int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint
     if (!S_ISREG(info.st_mode) || info.st_size <= 0 || info.st_size > TERSE_MAX_TENSOR_BYTES)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "'%s' is no regular file of 1 to %" PRId64 " bytes", path,
                           TERSE_MAX_TENSOR_BYTES);
-    const uint64_t bytes = (uint64_t)info.st_size;
-    int status = check_magic(path, file, error);
+    uint64_t bytes = (uint64_t)info.st_size;
+    bool packed = false;
+    int status = peek(path, file, &packed, error);
     if (status)
         return status;
     if (max_bytes && bytes > max_bytes)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                           "'%s' has %" PRIu64 " bytes, there is memory for %" PRIu64 " now", path, bytes, max_bytes);
     TERSE_AUTO(terse_close_fdp) int memory = make_memory();
-    if (memory < 0)
+    TERSE_AUTO(terse_close_fdp) int copy = packed ? make_memory() : -1;
+    if (memory < 0 || (packed && copy < 0))
         return terse_fail(error, TERSE_SYSTEM, "cannot make memory for '%s'", path);
-    if ((status = copy_file(path, file, memory, bytes, error)))
+    if ((status = copy_file(path, file, packed ? copy : memory, bytes, error)))
         return status;
     if (confine)
-        confine(bytes);
+        confine(!packed ? bytes : bytes + (max_bytes ? max_bytes : (uint64_t)TERSE_MAX_TENSOR_BYTES));
     bool batchable = false;
+    if (packed && (status = expand(path, copy, bytes, max_bytes, memory, &bytes, error)))
+        return status;
     if ((status = verify(path, memory, bytes, &batchable, error)))
         return status;
     if (fcntl(memory, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)

@@ -2,7 +2,7 @@
 /* loader.h: terse-loader: from a path to a sealed memfd that holds a verified model.
  * Runs in: terse-loader, one process per file, which ends with its answer.
  *
- * The file is copied first and the copy is verified: what happens to the file meanwhile or later can harm nobody. The
+ * The file is copied first (a packed one: expanded into the memory that is handed over, common/expand.h) and the copy is verified: what happens to the file meanwhile or later can harm nobody. The
  * copy is unmapped before it is sealed (F_SEAL_WRITE wants no writable mapping). */
 #ifndef TERSE_LOADER_LOADER_H
 #define TERSE_LOADER_LOADER_H
@@ -18,7 +18,7 @@ typedef struct terse_loaded {
     bool batchable;
 } terse_loaded;
 
-/* A file of more than max_bytes (0: any size) is RESOURCE_EXHAUSTED. `confine`, called between the copy and the first
+/* A file of more than max_bytes (0: any size), or one that expands to more, is RESOURCE_EXHAUSTED. `confine`, called between the copy and the first
  * look at its bytes, may be NULL. */
 int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
                       terse_error *error);

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "common/bytes.h"
+#include "common/expand.h"
 #include "common/graph/engine.h"
 #include "common/model.h"
 #include "common/model_format.h"
@@ -86,6 +87,44 @@ static void try_engine(const terse_graph *graph)
     terse_engine_free(engine);
 }
 
+/* The plain form of a packed file, in a block of its own; NULL when it has none. */
+static uint8_t *expand(const uint8_t *bytes, size_t size, size_t *ret_bytes)
+{
+    enum { MAX_EXPANDED = 64 << 20 };
+    terse_error error = {0};
+    terse_expansion expansion;
+    uint8_t *image = NULL;
+    if (terse_expand_open(bytes, size, "fuzz", &expansion, &error) != TERSE_OK) {
+        if (!*error.message)
+            abort();
+        return NULL;
+    }
+    if (expansion.bytes <= MAX_EXPANDED && posix_memalign((void **)&image, 64, expansion.bytes) == 0) {
+        memset(image, 0, expansion.bytes);
+        if (terse_expand_into(&expansion, image, &error) != TERSE_OK) {
+            if (!*error.message)
+                abort();
+            free(image);
+            image = NULL;
+        }
+    }
+    *ret_bytes = expansion.bytes;
+    terse_expand_done(&expansion);
+    return image;
+}
+
+static void try_model(const uint8_t *bytes, size_t size, unsigned checks)
+{
+    terse_error error = {0};
+    terse_model *model = NULL;
+    if (terse_model_parse(bytes, size, "fuzz", checks, &model, &error) == TERSE_OK) {
+        try_engine(model->graph);
+        terse_model_close(model);
+    } else if (!*error.message) {
+        abort();
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     /* A block of the very size, so that a sanitizer sees a read behind its end. */
@@ -94,16 +133,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     memcpy(bytes, data, size);
     for (int mended = 0; mended < 2; mended++) {
-        terse_error error = {0};
-        terse_model *model = NULL;
         if (mended)
             mend(bytes, size);
-        if (terse_model_parse(bytes, size, "fuzz", mended ? 0 : TERSE_MODEL_CHECK_SHA256, &model, &error) == TERSE_OK) {
-            try_engine(model->graph);
-            terse_model_close(model);
-        } else if (!*error.message) {
-            abort();
-        }
+        size_t expanded = 0;
+        uint8_t *image = terse_expand_is_packed(bytes, size) ? expand(bytes, size, &expanded) : NULL;
+        if (image)
+            try_model(image, expanded, TERSE_MODEL_CHECK_SECTIONS);
+        free(image);
+        try_model(bytes, size, mended ? 0 : TERSE_MODEL_CHECK_SHA256);
     }
     free(bytes);
     return 0;

@@ -12,8 +12,12 @@
 
 #include <cmocka.h>
 
+#include <xxhash.h>
+
+#include "common/expand.h"
 #include "common/model.h"
 #include "common/model_format.h"
+#include "compress/shrink.h"
 
 #define GOLDEN "tests/golden/version1.terse"
 
@@ -171,6 +175,182 @@ static void every_truncation_is_refused(void **state)
     free(bytes);
 }
 
+/* --- packed files ------------------------------------------------------------------------------------------------- */
+
+/* The model that these bytes are as a file. */
+static int open_bytes(const uint8_t *bytes, size_t n, unsigned checks, terse_model **ret_model, terse_error *error)
+{
+    char path[64];
+    const int fd = memfd_create("terse-test", MFD_CLOEXEC);
+    assert_true(terse_write_full(fd, bytes, n));
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    *error = (terse_error){0};
+    const int status = terse_model_open(path, checks, ret_model, error);
+    close(fd);
+    return status;
+}
+
+/* The small model with each of its constants packed, as a file. */
+static uint8_t *packed_bytes(size_t *ret_size)
+{
+    char path[] = "/tmp/terse-test-XXXXXX";
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = small_graph();
+    terse_error error = {0};
+    TERSE_AUTO(terse_shrink_done) terse_shrunk shrunk = {0};
+    assert_int_equal(terse_shrink_run(graph, true, &shrunk, &error), TERSE_OK);
+    assert_non_null(shrunk.packed);
+    const terse_model about = {.tool = "terse 0.1.0",
+                               .source_sha256 = "00ff",
+                               .command = "terse compress a.onnx",
+                               .report = "\x80",
+                               .report_bytes = 1,
+                               .packed = shrunk.packed};
+    close(mkstemp(path));
+    assert_int_equal(terse_model_write(path, graph, &about, &error), TERSE_OK);
+    const void *base;
+    assert_int_equal(terse_file_map(path, &base, ret_size, &error), TERSE_OK);
+    unlink(path);
+    uint8_t *copy = malloc(*ret_size);
+    memcpy(copy, base, *ret_size);
+    munmap((void *)(uintptr_t)base, *ret_size);
+    return copy;
+}
+
+static void a_packed_model_is_read_back(void **state)
+{
+    (void)state;
+    size_t size;
+    uint8_t *bytes = packed_bytes(&size);
+    if (getenv("TERSE_WRITE_PACKED")) { /* for tests/fuzz/corpus/model */
+        FILE *file = fopen(getenv("TERSE_WRITE_PACKED"), "wb");
+        fwrite(bytes, 1, size, file);
+        fclose(file);
+    }
+    assert_true(terse_expand_is_packed(bytes, size));
+    TERSE_AUTO(terse_model_closep) terse_model *model = NULL;
+    terse_error error;
+    const int status = open_bytes(bytes, size, TERSE_MODEL_CHECK_SECTIONS | TERSE_MODEL_CHECK_SHA256, &model, &error);
+    assert_string_equal(error.message, "");
+    assert_int_equal(status, TERSE_OK);
+    expect_small(model);
+    const int w = model->graph->nodes[0].inputs[1];
+    assert_non_null(model->notes);
+    assert_non_null(model->notes[w].encoding);
+    assert_true(model->notes[w].stored < model->graph->values[w].bytes);
+    free(bytes);
+}
+
+static void an_expanded_model_is_a_plain_file(void **state)
+{
+    (void)state;
+    size_t size;
+    uint8_t *bytes = packed_bytes(&size);
+    terse_expansion expansion;
+    terse_error error;
+    terse_model *model = NULL;
+    assert_int_equal(terse_expand_open(bytes, size, "small", &expansion, &error), TERSE_OK);
+    uint8_t *image = aligned_alloc(64, terse_align(expansion.bytes, 64));
+    memset(image, 0, expansion.bytes);
+    assert_int_equal(terse_expand_into(&expansion, image, &error), TERSE_OK);
+    assert_false(terse_expand_is_packed(image, expansion.bytes));
+    assert_int_equal(terse_model_parse(image, expansion.bytes, "small", TERSE_MODEL_CHECK_SECTIONS, &model, &error),
+                     TERSE_OK);
+    expect_small(model);
+    terse_model_close(model);
+    /* Who does not expand refuses the packed one. */
+    uint8_t *aligned = aligned_alloc(64, terse_align(size, 64));
+    memcpy(aligned, bytes, size);
+    assert_int_equal(terse_model_parse(aligned, size, "small", 0, &model, &error), TERSE_INVALID_ARGUMENT);
+    assert_non_null(strstr(error.message, "is packed"));
+    terse_expand_done(&expansion);
+    free(aligned);
+    free(image);
+    free(bytes);
+}
+
+static void every_flipped_bit_of_a_packed_file_is_noticed(void **state)
+{
+    (void)state;
+    size_t size;
+    uint8_t *bytes = packed_bytes(&size);
+    for (size_t bit = 0; bit < size * 8; bit++) {
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        terse_model *model = NULL;
+        terse_error error;
+        /* Padding aside, what is expanded is noticed without the digest too: header and sections have their hashes. */
+        assert_int_not_equal(open_bytes(bytes, size, TERSE_MODEL_CHECK_SHA256, &model, &error), TERSE_OK);
+        assert_non_null(strstr(error.message, "model '"));
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    free(bytes);
+}
+
+static void every_truncation_of_a_packed_file_is_refused(void **state)
+{
+    (void)state;
+    size_t size;
+    uint8_t *bytes = packed_bytes(&size);
+    for (size_t n = 1; n < size; n++) {
+        terse_model *model = NULL;
+        terse_error error;
+        assert_int_not_equal(open_bytes(bytes, n, 0, &model, &error), TERSE_OK);
+        assert_true(*error.message);
+        /* also when the file says that it is so long */
+        uint8_t *part = malloc(n);
+        memcpy(part, bytes, n);
+        for (int i = 0; i < 8 && n >= 24; i++)
+            part[16 + i] = (uint8_t)((uint64_t)n >> 8 * i);
+        assert_int_not_equal(open_bytes(part, n, 0, &model, &error), TERSE_OK);
+        free(part);
+    }
+    free(bytes);
+}
+
+/* Puts `number` in the place of the value of `key`, which has as many bytes, and the header's hash right. */
+static void replace_number(uint8_t *bytes, const char *key, uint64_t number)
+{
+    const size_t header = bytes[12] | (size_t)bytes[13] << 8, length = strlen(key);
+    uint8_t *end = bytes + TERSE_MODEL_HEAD_BYTES + header, *at = bytes + TERSE_MODEL_HEAD_BYTES;
+    while (at + length < end && (at[0] != (0xa0 | length) || memcmp(at + 1, key, length) != 0))
+        at++;
+    assert_true(at + length < end);
+    at += 1 + length;
+    const int n = *at == 0xcf ? 8 : *at == 0xcd ? 2 : *at == 0xcc ? 1 : 0;
+    assert_true(n > 0);
+    for (int i = 0; i < n; i++)
+        at[1 + i] = (uint8_t)(number >> 8 * (n - 1 - i));
+    const uint64_t hash = XXH3_64bits(bytes + TERSE_MODEL_HEAD_BYTES, header);
+    for (int i = 0; i < 8; i++)
+        end[i] = (uint8_t)(hash >> 8 * i);
+}
+
+static void packed_files_that_promise_too_much_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *message;
+        uint64_t number;
+    } cases[] = {
+        {"bytes", "has 65535 bytes, its shape needs 384", 65535},
+        {"stored", "bytes from byte", 255},
+        {"offset", "bytes from byte", UINT64_MAX - 3},
+        {"offset", "bytes from byte", 0},
+        {"xxh3", "0000000000000001 is stated", 1},
+        {"stored", "XXH3", 3},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        size_t size;
+        uint8_t *bytes = packed_bytes(&size);
+        terse_model *model = NULL;
+        terse_error error;
+        replace_number(bytes, cases[i].key, cases[i].number);
+        assert_int_equal(open_bytes(bytes, size, 0, &model, &error), TERSE_INVALID_ARGUMENT);
+        if (!strstr(error.message, cases[i].message) || !strstr(error.message, "tensor"))
+            fail_msg("case %zu: '%s', expected '%s'", i, error.message, cases[i].message);
+        free(bytes);
+    }
+}
+
 static void an_unwritable_place_gives_one_error(void **state)
 {
     (void)state;
@@ -186,8 +366,15 @@ static void an_unwritable_place_gives_one_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_written_model_is_read_back),        cmocka_unit_test(version_1_is_frozen),
-        cmocka_unit_test(every_flipped_bit_is_noticed),        cmocka_unit_test(every_truncation_is_refused),
+        cmocka_unit_test(a_written_model_is_read_back),
+        cmocka_unit_test(version_1_is_frozen),
+        cmocka_unit_test(every_flipped_bit_is_noticed),
+        cmocka_unit_test(every_truncation_is_refused),
+        cmocka_unit_test(a_packed_model_is_read_back),
+        cmocka_unit_test(an_expanded_model_is_a_plain_file),
+        cmocka_unit_test(every_flipped_bit_of_a_packed_file_is_noticed),
+        cmocka_unit_test(every_truncation_of_a_packed_file_is_refused),
+        cmocka_unit_test(packed_files_that_promise_too_much_are_refused),
         cmocka_unit_test(an_unwritable_place_gives_one_error),
     };
     return cmocka_run_group_tests_name("model", tests, NULL, NULL);
