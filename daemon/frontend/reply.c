@@ -11,6 +11,9 @@
  *   client is slow: what it has waiting is parked, so that no worker works for it and no further reply piles up;
  *   all other clients are served as before. The same when ZeroMQ holds OWED_BYTES of large replies for it.
  *   A slow client that takes nothing for STUCK_NS loses its kept replies, its parked requests and its connection.
+ *   Who shares memory with us waits for every answer, whatever its deadline, since until then the memory is ours too:
+ *   its replies are all kept, no more than were let in, and where one is lost its arena ends: then it knows, attaches
+ *   again and asks again.
  *   Large outputs go out from the output slab itself, pinned until ZeroMQ has sent them; a client may pin an eighth of
  *   the slab, what is beyond is copied. Small outputs are copied at once. */
 enum { COPY_BELOW = 1024, LATE_REPLIES = 4096, MAX_PARTS = 1 + TERSE_MAX_IO };
@@ -127,14 +130,19 @@ static void drop_waiting(terse_frontend *fe, terse_client *client)
 
 static void drop_client(terse_frontend *fe, terse_client *client)
 {
-    drop_waiting(fe, client);
-    if (!terse_tap_is_open(client->connection)) /* or not any more: what is left of it goes by itself */
-        return;
+    if (!client->arena) {
+        drop_waiting(fe, client);
+        if (!terse_tap_is_open(client->connection)) /* or not any more: what is left of it goes by itself */
+            return;
+    }
     fe->dropped_clients++;
     terse_log(TERSE_LOG_NOTICE,
               "a client of user %" PRIu32 ", process %" PRIu32 ", has read no reply for %d s: dropped", client->uid,
               client->pid, (int)(STUCK_NS / UINT64_C(1000000000)));
-    terse_tap_drop(client->connection);
+    if (client->arena)
+        terse_arenas_drop(fe, client->arena);
+    else
+        terse_tap_drop(client->connection);
 }
 
 static void become_gone(terse_frontend *fe, terse_client *client)
@@ -151,12 +159,24 @@ void terse_reply_gone(terse_frontend *fe, terse_client *client)
         become_gone(fe, client);
 }
 
+/* The ROUTER does not know it any more, or its ring is no ring. */
+static void lose(terse_frontend *fe, terse_client *client)
+{
+    if (client->arena)
+        terse_arenas_drop(fe, client->arena);
+    else
+        become_gone(fe, client);
+}
+
 static void keep_late(terse_frontend *fe, terse_client *client, zmq_msg_t *parts, uint32_t n)
 {
-    terse_late_reply *late = client->n_late < LATE_REPLIES ? malloc(sizeof *late + n * sizeof(zmq_msg_t)) : NULL;
+    const bool room = client->n_late < LATE_REPLIES || client->arena;
+    terse_late_reply *late = room ? malloc(sizeof *late + n * sizeof(zmq_msg_t)) : NULL;
     become_slow(fe, client);
     if (!late) {
         drop_reply(fe, client, parts, n);
+        if (client->arena)
+            lose(fe, client);
         return;
     }
     late->next = NULL;
@@ -172,15 +192,6 @@ static void keep_late(terse_frontend *fe, terse_client *client, zmq_msg_t *parts
         client->late_first = late;
     client->late_last = late;
     client->n_late++;
-}
-
-/* The ROUTER does not know it any more, or its ring is no ring. */
-static void lose(terse_frontend *fe, terse_client *client)
-{
-    if (client->arena)
-        terse_arenas_drop(fe, client->arena);
-    else
-        become_gone(fe, client);
 }
 
 /* Sends or keeps or drops: `parts` are no longer the caller's. */
@@ -282,6 +293,8 @@ void terse_reply_header(terse_frontend *fe, terse_client *client, const void *he
         return;
     if (client && part_of(&part, header, size))
         send_parts(fe, client, &part, 1);
+    else if (client && client->arena)
+        lose(fe, client);
 }
 
 void terse_reply_rejection(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status,

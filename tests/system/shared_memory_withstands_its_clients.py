@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a client may do to memory that it shares with the daemon, by mistake or on purpose: it harms itself at most."""
+import json
 import os
 import random
 import signal
@@ -247,6 +248,38 @@ with harness.story("a full completion ring waits for its reader") as story:
             os.write(arena.fds[3], struct.pack("<Q", 1))
     story.check(ids == list(range(2000)), f"every reply comes once and in order: {len(ids)}")
 
+with harness.story("a client that stands still gets every answer once it goes on, however many there are") as story:
+    tersed = daemon(story, "--hang-timeout-ms", "600000", max_queue=20000, max_client_outstanding=20000)
+    for pid in tersed.workers():
+        os.kill(pid, signal.SIGSTOP)
+    digits = lambda: stats(tersed)["models"]["digits"]
+    asked = 10000  # the refusals of so many are several times what the ring holds
+    bench = subprocess.Popen([harness.program("terse"), "bench", "-e", tersed.endpoint, "digits", "--shm", "-c", str(asked), "-n", str(asked),
+                              "--timeout-ms", "5000", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    harness.wait_until(lambda: digits()["requests"] == asked, "all were asked for")
+    bench.send_signal(signal.SIGSTOP)
+    harness.wait_until(lambda: sum(digits()["errors"].values()) > asked - 1000, "the time of those that wait is over")
+    bench.send_signal(signal.SIGCONT)
+    for pid in tersed.workers():
+        os.kill(pid, signal.SIGCONT)
+    out, err = bench.communicate(timeout=harness.PATIENCE)
+    result = json.loads(out) if out else {}
+    story.check(result.get("ok", 0) + sum(result.get("errors", {}).values()) == asked, f"each has its answer: {result} {err}")
+    story.check(stats(tersed)["dropped_replies"] == 0 and stats(tersed)["dropped_clients"] == 0, "none was lost")
+
+with harness.story("a client that stands still for too long is let go; it attaches again and asks again") as story:
+    tersed = daemon(story)
+    bench = subprocess.Popen([harness.program("terse"), "bench", "-e", tersed.endpoint, "digits", "--shm", "-c", "8000", "-n", "200000", "--json"],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    harness.wait_until(lambda: stats(tersed)["served"] > 100, "requests are served")
+    bench.send_signal(signal.SIGSTOP)
+    harness.wait_until(lambda: stats(tersed)["dropped_clients"] == 1, "it has read nothing for ten seconds")
+    story.check(stats(tersed)["arenas"] == 0 and "has read no reply for 10 s: dropped" in tersed.log(), "its memory is free again")
+    bench.send_signal(signal.SIGCONT)
+    out, err = bench.communicate(timeout=harness.PATIENCE)
+    result = json.loads(out) if out else {}
+    story.check(result.get("ok", 0) + sum(result.get("errors", {}).values()) == 200000, f"each has its answer: {result} {err}")
+
 with harness.story("detaching and dying while requests run or wait") as story:
     tersed = daemon(story)
     expected = tersed.infer("digits", {"image": images[:1]})["logits"]
@@ -305,7 +338,6 @@ with harness.story("front ends and workers die under a client that shares memory
         except subprocess.TimeoutExpired:
             pass
     out, err = bench.communicate()
-    import json
     result = json.loads(out) if out else {}
     story.check(bench.returncode == 0 and result.get("ok", 0) > 100 and not result.get("errors") and result["mismatches"] == 0, f"{killed} killed: {result} {err}")
     story.check(killed >= 6, f"{killed} were killed")
