@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_ring.c: messages arrive whole and in order, and a side that lies breaks the ring, not its reader. */
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -213,6 +214,74 @@ static void two_threads_lose_nothing(void **state)
     free_pair(p);
 }
 
+/* Both sleep as processes do, each until the other rings: a doorbell that is missing once keeps both asleep. */
+typedef struct sleepers {
+    pair *pair;
+    sem_t there, room;
+    _Atomic bool lost;
+} sleepers;
+
+static void sleep_for(sleepers *s, sem_t *bell)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += 60;
+    if (sem_timedwait(bell, &end) != 0)
+        s->lost = true;
+}
+
+static void *write_and_sleep(void *user)
+{
+    sleepers *s = user;
+    terse_ring *ring = &s->pair->writer;
+    uint8_t message[LONGEST] = {0};
+    for (uint64_t i = 0; i < MANY && !s->lost;) {
+        memcpy(message, &i, sizeof i);
+        const uint32_t bytes = i / 1000 % 2 ? LONGEST : sizeof i; /* that wait for room, and that wait for more */
+        if (terse_ring_put(ring, message, bytes) == TERSE_RING_DONE) {
+            i++;
+            if (terse_ring_tell(ring))
+                sem_post(&s->there);
+        } else if (terse_ring_await_room(ring, bytes)) {
+            sleep_for(s, &s->room);
+        }
+    }
+    return NULL;
+}
+
+static void no_doorbell_is_missing(void **state)
+{
+    (void)state;
+    sleepers s = {.pair = make_pair()};
+    pthread_t thread;
+    sem_init(&s.there, 0, 0);
+    sem_init(&s.room, 0, 0);
+    assert_int_equal(pthread_create(&thread, NULL, write_and_sleep, &s), 0);
+    uint64_t taken = 0, sleeps = 0;
+    while (taken < MANY && !s.lost) {
+        uint8_t message[LONGEST];
+        uint64_t number = UINT64_MAX;
+        uint32_t n = 0;
+        if (terse_ring_take(&s.pair->reader, message, sizeof message, &n) == TERSE_RING_DONE) {
+            memcpy(&number, message, sizeof number);
+            s.lost |= number != taken++;
+            continue;
+        }
+        if (terse_ring_release(&s.pair->reader))
+            sem_post(&s.room);
+        if (!terse_ring_await(&s.pair->reader))
+            continue;
+        sleep_for(&s, &s.there);
+        sleeps++;
+    }
+    pthread_join(thread, NULL);
+    assert_false(s.lost);
+    print_message("%llu sleeps\n", (unsigned long long)sleeps);
+    sem_destroy(&s.there);
+    sem_destroy(&s.room);
+    free_pair(s.pair);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +291,7 @@ int main(void)
         cmocka_unit_test(positions_and_lengths_that_cannot_be_break_it),
         cmocka_unit_test(random_damage_is_survived),
         cmocka_unit_test(two_threads_lose_nothing),
+        cmocka_unit_test(no_doorbell_is_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
