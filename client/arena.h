@@ -22,6 +22,7 @@ struct terse_client_arena {
     arena_state state;
     bool hung_up; /* the connection has something to say: its end */
     bool armed;   /* the daemon rings complete_fd for the next completion */
+    bool full;    /* and for room in the submission ring, which it may have done */
     int connection, input_fd, output_fd, submit_fd, complete_fd;
     uint8_t token[TERSE_WIRE_ARENA_BYTES];
     uint64_t input_bytes, output_bytes, ring_bytes;

@@ -21,6 +21,7 @@ bool terse_ring_submit(terse_client_arena *arena, const void *header, size_t byt
     while (result == TERSE_RING_WAIT && !terse_ring_await_room(&arena->submission, (uint32_t)bytes));
     if (result == TERSE_RING_DONE && terse_ring_tell(&arena->submission))
         ring_doorbell(arena);
+    arena->full |= result == TERSE_RING_WAIT;
     return result == TERSE_RING_DONE;
 }
 
@@ -79,8 +80,8 @@ void terse_ring_disarm(terse_client_arena *arena)
     if (!arena->armed || arena->state != ARENA_ATTACHED)
         return;
     arena->armed = false;
-    /* The flag is still up: nobody rang. Else the ring is there, or comes a moment later and makes the next sleep
-     * short. */
-    if (!terse_ring_awake(&arena->completion) && read(arena->complete_fd, counts, sizeof counts) < 0)
-        return;
+    /* The flag is still up: nobody rang, unless for room. Else the ring is there, or comes a moment later and makes the
+     * next sleep short. One that is left there would make every sleep short. */
+    if ((!terse_ring_awake(&arena->completion) || arena->full) && read(arena->complete_fd, counts, sizeof counts) > 0)
+        arena->full = false;
 }
