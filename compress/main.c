@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/model.h"
+#include "compress/cluster/cluster.h"
 #include "compress/onnx/import.h"
 #include "compress/options.h"
 #include "compress/passes/passes.h"
@@ -94,6 +95,8 @@ static void write_command(job *j)
                        o->keep_float ? o->keep_float : "auto");
     if (o->bf16)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --float bf16");
+    if (o->cluster)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --cluster %d", o->cluster);
     if (o->pack)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --pack zstd");
     if (o->validate)
@@ -137,13 +140,36 @@ static int prune(job *j, terse_graph *graph, terse_error *error)
                                                       : status;
 }
 
+static terse_cluster_options cluster_options(job *j)
+{
+    return (terse_cluster_options){
+        .bits = j->options.cluster, .entropy = j->options.pack, .progress = quantize_progress, .context = j};
+}
+
+/* FP32 weights: with --quantize int8 those that it has left, by themselves. */
+static int cluster(job *j, terse_graph *graph, terse_error *error)
+{
+    if (!j->options.cluster)
+        return TERSE_OK;
+    const bool rest = j->options.quantize == TERSE_QUANTIZE_INT8;
+    const terse_cluster_options options = cluster_options(j);
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    progress(j, "clustering");
+    int status = j->options.calibrate && !rest ? terse_npz_read(j->options.calibrate, &data, error) : TERSE_OK;
+    if (status == TERSE_OK)
+        status = terse_cluster_run(graph, data, &options, &j->report.clustered, error);
+    return status != TERSE_OK && data ? terse_error_prefix(error, "'%s'", j->options.calibrate) : status;
+}
+
 /* The same. */
 static int quantize(job *j, terse_graph *graph, terse_error *error)
 {
     if (j->options.quantize != TERSE_QUANTIZE_INT8)
         return TERSE_OK;
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    const terse_cluster_options clusters = cluster_options(j);
     const terse_quantize_options options = {.source = j->options.calibrate,
+                                            .cluster = clusters.bits ? &clusters : NULL,
                                             .calibration = j->options.calibration,
                                             .keep_float = j->options.keep_float,
                                             .progress = quantize_progress,
@@ -205,9 +231,11 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
             status = prune(j, graph, error);
         if (status == TERSE_OK && compressing)
             status = quantize(j, graph, error);
+        if (status == TERSE_OK && compressing)
+            status = cluster(j, graph, error);
         const bool tune = compressing && !j->options.no_tune;
         const bool small = compressing && (j->options.quantize == TERSE_QUANTIZE_INT8_WEIGHTS ||
-                                           j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS);
+                                           j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS || j->options.cluster);
         if (tune)
             progress(j, "choosing algorithms");
         if (status == TERSE_OK && small)
@@ -310,9 +338,9 @@ static int measure_bytes(job *j, const terse_model *about, terse_error *error)
 static int write_model(job *j, terse_error *error)
 {
     int status = TERSE_OK;
-    if (j->options.pack) {
+    if (j->options.pack || j->options.cluster) {
         progress(j, "packing");
-        status = terse_shrink_run(j->compressed, true, &j->shrunk, error);
+        status = terse_shrink_run(j->compressed, j->options.pack, &j->shrunk, error);
     }
     progress(j, "writing");
     terse_model about = {.tool = "terse " TERSE_VERSION,

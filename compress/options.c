@@ -125,6 +125,17 @@ static int set_float(terse_options *options, const char *argument, terse_error *
     return TERSE_OK;
 }
 
+static int set_cluster(terse_options *options, const char *argument, terse_error *error)
+{
+    char *end;
+    const long bits = strtol(argument, &end, 10);
+    if (end == argument || *end || bits < 1 || bits > TERSE_CLUSTER_MAX_BITS)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--cluster is '%.100s', allowed are 1 to %d bits", argument,
+                          TERSE_CLUSTER_MAX_BITS);
+    options->cluster = (int)bits;
+    return TERSE_OK;
+}
+
 static int set_pack(terse_options *options, const char *argument, terse_error *error)
 {
     options->pack = strcmp(argument, "zstd") == 0;
@@ -238,8 +249,15 @@ const terse_option terse_options_table[] = {
      "bf16: weights of products and what flows between them in 16 bits, accumulated in 32: twice the speed where the "
      "CPU has AVX512-BF16, half the bytes everywhere; with --quantize int8 that is for what stays FP32 (default: fp32)",
      false, set_float},
+    {"--cluster", 0, "BITS",
+     "let each layer have at most 2^BITS (1 to 8) different weights, chosen, with --calibrate, by what its outputs "
+     "lose "
+     "on the samples: the file has a codebook and a short number for each. Zeros stay zero; with --quantize int8 the "
+     "integers are clustered",
+     false, set_cluster},
     {"--pack", 0, "CODER",
-     "zstd: store each tensor in as few bytes as it takes without loss (a codebook, zeros left out, zstd), expanded once "
+     "zstd: store each tensor in as few bytes as it takes without loss (a codebook, zeros left out, zstd), expanded "
+     "once "
      "when the model is loaded (default: none)",
      false, set_pack},
     {"--validate", 0, "DATA.npz",
@@ -326,9 +344,11 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
     if (!options.help && options.quantize == TERSE_QUANTIZE_INT8 && !options.calibrate)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--quantize int8 needs --calibrate DATA.npz");
     if (options.calibrate && options.quantize != TERSE_QUANTIZE_INT8 &&
-        options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS && !options.low_rank.target && options.prune == 0)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "--calibrate goes with --low-rank, --prune and --quantize int8 and int4-weights only");
+        options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS && !options.low_rank.target && options.prune == 0 &&
+        options.cluster == 0)
+        return terse_fail(
+            error, TERSE_INVALID_ARGUMENT,
+            "--calibrate goes with --low-rank, --prune, --cluster and --quantize int8 and int4-weights only");
     if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibration || options.keep_float))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --quantize int8 only",
                           options.calibration ? "--calibration" : "--keep-float");
@@ -338,10 +358,15 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
             "--float bf16 goes with --quantize int8 only (what that keeps FP32 becomes BF16), found '%s', "
             "whose activations are FP32",
             terse_options_quantize(&options, (char[TERSE_QUANTIZE_TEXT]){0}));
-    if (options.plain &&
-        (options.low_rank.target || options.prune > 0 || options.quantize || options.validate || options.bf16))
+    if (options.cluster && options.quantize && options.quantize != TERSE_QUANTIZE_INT8)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "--plain goes with none of --low-rank, --prune, --quantize, --float bf16 and --validate");
+                          "--cluster goes with FP32 weights and with --quantize int8, found --quantize %s",
+                          terse_options_quantize(&options, (char[TERSE_QUANTIZE_TEXT]){0}));
+    if (options.plain && (options.low_rank.target || options.prune > 0 || options.cluster || options.quantize ||
+                          options.validate || options.bf16))
+        return terse_fail(
+            error, TERSE_INVALID_ARGUMENT,
+            "--plain goes with none of --low-rank, --prune, --cluster, --quantize, --float bf16 and --validate");
     *ret_options = options;
     return TERSE_OK;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "common/status.h"
+#include "compress/cluster/cluster.h"
 #include "compress/low_rank/low_rank.h"
 #include "compress/prune/prune.h"
 #include "compress/quantize/histogram.h"
@@ -36,6 +37,7 @@ typedef struct terse_options {
     terse_calibration calibration; /* how ranges are chosen */
     const char *keep_float;        /* NULL: automatically */
     int quantize_group;            /* int4-weights: rows of K that share a scale */
+    int cluster;                   /* --cluster BITS; 0: not asked for */
     bool pack;                     /* --pack zstd */
     bool no_tune, json, quiet, plain, help;
 } terse_options;

@@ -12,6 +12,7 @@ void terse_report_done(terse_report *report)
 {
     terse_low_rank_report_done(&report->layers);
     terse_prune_report_done(&report->pruned);
+    terse_cluster_report_done(&report->clustered);
     terse_quantize_report_done(&report->int8);
     terse_layers_done(&report->measured);
 }
@@ -155,6 +156,25 @@ static void print_int8(const terse_quantize_report *r, FILE *out)
     fprintf(out, "\nequalization %s\n\n", r->equalization);
 }
 
+static void print_clustered(const terse_cluster_report *r, FILE *out)
+{
+    if (r->n == 0)
+        return;
+    fprintf(out, "%-32s %-8s %-18s %6s %15s %9s  %s\n", "layer", "op", "weights", "codes", "bits per weight", "SQNR dB",
+            "clustered");
+    for (int i = 0; i < r->n; i++) {
+        const terse_cluster_layer *l = &r->layers[i];
+        char db[32];
+        terse_report_decibels(l->sqnr_db, db, sizeof db);
+        fprintf(out, "%-32.32s %-8.8s %-18.18s %6d %15.2f %9s  %s%s\n", l->name, terse_op_name(l->op), l->shape,
+                l->codes, l->entropy, db, l->codes ? "" : "no: ", l->reason);
+    }
+    if (r->samples > 0)
+        fprintf(out, "clustered on %" PRId64 " samples; SQNR: of the layer's outputs there\n\n", r->samples);
+    else
+        fprintf(out, "SQNR: of the weights\n\n");
+}
+
 void terse_report_print(const terse_report *report, FILE *out)
 {
     terse_figure list[TERSE_REPORT_FIGURES];
@@ -163,6 +183,8 @@ void terse_report_print(const terse_report *report, FILE *out)
         print_layers(&report->layers, out);
     if (report->pruned.amount > 0)
         print_pruned(&report->pruned, out);
+    print_clustered(&report->int8.clustered, out);
+    print_clustered(&report->clustered, out);
     if (report->quantized)
         print_int8(&report->int8, out);
     if (report->validated)
@@ -279,6 +301,30 @@ static void json_quantized(terse_json *json, const terse_quantize_report *r)
     terse_json_end(json);
 }
 
+static void json_clustered(terse_json *json, const terse_cluster_report *int8, const terse_cluster_report *floats)
+{
+    const terse_cluster_report *const reports[] = {int8, floats};
+    terse_json_object(json, "cluster");
+    terse_json_int(json, "bits", floats->bits);
+    terse_json_array(json, "layers");
+    for (int r = 0; r < 2; r++)
+        for (int i = 0; i < reports[r]->n; i++) {
+            const terse_cluster_layer *l = &reports[r]->layers[i];
+            terse_json_object(json, NULL);
+            terse_json_text(json, "name", l->name);
+            terse_json_text(json, "op", terse_op_name(l->op));
+            terse_json_text(json, "weights", l->shape);
+            terse_json_int(json, "codes", l->codes);
+            terse_json_double(json, "bits_per_weight", l->entropy);
+            if (isfinite(l->sqnr_db))
+                terse_json_double(json, "sqnr_db", l->sqnr_db);
+            terse_json_text(json, "reason", l->reason);
+            terse_json_end(json);
+        }
+    terse_json_end(json);
+    terse_json_end(json);
+}
+
 static void json_pruned(terse_json *json, const terse_prune_report *r)
 {
     terse_json_object(json, "prune");
@@ -350,6 +396,8 @@ void terse_report_json(const terse_report *report, FILE *out)
         terse_json_double(&json, "other_us_before", report->measured.other_us_before);
         terse_json_double(&json, "other_us_after", report->measured.other_us_after);
     }
+    if (report->clustered.bits > 0)
+        json_clustered(&json, &report->int8.clustered, &report->clustered);
     if (report->pruned.amount > 0)
         json_pruned(&json, &report->pruned);
     if (report->quantized)

@@ -8,6 +8,7 @@
 
 #include "compress/layers.h"
 #include "compress/low_rank/low_rank.h"
+#include "compress/cluster/cluster.h"
 #include "compress/prune/prune.h"
 #include "compress/quantize/quantize.h"
 #include "compress/validate.h"
@@ -15,10 +16,11 @@
 typedef struct terse_report {
     const char *input, *output; /* as given; not stored in the file */
     const char *name;
-    bool low_rank;   /* asked for */
+    bool low_rank; /* asked for */
     terse_low_rank_report layers;
-    terse_prune_report pruned; /* amount 0: not asked for */
-    bool quantized;            /* --quantize int8 */
+    terse_prune_report pruned;      /* amount 0: not asked for */
+    terse_cluster_report clustered; /* bits 0: not asked for; those of int8 weights are in int8.clustered */
+    bool quantized;                 /* --quantize int8 */
     terse_quantize_report int8;
     uint64_t bytes_before, bytes_after;
     int64_t macs_before, macs_after; /* per sample; -1: not known */

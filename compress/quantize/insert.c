@@ -99,6 +99,11 @@ static void quantize_weights(insertion *in, int node, const terse_int8_weights *
         in->edit.failed = true;
     terse_edit_set_input(&in->edit, node, 1, readable);
     graph->nodes[node].compression = "int8";
+    if (weights->codes > 0) {
+        snprintf(name, sizeof name, "int8, %d codes", weights->codes);
+        graph->nodes[node].compression = terse_arena_text(graph->arena, name, strlen(name));
+        in->edit.failed = in->edit.failed || !graph->nodes[node].compression;
+    }
 }
 
 int terse_scheme_insert(terse_graph *graph, const terse_scheme *scheme, const terse_affine *affine,

@@ -43,6 +43,7 @@ typedef struct job {
 void terse_quantize_report_done(terse_quantize_report *report)
 {
     free(report->layers);
+    terse_cluster_report_done(&report->clustered);
     *report = (terse_quantize_report){0};
 }
 
@@ -455,7 +456,8 @@ static int insert(job *j, const terse_scheme *scheme, terse_error *error)
             return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the weights");
         memcpy(q, j->int8[n].q, count);
         memcpy(scales, j->int8[n].scales, channels * sizeof *scales);
-        j->int8[n] = (terse_int8_weights){q, scales};
+        j->int8[n].q = q;
+        j->int8[n].scales = scales;
     }
     return terse_scheme_insert(j->graph, scheme, j->ranges.affine, j->int8, error);
 }
@@ -493,6 +495,9 @@ static int quantize(job *j, terse_error *error)
     full.affine = j->ranges.affine;
     if (status == TERSE_OK)
         status = quantize_weights(j->graph, &scheme, j->ranges.affine, j->arena, j->int8, j->weights, error);
+    if (status == TERSE_OK && j->options->cluster)
+        status = terse_cluster_int8(j->graph, &j->samples, &scheme, j->ranges.affine, j->int8, j->weights,
+                                    j->options->cluster, &j->report->clustered, error);
     if (status == TERSE_OK)
         status = correct_bias(j, &full, &share, error);
     bool any = false;

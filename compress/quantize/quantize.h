@@ -11,6 +11,7 @@
 #define TERSE_QUANTIZE_QUANTIZE_H
 
 #include "common/npz.h"
+#include "compress/cluster/cluster.h"
 #include "compress/quantize/histogram.h"
 #include "compress/samples.h"
 
@@ -20,6 +21,7 @@ typedef struct terse_quantize_options {
     /* NULL or "auto": as measured; "none": every layer that can be runs on bytes; else node names with commas between.
      */
     const char *keep_float;
+    const terse_cluster_options *cluster;              /* weights of few different integers; NULL: any */
     void (*progress)(void *context, const char *text); /* or NULL */
     void *context;
 } terse_quantize_options;
@@ -43,11 +45,12 @@ enum { TERSE_QUANTIZE_WARNINGS = 8 };
 typedef struct terse_quantize_report {
     terse_quantize_layer *layers; /* every product with constant weights */
     int n;
-    int64_t samples;       /* that ranges were taken from */
-    double sqnr_db;        /* of the network's outputs on samples of the calibration, all choices made */
-    double divergence;     /* as above */
-    bool rows_known;       /* divergence was taken: output 0 has rows */
-    char equalization[96]; /* "none: 30.1 dB without, 29.0 with", ... */
+    int64_t samples;                /* that ranges were taken from */
+    double sqnr_db;                 /* of the network's outputs on samples of the calibration, all choices made */
+    double divergence;              /* as above */
+    bool rows_known;                /* divergence was taken: output 0 has rows */
+    terse_cluster_report clustered; /* with `cluster` */
+    char equalization[96];          /* "none: 30.1 dB without, 29.0 with", ... */
     char warnings[TERSE_QUANTIZE_WARNINGS][256];
     int n_warnings;
 } terse_quantize_report;

@@ -50,6 +50,7 @@ bool terse_scheme_reads_bytes(const terse_scheme *scheme, int node, int slot);
 typedef struct terse_int8_weights {
     int8_t *q;     /* as many as the constant has; in memory that outlives the graph, or in its arena */
     float *scales; /* one per output channel */
+    int codes;     /* different integers, where --cluster made them few; else 0 */
 } terse_int8_weights;
 int terse_scheme_insert(terse_graph *graph, const terse_scheme *scheme, const terse_affine *affine,
                         const terse_int8_weights *weights, terse_error *error);
