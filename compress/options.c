@@ -250,7 +250,8 @@ const terse_option terse_options_table[] = {
      "CPU has AVX512-BF16, half the bytes everywhere; with --quantize int8 that is for what stays FP32 (default: fp32)",
      false, set_float},
     {"--cluster", 0, "BITS",
-     "let each layer have at most 2^BITS (1 to 8) different weights, chosen, with --calibrate, by what its outputs "
+     "let each layer have at most 2^BITS different weights (BITS 1 to 8; of 1 two and zero), chosen, with --calibrate, "
+     "by what its outputs "
      "lose "
      "on the samples: the file has a codebook and a short number for each. Zeros stay zero; with --quantize int8 the "
      "integers are clustered",

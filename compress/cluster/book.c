@@ -164,7 +164,7 @@ bool terse_book_make(const double *numbers, const double *weights, int64_t n, in
     if (taken == 0)
         return true;
     qsort(samples, (size_t)taken, sizeof *samples, compare_samples);
-    const int most = (1 << bits) - 1; /* and zero */
+    const int most = bits == 1 ? 2 : (1 << bits) - 1; /* and zero */
     double error;
     terse_book best;
     settle(&best, most, samples, taken, 0, &error);

@@ -17,10 +17,10 @@ typedef struct terse_book {
     double costs[TERSE_BOOK_MAX]; /* what a weight pays for this code beside its error */
 } terse_book;
 
-/* Lloyd's algorithm over n numbers of these weights (all > 0), from an even spacing; zero is an entry that never moves,
- * and numbers of zero are not counted. `entropy`: entries that are used more cost less (Chou, Lookabaugh, Gray 1989,
- * "Entropy-constrained vector quantization", section II). `integers`: entries are integers of -127..127. The same
- * numbers give the same book. False when memory is out. */
+/* At most 2^bits entries (of 1 bit: 3). Lloyd's algorithm over n numbers of these weights (all > 0), from an even
+ * spacing; zero is an entry that never moves, and numbers of zero are not counted. `entropy`: entries that are used
+ * more cost less (Chou, Lookabaugh, Gray 1989, "Entropy-constrained vector quantization", section II). `integers`:
+ * entries are integers of -127..127. The same numbers give the same book. False when memory is out. */
 bool terse_book_make(const double *numbers, const double *weights, int64_t n, int bits, bool entropy, bool integers,
                      terse_book *ret_book);
 /* The entry for a number: least weight * (number - entry)^2 + cost. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cluster.h: the weights of each layer become at most 2^BITS different numbers (`--cluster BITS`), zero among them, so
- * that the file can hold a codebook and a short number for each weight.
- * Runs in: terse-compress (and the tests), between the passes PREPARE and FINISH: weights are plain, activations fused.
- * With --quantize int8 it runs in there, where the integers have been chosen and biases have not been corrected yet.
+/* cluster.h: the weights of each layer become at most 2^BITS different numbers (`--cluster BITS`; of 1 bit two and
+ * zero), zero among them, so that the file can hold a codebook and a short number for each weight. Runs in:
+ * terse-compress (and the tests), between the passes PREPARE and FINISH: weights are plain, activations fused. With
+ * --quantize int8 it runs in there, where the integers have been chosen and biases have not been corrected yet.
  * Ownership: the report owns its layers.
  *
  * The way: cluster.c walks the layers with the samples, book.c makes the codebook, assign.c gives each weight its code

@@ -72,6 +72,27 @@ with harness.story("packed models are expanded once") as story:
     story.check(len(maps) == 2 and maps[0] == maps[1] and len(maps[0]) == 2, f"both workers map the same copies: {maps}")
     tersed.stop()
 
+    few, said = f"{story.folder}/few.terse", {}
+    data_set = os.path.join(harness.ROOT, "tests/data/digits_test.npz")
+    with numpy.load(data_set) as file:
+        for part, start in (("even", 0), ("odd", 1)):
+            numpy.savez(f"{story.folder}/{part}.npz", **{k: file[k][start::2] for k in file.files if part == "odd" or k != "labels"})
+    even, odd = f"{story.folder}/even.npz", f"{story.folder}/odd.npz"
+    for options in (("--quantize", "int8", "--calibrate", even), ("--prune", "0.5:unstructured", "--calibrate", even), ()):
+        words = ("--no-tune", "--validate", odd, "--cluster", "4", *options)
+        for pack in ("none", "zstd"):
+            said[pack] = harness.run_json("terse", "compress", onnx, "-o", few, *words, "--pack", pack, "--json")
+        what = " ".join(options[:2]) or "FP32"
+        story.check(said["zstd"]["after"]["top1"] > said["zstd"]["before"]["top1"] - 0.02,
+                    f"{what}: 16 numbers a layer keep the accuracy ({said['zstd']['after']['top1']})")
+        share = [said[pack]["after"]["bytes"] / said[pack]["before"]["bytes"] for pack in ("zstd", "none")]
+        story.check(share[0] < 0.13 and share[0] < share[1] < 0.2, f"{what}: the file shrinks {share}")
+        layers = said["none"]["cluster"]["layers"]
+        story.check(all(2 <= l["codes"] <= 16 and 0 < l["bits_per_weight"] <= 4 for l in layers if l["codes"])
+                    and any(l["codes"] for l in layers), f"{what}: layers have at most 16 numbers")
+        arrays = {"image": numpy.load(odd)["image"][:4]}
+        story.check(all(v.size for v in run(story.folder, few, arrays).values()), f"{what}: it runs")
+
     def damaged(name, change):
         path = f"{story.folder}/{name}.terse"
         bad = bytearray(data)
