@@ -230,7 +230,8 @@ void terse_arenas_close(terse_arenas *arenas, terse_client_arena *arena)
 
 void terse_arenas_settled(terse_arenas *arenas, terse_client_arena *arena)
 {
-    bool known = !arena->gone || arena->requests || arena->client.requests || arena->client.pins > 0;
+    /* Outstanding are its requests, and what an administrator has ordered through its ring. */
+    bool known = !arena->gone || arena->requests || arena->client.outstanding > 0 || arena->client.pins > 0;
     for (size_t i = 0; i < sizeof arena->told / sizeof arena->told[0]; i++)
         known = known || arena->told[i] != 0;
     if (known)

@@ -8,7 +8,7 @@
  * sent), unless its client is gone or lost replies as a slow reader, which are counted; a reply holds the bytes that
  * follow from its own request; at the end no request lives, no slot is taken, and every count of a client is zero.
  *
- * A further way in, the rings of shared memories, is to be played by steps of its own beside client_step. */
+ * Clients with shared memory (play_arena.h) do so too, through their rings or over the socket. */
 #include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,9 +19,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/begin.h"
 #include "daemon/frontend/loop.h"
 #include "daemon/sandbox.h"
 #define REPLAY_SPARSE
+#include "tests/fuzz/play_arena.h"
 #include "tests/fuzz/play_pool.h"
 #include "tests/fuzz/play_zmq.h"
 #include "tests/fuzz/replay.h"
@@ -32,11 +34,12 @@ static int run_loop(terse_frontend *fe);
 int frontend_main(void);
 #define TERSE_CONTROL_FD control_fd
 #define terse_loop_run run_loop
-#define prctl(...) (void)0
+#define terse_begin(name) true
 #define main frontend_main
 #include "daemon/frontend/main.c" /* NOLINT */
 #undef main
 #undef terse_loop_run
+#undef terse_begin
 
 enum { MAX_ASKED = 1024, MAX_TURNS = 4000, WAIT_FOR_END = 1000 };
 
@@ -116,6 +119,12 @@ static void note(const uint8_t *bytes, size_t size, uint8_t fill, unsigned peer)
     about->lossy = about->lossy || sender[about - table] != peer;
 }
 
+static void check_bytes(const asked *about, const uint8_t *bytes, size_t size)
+{
+    for (size_t k = 0; bytes && k < size && about->n_sent == 1 && !play_pool_lied; k++)
+        require(bytes[k] == 255 - about->fill, "a reply has its own bytes");
+}
+
 static void take_reply(unsigned peer, const play_part *parts, unsigned n)
 {
     (void)peer;
@@ -128,10 +137,22 @@ static void take_reply(unsigned peer, const play_part *parts, unsigned n)
     about->n_answers++;
     require(about->n_answers <= about->n_sent, "no request is answered twice");
     require(reply.status == TERSE_OK || (n == 1 && (reply.error.length > 0 || play_pool_lied)), "an error says why");
-    require(n == 1 || n == 1 + reply.n_outputs, "a frame for each output");
+    unsigned n_frames = 0;
+    for (uint32_t i = 0; i < reply.n_outputs; i++)
+        n_frames += !reply.outputs[i].has_shm;
+    require(n == 1 || n == 1 + n_frames, "a frame for each output");
     for (unsigned i = 1; i < n; i++)
-        for (size_t k = 0; k < parts[i].size && about->n_sent == 1 && !play_pool_lied; k++)
-            require(((const uint8_t *)parts[i].data)[k] == 255 - about->fill, "a reply has its own bytes");
+        check_bytes(about, parts[i].data, parts[i].size);
+    for (uint32_t i = 0; i < reply.n_outputs && !play_pool_lied; i++)
+        if (reply.outputs[i].has_shm)
+            check_bytes(about, play_arena_output(reply.id, reply.outputs[i].shm_offset, reply.outputs[i].shm_size),
+                        reply.outputs[i].shm_size);
+    play_arena_answered(reply.id);
+}
+
+static void take_completion(const void *bytes, size_t size)
+{
+    take_reply(PLAY_PEERS, &(play_part){bytes, size}, 1);
 }
 
 static void session_of(terse_wire_request *r, unsigned choice)
@@ -140,8 +161,9 @@ static void session_of(terse_wire_request *r, unsigned choice)
     memset(r->session, (int)(choice % 4), sizeof r->session);
 }
 
-/* A request as a good client makes it; the input says which. Returns how many frames there are. */
-static unsigned good_request(unsigned peer, play_part *parts, size_t *ret_size)
+/* A request as a good client makes it; the input says which. With `arena` >= 0 its tensors lie there when there is
+ * room, and *ret_laid is true. Returns how many frames there are. */
+static unsigned good_request(unsigned peer, int arena, play_part *parts, size_t *ret_size, bool *ret_laid)
 {
     const unsigned what = play_byte(&input), how = play_byte(&input);
     const terse_wire_op ops[] = {TERSE_WIRE_LIVE,     TERSE_WIRE_READY,     TERSE_WIRE_MODELS,
@@ -184,8 +206,9 @@ static unsigned good_request(unsigned peer, play_part *parts, size_t *ret_size)
         }
     }
     terse_error error = {0};
+    *ret_laid = arena >= 0 && n > 0 && !find(r->id) && play_arena_lay((unsigned)arena, r, frames[0][0]);
     require(terse_wire_encode_request(r, header, TERSE_WIRE_HEADER_BYTES, ret_size, &error) == TERSE_OK, error.message);
-    return n;
+    return *ret_laid ? 0 : n;
 }
 
 /* Damage: to bytes of the header, its length, the frames' sizes and their number. */
@@ -229,7 +252,8 @@ static void client_step(unsigned what)
         return;
     play_connect(peer);
     memset(parts, 0, sizeof parts);
-    unsigned n = good_request(peer, parts, &size);
+    bool laid = false;
+    unsigned n = good_request(peer, -1, parts, &size, &laid);
     const uint8_t fill = n ? frames[0][0] : 0;
     const unsigned kind = what >> 3 & 7;
     if (kind == 1)
@@ -246,13 +270,59 @@ static void client_step(unsigned what)
     }
 }
 
+static void lose(void)
+{
+    for (unsigned i = 0; i < n_asked; i++) /* whose they are is not kept: all but those that were answered */
+        table[i].lossy = true;
+}
+
 static void disconnect(unsigned peer)
 {
     if (!play_connected(peer))
         return;
-    for (unsigned i = 0; i < n_asked; i++) /* whose they are is not kept: all but those that were answered */
-        table[i].lossy = true;
+    lose();
     play_disconnect(peer);
+}
+
+/* A request of a client with shared memory, through its ring or over the socket. */
+static void arena_request(unsigned what)
+{
+    static play_part parts[PLAY_PARTS];
+    const unsigned arena = what % 4 % PLAY_ARENAS, peer = what >> 2 & 1;
+    const bool ring = what & 8, damaged = what >> 4 == 1;
+    size_t size = 0;
+    bool laid = false;
+    if (n_asked + 1 >= MAX_ASKED || !play_arena_good(arena))
+        return;
+    memset(parts, 0, sizeof parts);
+    unsigned n = good_request(peer, (int)arena, parts, &size, &laid);
+    const uint8_t fill = n || laid ? frames[0][0] : 0;
+    if (damaged) {
+        n = damage(parts, n, &size);
+        play_pool_lied = true; /* it may name the tensors of another */
+    }
+    if (ring) {
+        if (play_arena_submit(arena, header, size, what & 64))
+            note(header, size, fill, PLAY_PEERS + arena);
+        return;
+    }
+    play_connect(peer);
+    parts[0] = (play_part){header, size};
+    note(header, size, fill, peer);
+    play_send(peer, false, parts, 1 + n);
+}
+
+static void arena_step(unsigned what)
+{
+    const unsigned arena = what % 4 % PLAY_ARENAS;
+    if (what >> 2 & 1) {
+        arena_request(what >> 1);
+    } else if (what >> 3 & 1) {
+        for (unsigned n = what >> 4; n > 0 && play_arena_read(arena, take_completion);)
+            n--;
+    } else if (play_arena_step(arena, &input)) {
+        lose();
+    }
 }
 
 /* --- the play -------------------------------------------------------------------------------------------------- */
@@ -261,7 +331,7 @@ static void step(void)
 {
     const unsigned kind = play_byte(&input), what = play_byte(&input);
     play_now_ns += 1000;
-    switch (kind % 10) {
+    switch (kind % 12) {
     case 0:
     case 1:
     case 2:
@@ -284,6 +354,10 @@ static void step(void)
         break;
     case 8:
         play_supervisor_step(&input);
+        break;
+    case 10:
+    case 11:
+        arena_step(what);
         break;
     default: /* the clock goes on by up to 2.5 s, or 17 s */
         play_now_ns += (uint64_t)what * what * (kind & 64 ? 260000 : kind & 32 ? 40000 : 100);
@@ -313,6 +387,7 @@ static void check_end(void)
     require(front->n_live == 0 && front->queue.n_requests == 0 && front->queue.n_bytes == 0, "no request lives");
     require(front->queue.heap_size == 0 && front->sessions.n == 0, "no deadline and no session stay");
     require(terse_pins_out(front->pins) == 0, "no pin is out");
+    require(front->arenas.n == 0 && front->arenas.n_leaving == 0, "no client's memory stays");
     require(terse_slots_used(front->inputs) == 0 && terse_slots_used(front->outputs) == 0, "no slot is taken");
     check_clients();
     for (uint32_t i = 0; i < front->n_models; i++)
@@ -327,8 +402,17 @@ static void heal(void)
     for (unsigned p = 0; p < PLAY_PEERS; p++)
         while (play_read(p, take_reply))
             ;
+    for (unsigned a = 0; a < PLAY_ARENAS; a++)
+        while (play_arena_read(a, take_completion))
+            ;
+    if (turns % 8 == 0) /* the clock goes on in turns without events only */
+        play_arenas_ring();
     play_pool_heal();
-    if (!drain_told && front->n_live == 0 && !play_unread() && turns > 8 && !play_pool_owes()) {
+    if (drain_told || front->n_live > 0 || play_unread() || turns <= 8 || play_pool_owes() || front->clients.slow ||
+        terse_ring_pending(front))
+        return;
+    play_arenas_leave();
+    if (front->arenas.n == 0 && front->arenas.n_leaving == 0) {
         drain_told = true;
         play_pool_drain();
     }
@@ -344,6 +428,8 @@ static void play(void)
     for (uint32_t b = 0; b < front->clients.n_buckets; b++)
         for (const terse_client *c = front->clients.buckets[b]; c; c = c->next)
             outstanding += c->outstanding;
+    for (uint32_t i = 1; i < TERSE_MAX_ARENAS; i++)
+        outstanding += front->arenas.at[i] ? front->arenas.at[i]->client.outstanding : 0;
     for (uint32_t i = 0; i < TERSE_MAX_ORDERS; i++)
         outstanding -= front->orders[i].client != NULL;
     require(outstanding == front->n_live, "every request is one client's");
@@ -395,8 +481,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     play_now_ns = UINT64_C(1000000000);
     play_reset(1 + play_byte(&input) % 16);
     control_fd = play_pool_start(&input);
+    front = NULL;
     (void)frontend_main();
+    require(front != NULL, "the front end starts");
     close(control_fd);
+    play_arenas_end();
     play_pool_end();
     play_reset(1);
     return 0;

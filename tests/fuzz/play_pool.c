@@ -12,8 +12,17 @@
 #include <unistd.h>
 
 #include "common/model.h"
+#include "daemon/frontend/attach.h"
+#include "tests/fuzz/play_arena.h"
 
 enum { MEMORY = 1 << 20 };
+
+/* Tensors' memory as a worker has it mapped: number 0 the slots, the others clients'. */
+typedef struct memory {
+    uint8_t *inputs, *outputs;
+    uint64_t input_bytes, output_bytes;
+    bool told; /* that it is there, or was */
+} memory;
 
 typedef struct worker {
     int fd; /* -1: dead */
@@ -21,8 +30,7 @@ typedef struct worker {
     uint32_t restarts, epoch;
     bool greeted, warmed, has_batch, untold;
     int wait_status;
-    uint8_t *inputs, *outputs;
-    uint64_t input_bytes, output_bytes;
+    memory memories[TERSE_MAX_ARENAS];
     _Alignas(16) uint8_t batch[TERSE_MSG_BYTES];
 } worker;
 
@@ -31,7 +39,7 @@ static int control = -1;
 static int32_t next_pid;
 static uint64_t next_serial;
 static bool pending[TERSE_MODEL_SLOTS];
-static uint32_t orders[128], n_orders;
+static uint32_t orders[128], n_orders, n_opened;
 static _Alignas(16) uint8_t buffer[TERSE_MSG_BYTES];
 bool play_pool_lied;
 play_model play_models[PLAY_MODELS] = {
@@ -153,13 +161,31 @@ static void tell_exit(unsigned number, bool hung, bool expected)
     w->untold = false;
 }
 
+static void unmap(memory *m)
+{
+    if (m->inputs) {
+        munmap(m->inputs, m->input_bytes);
+        munmap(m->outputs, m->output_bytes);
+    }
+    m->inputs = m->outputs = NULL;
+}
+
+static void map(memory *m, uint64_t input_bytes, uint64_t output_bytes, const int *fds)
+{
+    m->input_bytes = input_bytes;
+    m->output_bytes = output_bytes;
+    m->inputs = mmap(NULL, input_bytes, PROT_READ, MAP_SHARED, fds[0], 0);
+    m->outputs = mmap(NULL, output_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
+    assert(m->inputs != MAP_FAILED && m->outputs != MAP_FAILED);
+    m->told = true;
+}
+
 static void let_go(worker *w)
 {
-    if (w->inputs)
-        munmap(w->inputs, w->input_bytes);
-    if (w->outputs)
-        munmap(w->outputs, w->output_bytes);
-    w->inputs = w->outputs = NULL;
+    for (unsigned i = 0; i < TERSE_MAX_ARENAS; i++) {
+        unmap(&w->memories[i]);
+        w->memories[i].told = false;
+    }
     if (w->fd >= 0)
         close(w->fd);
     w->fd = -1;
@@ -177,6 +203,15 @@ void play_worker_die(unsigned number, int wait_status, bool told)
         tell_exit(number, false, false);
 }
 
+static void send_listener(const char *endpoint, int fd)
+{
+    terse_msg_listen message = {.head = {TERSE_MSG_LISTEN, sizeof message}};
+    assert(fd >= 0);
+    snprintf(message.endpoint, sizeof message.endpoint, "%s", endpoint);
+    say(&message, sizeof message, fd);
+    close(fd);
+}
+
 int play_pool_start(play_input *in)
 {
     int ends[2];
@@ -185,7 +220,7 @@ int play_pool_start(play_input *in)
     control = ends[0];
     next_pid = 100;
     next_serial = 0;
-    n_orders = 0;
+    n_orders = n_opened = 0;
     play_pool_lied = false;
     memset(pending, 0, sizeof pending);
     for (unsigned i = 0; i < PLAY_MODELS; i++)
@@ -195,6 +230,8 @@ int play_pool_start(play_input *in)
         workers[i].restarts = 0;
         play_worker_start(i);
     }
+    send_listener("ipc:///clients", socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    send_listener(TERSE_ATTACH_SCHEME "memory", play_arenas_listen());
     const unsigned tight = play_byte(in);
     const terse_msg_configured message = {
         .head = {TERSE_MSG_CONFIGURED, sizeof message},
@@ -208,7 +245,7 @@ int play_pool_start(play_input *in)
         .finished_bytes = tight & 32 ? 4096 : 1 << 18,
         .max_queue = tight & 64 ? 8 : 0,
         .max_client_outstanding = tight & 128 ? 4 : 0,
-        .arena_bytes_per_uid = MEMORY,
+        .arena_bytes_per_uid = tight & 2 ? MEMORY / 4 : MEMORY,
         .arenas_per_uid = 4,
     };
     say(&message, sizeof message, -1);
@@ -233,14 +270,22 @@ void play_pool_end(void)
 
 static void greet(worker *w, const terse_msg_hello *hello, const int *fds, int n_fds)
 {
-    assert(n_fds == 2 && !w->inputs);
+    assert(n_fds == 2 && !w->memories[0].told);
     w->epoch = hello->epoch;
-    w->input_bytes = hello->input_bytes;
-    w->output_bytes = hello->output_bytes;
-    w->inputs = mmap(NULL, w->input_bytes, PROT_READ, MAP_SHARED, fds[0], 0);
-    w->outputs = mmap(NULL, w->output_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
-    assert(w->inputs != MAP_FAILED && w->outputs != MAP_FAILED);
+    map(&w->memories[0], hello->input_bytes, hello->output_bytes, fds);
     w->greeted = true;
+}
+
+/* A client's memory comes and goes. A descriptor of its inputs by which they could be written would be a mistake. */
+static void take_arena(worker *w, const terse_msg_arena *message, const int *fds, int n_fds)
+{
+    assert(message->arena > 0 && message->arena < TERSE_MAX_ARENAS);
+    memory *m = &w->memories[message->arena];
+    unmap(m);
+    if (message->head.kind == TERSE_MSG_ARENA_GONE)
+        return;
+    assert(n_fds == 2);
+    map(m, message->input_bytes, message->output_bytes, fds);
 }
 
 static void send_state(worker *w, unsigned kind, uint32_t model, uint64_t serial, terse_status status)
@@ -265,6 +310,8 @@ static void hear(worker *w, terse_status status)
             send_state(w, TERSE_MSG_MODEL_WARMED, model->model, model->serial, status);
         else if (size > 0 && head->kind == TERSE_MSG_UNLOAD)
             send_state(w, TERSE_MSG_UNLOADED, state->model, state->serial, TERSE_OK);
+        else if (size > 0 && (head->kind == TERSE_MSG_ARENA || head->kind == TERSE_MSG_ARENA_GONE))
+            take_arena(w, (const terse_msg_arena *)(const void *)buffer, fds, n_fds);
         else if (size > 0 && head->kind == TERSE_MSG_BATCH) {
             assert(!w->has_batch);
             memcpy(w->batch, buffer, (size_t)size);
@@ -294,6 +341,27 @@ static uint64_t word(const uint8_t **at)
     return value;
 }
 
+static memory *memory_of(worker *w, uint64_t *offset)
+{
+    const uint64_t number = *offset >> TERSE_MSG_ARENA_SHIFT;
+    *offset &= (UINT64_C(1) << TERSE_MSG_ARENA_SHIFT) - 1;
+    assert(number < TERSE_MAX_ARENAS && w->memories[number].told);
+    return &w->memories[number];
+}
+
+/* The byte that a member's input is full of; what a client shares it may have changed by now. */
+static uint8_t fill_of(worker *w, uint64_t offset, uint64_t bytes, uint8_t otherwise)
+{
+    const bool shared = offset >> TERSE_MSG_ARENA_SHIFT;
+    const memory *m = memory_of(w, &offset);
+    if (!m->inputs) /* its client has gone, and nobody will look at the answer */
+        return otherwise;
+    assert(offset <= m->input_bytes && bytes <= m->input_bytes - offset);
+    for (uint64_t k = 0; k < bytes; k++)
+        assert(shared || m->inputs[offset + k] == m->inputs[offset]);
+    return bytes ? m->inputs[offset] : otherwise;
+}
+
 /* Runs the batch: all that it names is where it may be. False when some output has no room for `per_row` bytes. */
 static bool compute(worker *w, uint64_t per_row)
 {
@@ -307,21 +375,20 @@ static bool compute(worker *w, uint64_t per_row)
         uint8_t fill = 0;
         total += rows;
         for (uint32_t i = 0; i < batch->n_inputs; i++) {
-            const uint64_t offset = word(&at), bytes = inputs[i].bytes / batch->rows * rows;
-            assert(offset <= w->input_bytes && bytes <= w->input_bytes - offset);
-            for (uint64_t k = 0; k < bytes; k++)
-                assert(w->inputs[offset + k] == w->inputs[offset]);
-            fill = bytes ? w->inputs[offset] : fill;
+            const uint64_t offset = word(&at);
+            fill = fill_of(w, offset, inputs[i].bytes / batch->rows * rows, fill);
         }
         for (uint32_t i = 0; i < batch->n_outputs; i++) {
-            const uint64_t offset = word(&at), capacity = word(&at);
+            uint64_t offset = word(&at);
+            const uint64_t capacity = word(&at);
             if (capacity == TERSE_MSG_UNWANTED)
                 continue;
-            assert(offset <= w->output_bytes && capacity <= w->output_bytes - offset);
+            const memory *into = memory_of(w, &offset);
+            assert(offset <= into->output_bytes && capacity <= into->output_bytes - offset);
             if (capacity < per_row * rows)
                 room = false;
-            else
-                memset(w->outputs + offset, (uint8_t)~fill, per_row * rows);
+            else if (into->outputs)
+                memset(into->outputs + offset, (uint8_t)~fill, per_row * rows);
         }
     }
     assert(total == batch->rows && at == w->batch + batch->head.bytes);
@@ -413,14 +480,28 @@ static void take_order(const terse_msg_admin *order)
         orders[n_orders++] = order->token;
 }
 
+/* Now and then it cannot: then the front end makes do without. */
+static void open_read_only(const terse_msg_read_only *message, int fd)
+{
+    char path[64];
+    terse_msg_read_only answer = *message;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    const int opened = ++n_opened % 4 == 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    say(&answer, sizeof answer, opened);
+    if (opened >= 0)
+        close(opened);
+}
+
 /* What the front end tells: hung workers are killed, those that may go are ended. */
-static void supervise(void)
+void play_pool_supervise(void)
 {
     int fds[4], n_fds = 0;
     while (control >= 0) {
         const int64_t size = terse_msg_receive(control, buffer, fds, &n_fds);
         const terse_msg_worker *about = (const terse_msg_worker *)(const void *)buffer;
         const terse_msg_model_state *state = (const terse_msg_model_state *)(const void *)buffer;
+        if (size > 0 && about->head.kind == TERSE_MSG_READ_ONLY && n_fds > 0)
+            open_read_only((const terse_msg_read_only *)(const void *)buffer, fds[0]);
         for (int i = 0; i < n_fds; i++)
             close(fds[i]);
         if (size <= 0)
@@ -457,7 +538,7 @@ static void answer_order(terse_status status)
 void play_supervisor_step(play_input *in)
 {
     const unsigned what = play_byte(in), number = play_byte(in) % PLAY_WORKERS;
-    supervise();
+    play_pool_supervise();
     switch (what % 8) {
     case 0:
         answer_order(what & 8 ? TERSE_OK : TERSE_INTERNAL);
@@ -498,10 +579,14 @@ void play_supervisor_step(play_input *in)
     }
     default: {
         const uint32_t index = play_byte(in) % 16;
-        const terse_msg_model_state message = {
+        terse_msg_model_state message = {
             .head = {TERSE_MSG_MODEL_DROP, sizeof message}, .model = index, .serial = index + 1};
-        if (pending[index])
+        if (!pending[index]) /* served, or never heard of */
+            message.head.kind = TERSE_MSG_MODEL_DRAIN;
+        if (pending[index] || what & 16)
             say(&message, sizeof message, -1);
+        if (what & 32) /* somebody may listen there later as well */
+            send_listener("ipc:///late", socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
         break;
     }
     }
@@ -509,7 +594,7 @@ void play_supervisor_step(play_input *in)
 
 void play_pool_heal(void)
 {
-    supervise();
+    play_pool_supervise();
     while (n_orders > 0)
         answer_order(TERSE_OK);
     for (unsigned i = 0; i < PLAY_WORKERS; i++) {

@@ -28,7 +28,8 @@ typedef struct play_model {
     uint64_t bytes;
 } play_model;
 extern play_model play_models[PLAY_MODELS];
-extern bool play_pool_lied; /* a worker answered with nonsense: what replies hold is not known */
+extern bool play_pool_lied; /* a worker answered with nonsense, or a client named other tensors than its own: what
+                             * replies hold is not known */
 
 void play_pool_prepare(void); /* once: makes the models */
 /* Opens the control socket, whose other end becomes the front end's, and queues all that a supervisor sends first. */
@@ -39,6 +40,7 @@ void play_worker_step(unsigned worker, play_input *in); /* one answer, as the in
 void play_worker_start(unsigned worker);
 void play_worker_die(unsigned worker, int wait_status, bool told);
 void play_supervisor_step(play_input *in);
+void play_pool_supervise(void); /* takes what the front end told the supervisor */
 /* Everybody does what is to be done: takes all messages, answers all batches, replaces the dead. */
 void play_pool_heal(void);
 void play_pool_drain(void);

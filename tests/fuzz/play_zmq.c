@@ -40,7 +40,8 @@ static unsigned taken;                         /* parts of the first message in 
 static peer *towards;
 static unsigned capacity;
 static uint32_t next_number = 1;
-static int bell = -1;
+static int bell = -1, listeners[64];
+static unsigned n_listeners;
 uint64_t play_now_ns;
 uint64_t __wrap_terse_now_ns(void);
 
@@ -195,6 +196,8 @@ void *zmq_socket(void *context, int type)
 int zmq_close(void *socket)
 {
     (void)socket;
+    while (n_listeners > 0)
+        close(listeners[--n_listeners]);
     close(bell);
     bell = -1;
     return 0;
@@ -202,7 +205,11 @@ int zmq_close(void *socket)
 
 int zmq_setsockopt(void *socket, int option, const void *value, size_t size)
 {
-    (void)socket, (void)option, (void)value, (void)size;
+    (void)socket;
+    if (option != ZMQ_USE_FD)
+        return 0;
+    assert(n_listeners < sizeof listeners / sizeof listeners[0] && size == sizeof(int));
+    memcpy(&listeners[n_listeners++], value, size);
     return 0;
 }
 
