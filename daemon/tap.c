@@ -3,8 +3,9 @@
  *   What a frame costs ZeroMQ: a message of 64 bytes, its body, and for a small body, which stays where it was read,
  * the 8 KiB buffer of that read. The body is counted when its length is read, for ZeroMQ makes room for it then.
  *   A peer of the protocol's versions 1 and 2, whose frames look otherwise, is charged as if each byte were a frame.
- *   The counters are atomic; everything else of an entry is the I/O thread's. An entry's generation tells a connection
- * from a later one of the same number. */
+ *   The counters are atomic; what follows the frames is the I/O thread's alone. The main thread accepts as well (those
+ * who ask for shared memory), so that who came in is atomic too. An entry's generation tells a connection from a later
+ * one of the same number. */
 #include "daemon/tap.h"
 
 #include <errno.h>
@@ -36,17 +37,17 @@ typedef struct entry {
     _Atomic uint32_t generation;
     atomic_bool open, trusted, ended, known;
     _Atomic uint64_t since_ns; /* when its cost began to be more than nothing */
-    bool has_user;
-    uint32_t user;
+    _Atomic uint64_t user;     /* the uid and 1; 0: nobody knows */
     reading state;
     uint8_t flags, length_left, greeting_left;
     uint64_t length; /* of the body; what is left of it */
 } entry;
 
 static struct {
-    entry *entries;
-    uint8_t *listeners; /* kinds */
-    uint32_t n, top;    /* top: above every descriptor that was ever seen */
+    _Atomic(entry *) entries;   /* set last: the rest is there by then */
+    _Atomic uint8_t *listeners; /* kinds */
+    uint32_t n;
+    _Atomic uint32_t top; /* above every descriptor that was ever seen */
     terse_tap_limits limits;
     _Atomic uint32_t connections;
     _Atomic uint64_t refused, cut_off, dropped, bytes;
@@ -58,28 +59,35 @@ bool terse_tap_open(const terse_tap_limits *limits)
     uint64_t n =
         getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < MAX_DESCRIPTORS ? files.rlim_cur : MAX_DESCRIPTORS;
     entry *entries = calloc(n, sizeof *entries);
-    tap.listeners = calloc(n, 1);
+    tap.listeners = calloc(n, sizeof *tap.listeners);
     if (!entries || !tap.listeners) {
         free(entries);
         return false;
     }
     tap.limits = *limits;
     tap.n = (uint32_t)n;
-    tap.entries = entries;
+    atomic_store_explicit(&tap.entries, entries, memory_order_release);
     return true;
+}
+
+/* The table; NULL until it is open. */
+static entry *table(void)
+{
+    return atomic_load_explicit(&tap.entries, memory_order_acquire);
 }
 
 void terse_tap_listener(int fd, int kind)
 {
-    if (tap.entries && fd >= 0 && (uint32_t)fd < tap.n)
-        tap.listeners[fd] = (uint8_t)kind;
+    if (table() && fd >= 0 && (uint32_t)fd < tap.n)
+        atomic_store(&tap.listeners[fd], (uint8_t)kind);
 }
 
 static entry *entry_of(int fd)
 {
-    if (!tap.entries || fd < 0 || (uint32_t)fd >= tap.n)
+    entry *entries = table();
+    if (!entries || fd < 0 || (uint32_t)fd >= tap.n)
         return NULL;
-    entry *e = &tap.entries[fd];
+    entry *e = &entries[fd];
     return atomic_load_explicit(&e->open, memory_order_acquire) ? e : NULL;
 }
 
@@ -93,10 +101,13 @@ static entry *entry_of_id(terse_tap_id id)
 
 static uint32_t count_user(uint32_t user)
 {
+    const entry *entries = table();
+    const uint32_t top = atomic_load(&tap.top);
     uint32_t n = 0;
-    for (uint32_t i = 0; i < tap.top; i++) {
-        const entry *e = &tap.entries[i];
-        n += atomic_load_explicit(&e->open, memory_order_relaxed) && e->has_user && e->user == user;
+    for (uint32_t i = 0; i < top; i++) {
+        const entry *e = &entries[i];
+        n += atomic_load_explicit(&e->open, memory_order_relaxed) &&
+             atomic_load_explicit(&e->user, memory_order_relaxed) == UINT64_C(1) + user;
     }
     return n;
 }
@@ -111,27 +122,31 @@ static bool is_stream(int fd)
 
 bool terse_tap_accepted(int listener, int fd)
 {
-    if (!tap.entries)
+    entry *entries = table();
+    if (!entries)
         return true;
     if (fd < 0 || (uint32_t)fd >= tap.n) {
         atomic_fetch_add(&tap.refused, 1);
         return false;
     }
-    entry *e = &tap.entries[fd];
-    const bool trusted = listener >= 0 && (uint32_t)listener < tap.n && tap.listeners[listener] == TERSE_TAP_TRUSTED;
+    entry *e = &entries[fd];
+    (void)atomic_load_explicit(&e->open, memory_order_acquire); /* whoever had the number before has closed it */
+    const bool trusted =
+        listener >= 0 && (uint32_t)listener < tap.n && atomic_load(&tap.listeners[listener]) == TERSE_TAP_TRUSTED;
     struct ucred peer;
     socklen_t size = sizeof peer;
-    e->has_user = !trusted && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid != 0;
-    e->user = e->has_user ? peer.uid : 0;
+    const bool has_user = !trusted && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid != 0;
+    atomic_store(&e->user, has_user ? UINT64_C(1) + peer.uid : 0);
     const bool full = !trusted && atomic_load(&tap.connections) >= tap.limits.connections;
     const bool users_full =
-        e->has_user && tap.limits.connections_per_user && count_user(e->user) >= tap.limits.connections_per_user;
+        has_user && tap.limits.connections_per_user && count_user(peer.uid) >= tap.limits.connections_per_user;
     if (full || users_full) {
         atomic_fetch_add(&tap.refused, 1);
         return false;
     }
-    if (tap.top <= (uint32_t)fd)
-        tap.top = (uint32_t)fd + 1;
+    for (uint32_t top = atomic_load(&tap.top); top <= (uint32_t)fd;)
+        if (atomic_compare_exchange_weak(&tap.top, &top, (uint32_t)fd + 1))
+            break;
     e->state = is_stream(fd) ? IN_GREETING : OTHER;
     e->greeting_left = GREETING;
     atomic_store(&e->cost, 0);
@@ -226,8 +241,10 @@ static void end_worst(void)
     entry *worst = NULL;
     double most = 0;
     const uint64_t now_ns = terse_now_ns();
-    for (uint32_t i = 0; i < tap.top; i++) {
-        entry *e = &tap.entries[i];
+    const uint32_t top = atomic_load(&tap.top);
+    entry *entries = table();
+    for (uint32_t i = 0; i < top; i++) {
+        entry *e = &entries[i];
         const uint64_t age_ns = now_ns - atomic_load_explicit(&e->since_ns, memory_order_relaxed);
         const double cost = (double)atomic_load_explicit(&e->cost, memory_order_relaxed) * (double)age_ns;
         if (cost > most && atomic_load(&e->open) && !atomic_load(&e->trusted) && !atomic_load(&e->ended)) {
@@ -240,7 +257,7 @@ static void end_worst(void)
     atomic_fetch_add(&tap.cut_off, 1);
     /* What it has is on its way out: nobody else goes for it. */
     atomic_fetch_sub(&tap.bytes, atomic_exchange(&worst->cost, 0));
-    shutdown((int)(worst - tap.entries), SHUT_RDWR);
+    shutdown((int)(worst - entries), SHUT_RDWR);
 }
 
 bool terse_tap_received(int fd, const void *data, size_t got, size_t room)
@@ -316,7 +333,7 @@ void terse_tap_know(terse_tap_id id)
 
 void terse_tap_drop_unknown(void)
 {
-    for (uint32_t i = 0; tap.entries && i < tap.n; i++) {
+    for (uint32_t i = 0, top = atomic_load(&tap.top); i < top; i++) {
         const entry *e = entry_of((int)i);
         if (e && !atomic_load(&e->known) && !atomic_load(&e->trusted))
             terse_tap_drop((terse_tap_id){.fd = (int)i, .generation = atomic_load(&e->generation)});

@@ -10,8 +10,8 @@
  * they cost since the last whole message is known at any time. A connection that passes its limit is ended where it
  * reads, as if the peer had gone: ZeroMQ then frees all that it kept.
  *
- * The calls come from ZeroMQ's one I/O thread; the main thread only takes messages (terse_tap_took) and ends
- * connections. */
+ * The calls come from ZeroMQ's one I/O thread; the main thread takes messages (terse_tap_took), ends connections, and
+ * accepts those that speak another protocol. */
 #ifndef TERSE_DAEMON_TAP_H
 #define TERSE_DAEMON_TAP_H
 

@@ -27,6 +27,8 @@ typedef struct terse_pin {
 terse_pins *terse_pins_new(int wake_fd);
 void terse_pins_free(terse_pins *pins);
 terse_pin *terse_pins_take(terse_pins *pins); /* NULL: no memory. Counts no message yet. */
+/* One message more holds it. After all else of it is set, and before zmq_msg_init_data. */
+void terse_pin_hold(terse_pin *pin);
 /* For zmq_msg_init_data: data is not looked at, hint is the pin. */
 void terse_pin_release(void *data, void *hint);
 /* All pins that came back, linked by next; give each back with terse_pins_give. */

@@ -377,9 +377,9 @@ static bool output_part(terse_frontend *fe, terse_request *request, zmq_msg_t *p
         memcpy(pin->copy, data, bytes);
         data = pin->copy;
     }
-    atomic_fetch_add_explicit(&pin->messages, 1, memory_order_relaxed);
     pin->bytes += bytes;
     client->owed_bytes += bytes;
+    terse_pin_hold(pin);
     if (zmq_msg_init_data(part, data, bytes, terse_pin_release, pin) == 0)
         return true;
     terse_pin_release(NULL, pin);

@@ -5,6 +5,9 @@
 
 enum { COUNT_FROM = 1024 }; /* smaller ones are bounded by the high-water marks */
 
+/* As in the front end's pins: what the main thread wrote is seen by the thread that gives a message back. */
+static atomic_uint handed;
+
 typedef struct pin {
     zmq_msg_t message; /* the bytes */
     _Atomic uint64_t *total;
@@ -31,6 +34,7 @@ static void release(void *data, void *hint)
 {
     (void)data;
     pin *p = hint;
+    (void)atomic_load_explicit(&handed, memory_order_acquire);
     atomic_fetch_sub(p->total, p->bytes);
     if (p->account)
         atomic_fetch_sub(&p->account->bytes, p->bytes);
@@ -56,6 +60,7 @@ void terse_gate_pin(zmq_msg_t *part, _Atomic uint64_t *total, terse_gate_account
         free(p);
         return;
     }
+    atomic_store_explicit(&handed, atomic_load_explicit(&handed, memory_order_relaxed) + 1, memory_order_release);
     atomic_fetch_add(total, p->bytes);
     if (account) {
         atomic_fetch_add(&account->bytes, p->bytes);

@@ -25,7 +25,8 @@ BUILD = os.path.join(ROOT, os.environ.get("TERSE_BUILD", "build/release"))
 DATA = os.path.join(ROOT, "tests", "data")
 SHARED = os.environ.get("TERSE_SHARED", os.path.join(os.path.dirname(ROOT), "shared"))
 LONG = bool(os.environ.get("TERSE_LONG"))
-PATIENCE = 60  # seconds that a condition may take before it counts as never
+# Seconds that a condition may take before it counts as never; kernels that ThreadSanitizer watches take much longer.
+PATIENCE = 240 if BUILD.endswith("tsan") else 60
 
 
 def program(name):

@@ -137,6 +137,8 @@ def memory_ends(story):
 
 
 def the_filter_holds(story, tersed):
+    if os.environ.get("TERSE_BUILD", "").endswith(("asan", "tsan")):
+        return  # whose runtimes want to look at processes: nothing is given up there
     for pid, name in harness.children(tersed.pid):
         with open(f"/proc/{pid}/status") as file:
             status = {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
