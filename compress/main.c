@@ -208,6 +208,8 @@ static int factor(job *j, terse_graph *graph, bool compressing, terse_low_rank_r
     if (options.target && j->options.calibrate)
         status = terse_npz_read(j->options.calibrate, &data, error);
     options.data = data;
+    options.measure = !j->options.no_tune;
+    options.bytes = j->options.quantize == TERSE_QUANTIZE_INT8;
     options.progress = layer_progress;
     options.context = j;
     if (status != TERSE_OK)

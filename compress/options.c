@@ -219,7 +219,8 @@ const terse_option terse_options_table[] = {
     {"--low-rank", 0, "HOW[:FORM]",
      "factor Gemm, MatMul and Conv weights where that saves work. HOW: 0.95 keeps that share of what a layer puts out "
      "(of its squared singular values without --calibrate), 50% leaves that share of all multiply-accumulates, spread "
-     "over the layers where it hurts least, 64 or NAME=64,NAME=16x24 are ranks, auto goes as low as the outputs bear "
+     "over the layers where it hurts least, 1.5x makes them that much faster as measured, 64 or NAME=64,NAME=16x24 are "
+     "ranks, auto goes as low as the outputs bear "
      "(without --calibrate: EVBMF). FORM of k x k convolutions: channel, tucker or spatial, else the best for each",
      false, set_low_rank},
     {"--prune", 0, "AMOUNT[:KIND]",

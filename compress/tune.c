@@ -243,16 +243,17 @@ int terse_tune_times(const terse_graph *a, const terse_graph *b, uint64_t **ret_
 {
     candidate list[2] = {0};
     int status = terse_edit_clone(a, &list[0].graph, error);
-    if (status == TERSE_OK)
+    if (status == TERSE_OK && b)
         status = terse_edit_clone(b, &list[1].graph, error);
     if (status == TERSE_OK)
-        status = measure(list, 2, error);
+        status = measure(list, b ? 2 : 1, error);
     if (status == TERSE_OK) {
-        *ret_a = list[0].least;
-        *ret_b = list[1].least;
-        list[0].least = list[1].least = NULL;
+        *ret_a = TERSE_TAKE(list[0].least);
+        if (b)
+            *ret_b = TERSE_TAKE(list[1].least);
     }
     candidate_done(&list[0]);
-    candidate_done(&list[1]);
+    if (b)
+        candidate_done(&list[1]);
     return outcome(status, error);
 }

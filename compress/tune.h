@@ -24,7 +24,8 @@ int terse_tune_direct(terse_graph *graph, terse_error *error);
 int terse_tune_tiles(terse_graph *graph, terse_error *error);
 
 /* The least time of each node, in ns, of two ways to run a network, measured in turn with symbols of 1 and made-up
- * inputs. Arrays of n_nodes, malloc'd; NULL when the network cannot be run like that, which is no error. */
+ * inputs. Arrays of n_nodes, malloc'd; NULL when the network cannot be run like that, which is no error. b may be NULL:
+ * then only `a` is measured. */
 int terse_tune_times(const terse_graph *a, const terse_graph *b, uint64_t **ret_a, uint64_t **ret_b,
                      terse_error *error);
 

@@ -155,9 +155,20 @@ static int pretend_chain(const terse_low_rank_product *product, const terse_chai
 /* --- first walk: what could be lost
  * --------------------------------------------------------------------------------------- */
 
+static bool finds_ranks_together(terse_low_rank_target target)
+{
+    return target == TERSE_LOW_RANK_SHARE || target == TERSE_LOW_RANK_SPEED || target == TERSE_LOW_RANK_AUTO;
+}
+
 static bool weighs_layers(const job *j)
 {
-    return j->with_samples && (j->options->target == TERSE_LOW_RANK_SHARE || j->options->target == TERSE_LOW_RANK_AUTO);
+    return j->with_samples && finds_ranks_together(j->options->target);
+}
+
+static bool is_timed(const job *j)
+{
+    return j->options->measure && (j->options->target == TERSE_LOW_RANK_SPEED ||
+                                   (j->options->target == TERSE_LOW_RANK_AUTO && j->with_samples));
 }
 
 /* The candidates by which a layer's weight for the network is measured: they lose little, something, and much. */
@@ -188,6 +199,9 @@ static int look_at_layer(job *j, const terse_walk *s, int index, float **const *
         status = terse_walk_measure(s, &product, false, &moments, &metric, error);
         if (status == TERSE_OK)
             status = terse_choose_look(j->options, &product, &metric, &l->choice, &j->report.layers[l->report], error);
+        if (status == TERSE_OK && is_timed(j))
+            status = terse_times_choice(j->graph, &product, j->options->bytes, &l->choice, &j->report.layers[l->report],
+                                        error);
         int chosen[PROBES] = {0};
         if (status == TERSE_OK && probes)
             find_probes(&l->choice, chosen);
@@ -280,16 +294,18 @@ static int choose_together(job *j, terse_error *error)
     TERSE_AUTO(terse_freep) terse_low_rank_choice *choices = malloc(((size_t)j->n + 1) * sizeof *choices);
     if (!choices)
         return out_of_memory(error);
-    double total = 0, fixed = 0;
+    double work = 0, others = 0; /* of layers that can be factored, in the unit of their candidates; of the rest */
     for (int i = 0; i < j->report.n; i++)
-        total += (double)j->report.layers[i].macs_before;
-    fixed = total;
+        others += (double)j->report.layers[i].macs_before;
     for (int i = 0; i < j->n; i++) {
         choices[i] = j->layers[i].choice;
-        fixed -= (double)j->report.layers[j->layers[i].report].macs_before;
+        work += choices[i].list[0].work;
+        others -= (double)choices[i].list[0].macs;
     }
     if (j->options->target == TERSE_LOW_RANK_SHARE)
-        terse_ranks_choose(choices, j->n, j->options->amount * total - fixed);
+        terse_ranks_choose(choices, j->n, j->options->amount * (work + others) - others);
+    else if (j->options->target == TERSE_LOW_RANK_SPEED)
+        terse_ranks_choose(choices, j->n, work / j->options->amount);
     else
         terse_ranks_choose_cost(choices, j->n, AUTO_COST);
     for (int i = 0; i < j->n; i++)
@@ -475,8 +491,7 @@ static int run(job *j, terse_error *error)
     if (status != TERSE_OK || o->target == TERSE_LOW_RANK_NONE)
         return status;
     status = find_choices(j, samples, error);
-    if (status == TERSE_OK &&
-        (o->target == TERSE_LOW_RANK_SHARE || (o->target == TERSE_LOW_RANK_AUTO && j->with_samples)))
+    if (status == TERSE_OK && finds_ranks_together(o->target) && (j->with_samples || o->target != TERSE_LOW_RANK_AUTO))
         status = choose_together(j, error);
     if (status == TERSE_OK)
         status = fit_layers(j, samples, error);

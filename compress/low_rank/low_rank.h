@@ -36,22 +36,26 @@ typedef enum terse_low_rank_target {
                                 values without samples) */
     TERSE_LOW_RANK_SHARE,    /* those that lose least while this share of the network's multiply-accumulates is left */
     TERSE_LOW_RANK_RANKS,    /* as named */
-    TERSE_LOW_RANK_AUTO,     /* with samples: as low as the network's outputs bear; without: EVBMF */
+    TERSE_LOW_RANK_SPEED,    /* those that lose least while layers take at most 1 / amount of their time */
+    TERSE_LOW_RANK_AUTO,     /* with samples: as fast as the network's outputs bear; without: EVBMF */
 } terse_low_rank_target;
 
 typedef struct terse_low_rank_options {
     terse_low_rank_target target;
-    double amount;     /* ENERGY, SHARE: 0 < amount <= 1 */
+    double amount;     /* ENERGY, SHARE: 0 < amount <= 1; SPEED: above 1 */
     const char *ranks; /* RANKS: "64" for all layers, or "NAME=64,NAME=16x24" (two ranks for Tucker) */
     terse_low_rank_form form;
     const terse_npz *data; /* samples (inputs by name, axis 0 = samples), or NULL */
+    /* SPEED, AUTO with samples: layers are timed, as FP32 or as bytes, and none is taken that is no faster than the
+     * dense one. Else work is counted in multiply-accumulates. */
+    bool measure, bytes;
     /* Told before each layer that is decomposed; may be NULL. */
     void (*progress)(void *context, int layer, int n_layers, const char *name);
     void *context;
 } terse_low_rank_options;
 
-/* "0.9", "50%", "64", "conv1=64,conv2=16x24", "auto", each with ":svd", ":channel", ":tucker" or ":spatial" behind it.
- * INVALID_ARGUMENT says what was found and what is allowed. `text` must outlive the options. */
+/* "0.9", "50%", "1.5x", "64", "conv1=64,conv2=16x24", "auto", each with ":svd", ":channel", ":tucker" or ":spatial"
+ * behind it. INVALID_ARGUMENT says what was found and what is allowed. `text` must outlive the options. */
 int terse_low_rank_parse(const char *text, terse_low_rank_options *options, terse_error *error);
 
 /* What was decided for one layer with constant weights. */

@@ -6,12 +6,11 @@
 
 static int refuse(const char *text, terse_error *error)
 {
-    return terse_fail(
-        error, TERSE_INVALID_ARGUMENT,
-        "--low-rank is '%.100s', allowed are a share of energy above 0 and at most 1 (0.95), of "
-        "multiply-accumulates (50%%), a rank (64), ranks of layers (NAME=64,NAME=16x24) and auto, each with "
-        ":svd, :channel, :tucker or :spatial behind it",
-        text);
+    return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                      "--low-rank is '%.100s', allowed are a share of energy above 0 and at most 1 (0.95), of "
+                      "multiply-accumulates (50%%), a speed-up (1.5x), a rank (64), ranks of layers "
+                      "(NAME=64,NAME=16x24) and auto, each with :svd, :channel, :tucker or :spatial behind it",
+                      text);
 }
 
 /* "NAME=64,NAME=16x24": names may hold anything but ',' and '='. */
@@ -64,6 +63,9 @@ int terse_low_rank_parse(const char *text, terse_low_rank_options *options, ters
     } else if (length > 0 && end != text && percent && number > 0 && number <= 100) {
         o.target = TERSE_LOW_RANK_SHARE;
         o.amount = number / 100;
+    } else if (length > 0 && end != text && end == text + length - 1 && *end == 'x' && number > 1 && number <= 100) {
+        o.target = TERSE_LOW_RANK_SPEED;
+        o.amount = number;
     } else if (length > 0 && end == text + length && number > 0 && number <= 1) {
         o.target = TERSE_LOW_RANK_ENERGY;
         o.amount = number;

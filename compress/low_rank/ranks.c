@@ -36,6 +36,7 @@ static int add(const terse_low_rank_product *p, const terse_metric *m, terse_low
                                                            .rank = rank,
                                                            .rank_in = rank_in,
                                                            .macs = macs,
+                                                           .work = (double)macs,
                                                            .lost = fmax(0, 1 - chain.kept),
                                                            .cost = fmax(0, 1 - chain.kept)};
     terse_chain_done(&chain);
@@ -49,6 +50,7 @@ int terse_ranks_list(const terse_low_rank_product *p, const terse_metric *m, ter
     choice->chosen = 0;
     choice->list[0] =
         (terse_low_rank_candidate){.macs = terse_select_macs(p, TERSE_FORM_SVD, 0, 0, false), .form = TERSE_FORM_SVD};
+    choice->list[0].work = (double)choice->list[0].macs;
     int status = TERSE_OK;
     for (terse_low_rank_form form = TERSE_FORM_SVD; form <= TERSE_FORM_SPATIAL && status == TERSE_OK; form++) {
         if (!terse_select_allows(p, form) || (wanted != TERSE_FORM_BEST && wanted != form && p->taps > 1))
@@ -93,13 +95,13 @@ static double take(terse_low_rank_choice *choices, int n, double price)
         terse_low_rank_choice *c = &choices[l];
         double best = INFINITY;
         for (int i = 0; i < c->n; i++) {
-            const double cost = c->list[i].cost + price * (double)c->list[i].macs;
+            const double cost = c->list[i].cost + price * c->list[i].work;
             if (cost < best) {
                 best = cost;
                 c->chosen = i;
             }
         }
-        work += (double)c->list[c->chosen].macs;
+        work += c->list[c->chosen].work;
     }
     return work;
 }
@@ -115,7 +117,7 @@ static void refine(terse_low_rank_choice *choices, int n, double work, double li
             const terse_low_rank_choice *c = &choices[l];
             const terse_low_rank_candidate *now = &c->list[c->chosen];
             for (int i = 0; i < c->n; i++) {
-                const double more = (double)(c->list[i].macs - now->macs);
+                const double more = c->list[i].work - now->work;
                 const double gain = now->cost - c->list[i].cost;
                 if (gain > 0 && more <= limit - work && gain > best) {
                     best = gain;
@@ -127,28 +129,28 @@ static void refine(terse_low_rank_choice *choices, int n, double work, double li
         if (layer < 0)
             return;
         terse_low_rank_choice *c = &choices[layer];
-        work += (double)(c->list[to].macs - c->list[c->chosen].macs);
+        work += c->list[to].work - c->list[c->chosen].work;
         c->chosen = to;
     }
 }
 
-void terse_ranks_choose(terse_low_rank_choice *choices, int n, double macs)
+void terse_ranks_choose(terse_low_rank_choice *choices, int n, double limit)
 {
     double low = 0, high = 1e-12;
     double work = take(choices, n, 0);
-    if (work <= macs)
+    if (work <= limit)
         return;
-    while (take(choices, n, high) > macs && high < 1e6)
+    while (take(choices, n, high) > limit && high < 1e6)
         high *= 4;
     for (int i = 0; i < 100; i++) {
         const double price = 0.5 * (low + high);
-        if (take(choices, n, price) > macs)
+        if (take(choices, n, price) > limit)
             low = price;
         else
             high = price;
     }
     work = take(choices, n, high);
-    refine(choices, n, work, macs);
+    refine(choices, n, work, limit);
 }
 
 static double cost_of(const terse_low_rank_choice *choices, int n)

@@ -131,6 +131,7 @@ typedef struct terse_low_rank_candidate {
     terse_low_rank_form form;
     int64_t rank, rank_in; /* 0: dense */
     int64_t macs;
+    double work; /* multiply-accumulates, or microseconds where they are measured */
     double lost; /* share of what the layer puts out */
     double cost; /* what the network's outputs lose for it: `lost`, until it is measured */
 } terse_low_rank_candidate;
@@ -148,8 +149,8 @@ int terse_ranks_list(const terse_low_rank_product *product, const terse_metric *
 /* Costs of all candidates from those measured of a few (by their index, ascending in `lost`): linear between them, and
  * from nothing to the first; beyond the last as steep as to it from the one before. */
 void terse_ranks_weigh(terse_low_rank_choice *choice, const int *measured, const double *costs, int n);
-/* Chooses for all layers what costs least in sum with at most `macs` of work in sum. */
-void terse_ranks_choose(terse_low_rank_choice *choices, int n, double macs);
+/* Chooses for all layers what costs least in sum with at most `work` in sum. */
+void terse_ranks_choose(terse_low_rank_choice *choices, int n, double work);
 /* Chooses for all layers what works least in sum with at most `cost` in sum. */
 void terse_ranks_choose_cost(terse_low_rank_choice *choices, int n, double cost);
 /* EVBMF (Nakajima et al. 2013, "Global analytic solution of fully-observed variational Bayesian matrix factorization",
@@ -168,6 +169,18 @@ int terse_choose_look(const terse_low_rank_options *options, const terse_low_ran
 /* The ranks that the options name. */
 void terse_choose_named(const terse_low_rank_options *options, const terse_low_rank_product *product,
                         terse_low_rank_choice *choice, terse_low_rank_layer *report);
+
+/* --- times.c: how long a layer takes
+ * ------------------------------------------------------------------------------ */
+
+/* Microseconds of one sample through the layer of `node`, dense or as the candidate has it, alone and on this machine;
+ * 0 when it cannot be run with free dimensions of 1. */
+int terse_times_candidate(const terse_graph *graph, int node, const terse_low_rank_candidate *candidate, bool bytes,
+                          double *ret_us, terse_error *error);
+/* `work` of the whole list becomes microseconds; what is no faster than the dense layer leaves it, and where all did,
+ * the report's reason says so. */
+int terse_times_choice(const terse_graph *graph, const terse_low_rank_product *product, bool bytes,
+                       terse_low_rank_choice *choice, terse_low_rank_layer *report, terse_error *error);
 
 /* --- factor.c
  * --------------------------------------------------------------------------------------------------------- */

@@ -268,6 +268,26 @@ static void automatic_ranks_lose_little_and_save_something(void **state)
         fail_msg("%g lost with %g of the work", lost, share);
 }
 
+static void what_is_timed_says_why_it_stays_dense(void **state)
+{
+    (void)state;
+    const terse_npz data = samples();
+    for (int bytes = 0; bytes < 2; bytes++) {
+        terse_graph *g = residual_network();
+        const terse_low_rank_options options = {
+            .target = TERSE_LOW_RANK_SPEED, .amount = 2, .data = &data, .measure = true, .bytes = bytes == 1};
+        terse_low_rank_report report = factor(g, &options);
+        for (int i = 0; i < report.n; i++) {
+            const terse_low_rank_layer *l = &report.layers[i];
+            assert_true(l->rank > 0 ? strcmp(l->reason, "factored") == 0
+                                    : strstr(l->reason, "as long") || strstr(l->reason, "panels") ||
+                                          strstr(l->reason, "worth"));
+        }
+        terse_low_rank_report_done(&report);
+        terse_graph_free(g);
+    }
+}
+
 /* --- ranks
  * --------------------------------------------------------------------------------------------------------------------
  */
@@ -311,13 +331,13 @@ static void ranks_spend_what_is_there_where_it_helps_most(void **state)
         choices[l].n = 5;
         for (int i = 0; i < 5; i++)
             choices[l].list[i] =
-                (terse_low_rank_candidate){.rank = i, .macs = 100 - 20 * i, .cost = (l == 1 ? 0.1 : 0.01) * i * i};
+                (terse_low_rank_candidate){.rank = i, .work = 100 - 20 * i, .cost = (l == 1 ? 0.1 : 0.01) * i * i};
     }
     terse_ranks_choose(choices, 3, 200);
-    int64_t macs = 0;
+    double work = 0;
     for (int l = 0; l < 3; l++)
-        macs += choices[l].list[choices[l].chosen].macs;
-    assert_true(macs <= 200 && macs > 160);
+        work += choices[l].list[choices[l].chosen].work;
+    assert_true(work <= 200 && work > 160);
     assert_true(choices[1].chosen < choices[0].chosen && choices[1].chosen < choices[2].chosen);
     terse_ranks_choose(choices, 3, 1000);
     assert_true(choices[0].chosen == 0 && choices[1].chosen == 0 && choices[2].chosen == 0);
@@ -357,13 +377,14 @@ static void words_are_read_or_refused(void **state)
         {"1:tucker", TERSE_LOW_RANK_ENERGY, 1, TERSE_FORM_TUCKER},
         {"50%", TERSE_LOW_RANK_SHARE, 0.5, TERSE_FORM_BEST},
         {"12.5%:spatial", TERSE_LOW_RANK_SHARE, 0.125, TERSE_FORM_SPATIAL},
+        {"1.5x", TERSE_LOW_RANK_SPEED, 1.5, TERSE_FORM_BEST},
         {"64", TERSE_LOW_RANK_RANKS, 64, TERSE_FORM_BEST},
         {"conv1=32,layer:0/fc=16x24:channel", TERSE_LOW_RANK_RANKS, 0, TERSE_FORM_CHANNEL},
         {"auto:svd", TERSE_LOW_RANK_AUTO, 0, TERSE_FORM_SVD},
     };
-    static const char *const bad[] = {"",        "0",    "-1",  "1.5",  "nan",  "101%",   "0%",
-                                      "auto:",   "a=",   "=4",  "a=0",  "a=3x", "a=3,",   "0.9:svd2",
-                                      "a=3x4x5", "a=-2", "inf", "50%%", "0.5 ", ":tucker"};
+    static const char *const bad[] = {
+        "",     "0",        "-1",      "1.5",  "nan", "101%", "0%", "auto:", "a=",    "=4",   "a=0",    "a=3x",
+        "a=3,", "0.9:svd2", "a=3x4x5", "a=-2", "inf", "50%%", "1x", "0.5x",  "1.5xx", "0.5 ", ":tucker"};
     for (int i = 0; i < COUNT(good); i++) {
         terse_low_rank_options o = {0};
         terse_error error = {0};
@@ -400,6 +421,7 @@ int main(void)
         cmocka_unit_test(windows_of_other_ranks_are_factored_too),
         cmocka_unit_test(half_the_work_costs_less_when_samples_are_known),
         cmocka_unit_test(automatic_ranks_lose_little_and_save_something),
+        cmocka_unit_test(what_is_timed_says_why_it_stays_dense),
         cmocka_unit_test(evbmf_counts_what_is_no_noise),
         cmocka_unit_test(ranks_spend_what_is_there_where_it_helps_most),
         cmocka_unit_test(costs_lie_between_those_that_were_measured),
