@@ -18,18 +18,19 @@ static const char *const coder_names[] = {"bits", "zstd"};
 
 const char *terse_encoding_text(terse_encoding encoding, char text[TERSE_ENCODING_TEXT])
 {
-    snprintf(text, TERSE_ENCODING_TEXT, "%s%s%s", places_names[encoding.places], codes_names[encoding.codes],
-             coder_names[encoding.coder]);
+    snprintf(text, TERSE_ENCODING_TEXT, "%s%s%s%s", encoding.winograd ? "winograd+" : "", places_names[encoding.places],
+             codes_names[encoding.codes], coder_names[encoding.coder]);
     return text;
 }
 
 bool terse_encoding_from_text(const char *text, size_t length, terse_encoding *ret_encoding)
 {
     char known[TERSE_ENCODING_TEXT];
-    for (int i = 0; i < TERSE_N_PLACES * TERSE_N_CODES * TERSE_N_CODERS; i++) {
+    for (int i = 0; i < TERSE_N_ENCODINGS; i++) {
         const terse_encoding e = {(terse_encoding_places)(i % TERSE_N_PLACES),
                                   (terse_encoding_codes)(i / TERSE_N_PLACES % TERSE_N_CODES),
-                                  (terse_encoding_coder)(i / TERSE_N_PLACES / TERSE_N_CODES)};
+                                  (terse_encoding_coder)(i / TERSE_N_PLACES / TERSE_N_CODES % TERSE_N_CODERS),
+                                  i / TERSE_N_PLACES / TERSE_N_CODES / TERSE_N_CODERS};
         terse_encoding_text(e, known);
         if (strlen(known) == length && memcmp(known, text, length) == 0) {
             *ret_encoding = e;

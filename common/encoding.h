@@ -8,7 +8,8 @@
  *   values  elements byte by byte in planes, the first byte of all, the second of all (planes), or a table of the at
  *           most 256 different elements and a byte for each that names one (codebook)
  *   coder   zstd, or for codebooks as many bits as the number of an entry needs (bits)
- * as in "gaps+codebook+zstd". The stored bytes are streams in that order: the places, then the elements, or their
+ * as in "gaps+codebook+zstd"; before all that stands "winograd" where the tensor is what common/winograd.h makes of the
+ * one that is told. The stored bytes are streams in that order: the places, then the elements, or their
  * planes, or the table and the numbers; each is told by 1 (coded) or 0 (as it is), its length decoded and its length
  * stored (LEB128 numbers), and its bytes. */
 #ifndef TERSE_COMMON_ENCODING_H
@@ -38,10 +39,12 @@ typedef struct terse_encoding {
     terse_encoding_places places;
     terse_encoding_codes codes;
     terse_encoding_coder coder;
+    int winograd; /* 1: expand.c goes on from here */
 } terse_encoding;
 
 enum {
-    TERSE_ENCODING_TEXT = 32,
+    TERSE_ENCODING_TEXT = 40,
+    TERSE_N_ENCODINGS = 2 * TERSE_N_PLACES * TERSE_N_CODES * TERSE_N_CODERS,
     TERSE_ENCODING_MOST_TIMES = 1024, /* no stored byte becomes more bytes than that ... */
     TERSE_ENCODING_FREE = 64 << 10,   /* ... of a tensor larger than that */
     TERSE_ENCODING_MAX_ELEMENT = 8,   /* bytes */
@@ -65,5 +68,8 @@ unsigned terse_encoding_width(size_t entries);
  * NULL when none takes fewer than the data itself. Equal data give equal bytes, with the same libzstd. */
 int terse_encoding_pack(const void *data, size_t bytes, size_t element, bool zstd, terse_encoding *ret_encoding,
                         uint8_t **ret_stored, size_t *ret_stored_bytes, terse_error *error);
+/* The same bytes as one stream, for what has to be told whether that is shorter or not: the encoding is "zstd". */
+int terse_encoding_store(const void *data, size_t bytes, terse_encoding *ret_encoding, uint8_t **ret_stored,
+                         size_t *ret_stored_bytes, terse_error *error);
 
 #endif

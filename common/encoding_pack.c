@@ -282,7 +282,7 @@ static int list_candidates(parts *p, bool zstd, sink *out, candidate list[MAX_CA
     for (int i = 0; i < MAX_CANDIDATES && !out->failed; i++) {
         const terse_encoding e = {(terse_encoding_places)(i % TERSE_N_PLACES),
                                   (terse_encoding_codes)(i / TERSE_N_PLACES % TERSE_N_CODES),
-                                  (terse_encoding_coder)(i / TERSE_N_PLACES / TERSE_N_CODES)};
+                                  (terse_encoding_coder)(i / TERSE_N_PLACES / TERSE_N_CODES), 0};
         if (!worth_trying(p, e, zstd))
             continue;
         out->n = 0;
@@ -337,5 +337,20 @@ int terse_encoding_pack(const void *data, size_t bytes, size_t element, bool zst
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for packing %zu bytes", bytes);
     *ret_stored = found ? best.data : NULL;
     *ret_stored_bytes = best.n;
+    return TERSE_OK;
+}
+
+int terse_encoding_store(const void *data, size_t bytes, terse_encoding *ret_encoding, uint8_t **ret_stored,
+                         size_t *ret_stored_bytes, terse_error *error)
+{
+    sink out = {.n = 0};
+    put_stream(&out, TERSE_CODER_BITS, 0, data, bytes, 0);
+    if (out.failed) {
+        free(out.data);
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %zu bytes", bytes);
+    }
+    *ret_encoding = (terse_encoding){.coder = TERSE_CODER_ZSTD};
+    *ret_stored = out.data;
+    *ret_stored_bytes = out.n;
     return TERSE_OK;
 }

@@ -13,6 +13,7 @@
 #include "common/graph/graph.h"
 #include "common/model_format.h"
 #include "common/pack.h"
+#include "common/winograd.h"
 
 /* A constant: where the header tells of it, and what it says. */
 typedef struct terse_expansion_part {
@@ -21,6 +22,7 @@ typedef struct terse_expansion_part {
     terse_encoding encoding;
     bool encoded;
     terse_dtype dtype;
+    int64_t n, c; /* of weights that become Winograd's */
     size_t image_offset;
     size_t same_as;   /* the part whose bytes it shares, or itself */
     const char *name; /* in the file, without a final 0 */
@@ -196,6 +198,19 @@ static int check_part(const terse_expansion *x, size_t data_start, const entry *
     return TERSE_OK;
 }
 
+/* Weights [n,c,3,3] that are told plain. */
+static int check_winograd(entry *e, terse_error *error)
+{
+    /* with a layout's known bytes n and c are small enough to be multiplied */
+    if (e->layout != TERSE_LAYOUT_F32_WINOGRAD4 || e->rank != 4 ||
+        terse_layout_bytes(e->layout, e->part.dtype, e->rank, e->dims, (int64_t)e->groups) != (int64_t)e->part.bytes)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "is told as for winograd and has layout %s",
+                          terse_layout_name(e->layout));
+    e->part.n = e->dims[0];
+    e->part.c = e->dims[1];
+    return TERSE_OK;
+}
+
 static int read_tensor(terse_expansion *x, terse_pack_reader *reader, size_t data_start, part *ret_part,
                        bool *ret_placed, terse_error *error)
 {
@@ -215,8 +230,10 @@ static int read_tensor(terse_expansion *x, terse_pack_reader *reader, size_t dat
     if (!e.part.encoded)
         e.part.stored = e.part.bytes;
     *ret_placed = e.placed;
+    int status = e.placed ? check_part(x, data_start, &e, error) : TERSE_OK;
+    if (!status && e.placed && e.part.encoded && e.part.encoding.winograd)
+        status = check_winograd(&e, error);
     *ret_part = e.part;
-    const int status = e.placed ? check_part(x, data_start, &e, error) : TERSE_OK;
     return status ? terse_error_prefix(error, "'%.*s'", e.part.name_length, e.part.name ? e.part.name : "") : TERSE_OK;
 }
 
@@ -275,7 +292,8 @@ static int compare_places(const void *a, const void *b)
 static bool is_same(const part *a, const part *b)
 {
     return a->offset == b->offset && a->stored == b->stored && a->bytes == b->bytes && a->encoded == b->encoded &&
-           a->dtype == b->dtype && memcmp(&a->encoding, &b->encoding, sizeof a->encoding) == 0;
+           a->dtype == b->dtype && a->n == b->n && a->c == b->c &&
+           memcmp(&a->encoding, &b->encoding, sizeof a->encoding) == 0;
 }
 
 /* Tensors that share their stored bytes share the expanded ones. */
@@ -336,6 +354,19 @@ void terse_expand_done(terse_expansion *expansion)
 
 /* --- the plain file ----------------------------------------------------------------------------------------------- */
 
+static int expand_winograd(const part *p, const uint8_t *stored, float *to, terse_error *error)
+{
+    const size_t bytes = (size_t)(p->n * p->c) * 9 * sizeof(float); /* fewer than p->bytes, which holds 36 */
+    TERSE_AUTO(terse_freep) float *plain = malloc(bytes + 1);
+    if (!plain)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %zu bytes", bytes);
+    const int status =
+        terse_encoding_unpack(p->encoding, stored, (size_t)p->stored, sizeof *plain, plain, bytes, error);
+    if (!status)
+        terse_winograd_expand(plain, p->n, p->c, to);
+    return status;
+}
+
 static int expand_part(const terse_expansion *x, const part *p, uint8_t *image, terse_error *error)
 {
     const uint8_t *stored = x->base + p->offset;
@@ -343,6 +374,8 @@ static int expand_part(const terse_expansion *x, const part *p, uint8_t *image, 
     if (found != p->xxh3)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "bytes have XXH3 %016" PRIx64 ", %016" PRIx64 " is stated",
                           found, p->xxh3);
+    if (p->encoded && p->encoding.winograd)
+        return expand_winograd(p, stored, (float *)(void *)(image + p->image_offset), error);
     if (p->encoded)
         return terse_encoding_unpack(p->encoding, stored, (size_t)p->stored, terse_dtype_size(p->dtype),
                                      image + p->image_offset, (size_t)p->bytes, error);

@@ -237,7 +237,7 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
             status = cluster(j, graph, error);
         const bool tune = compressing && !j->options.no_tune;
         const bool small = compressing && (j->options.quantize == TERSE_QUANTIZE_INT8_WEIGHTS ||
-                                           j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS || j->options.cluster);
+                                           j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS);
         if (tune)
             progress(j, "choosing algorithms");
         if (status == TERSE_OK && small)

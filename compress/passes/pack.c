@@ -66,6 +66,7 @@ static int packed(terse_edit *edit, int weights, terse_layout layout, int64_t gr
     value->layout = layout;
     value->groups = groups;
     value->bytes = (size_t)bytes;
+    value->origin = layout == TERSE_LAYOUT_F32_WINOGRAD4 ? old.data : NULL;
     return made;
 }
 

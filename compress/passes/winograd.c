@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/kernels/winograd.h"
+#include "common/winograd.h"
 
 enum {
     LEAST_CHANNELS = 8,
@@ -61,35 +62,7 @@ bool terse_pass_winograd_wins(const terse_graph *graph, const terse_node *conv)
            is_moderate(w);
 }
 
-/* 36 numbers G g G^T of one filter and channel; g: nine numbers. */
-static void transform(const float *g, double u[WINOGRAD_POINTS])
-{
-    const double a = WINOGRAD_A, b = WINOGRAD_B;
-    const double rows[WINOGRAD_WINDOW][3] = {{1, 0, 0},
-                                             {-2.0 / 3, -2 * a / 3, -1.0 / 3},
-                                             {-2.0 / 3, 2 * a / 3, -1.0 / 3},
-                                             {1.0 / 6, b / 6, 1.0 / 3},
-                                             {1.0 / 6, -b / 6, 1.0 / 3},
-                                             {0, 0, 1}};
-    double half[WINOGRAD_WINDOW][3];
-    for (int i = 0; i < WINOGRAD_WINDOW; i++)
-        for (int j = 0; j < 3; j++)
-            half[i][j] = rows[i][0] * (double)g[j] + rows[i][1] * (double)g[3 + j] + rows[i][2] * (double)g[6 + j];
-    for (int i = 0; i < WINOGRAD_POINTS; i++) {
-        const double *left = half[i / WINOGRAD_WINDOW], *right = rows[i % WINOGRAD_WINDOW];
-        u[i] = left[0] * right[0] + left[1] * right[1] + left[2] * right[2];
-    }
-}
-
 void terse_pass_winograd_pack(const terse_value *weights, float *to)
 {
-    const int64_t filters = weights->dims[0], channels = weights->dims[1], panels = (filters + 15) / 16;
-    const float *from = weights->data;
-    for (int64_t f = 0; f < filters; f++)
-        for (int64_t c = 0; c < channels; c++) {
-            double u[WINOGRAD_POINTS];
-            transform(from + (f * channels + c) * 9, u);
-            for (int64_t i = 0; i < WINOGRAD_POINTS; i++)
-                to[((i * panels + f / 16) * channels + c) * 16 + f % 16] = (float)u[i];
-        }
+    terse_winograd_expand(weights->data, weights->dims[0], weights->dims[1], to);
 }

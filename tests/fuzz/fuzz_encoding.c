@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 4)
         return 0;
     const terse_encoding encoding = {data[0] % TERSE_N_PLACES, data[0] / 3 % TERSE_N_CODES,
-                                     data[0] / 9 % TERSE_N_CODERS};
+                                     data[0] / 9 % TERSE_N_CODERS, 0};
     const size_t element = (size_t)1 << data[1] % 4, bytes = (data[2] | (size_t)data[3] << 8) * element;
     /* Blocks of the very size, so that a sanitizer sees a step behind their ends. */
     uint8_t *stored = malloc(size - 4 + 1), *to = malloc(bytes + 1);
