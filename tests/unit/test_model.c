@@ -17,6 +17,7 @@
 #include "common/expand.h"
 #include "common/model.h"
 #include "common/model_format.h"
+#include "common/winograd.h"
 #include "compress/shrink.h"
 
 #define GOLDEN "tests/golden/version1.terse"
@@ -190,11 +191,10 @@ static int open_bytes(const uint8_t *bytes, size_t n, unsigned checks, terse_mod
     return status;
 }
 
-/* The small model with each of its constants packed, as a file. */
-static uint8_t *packed_bytes(size_t *ret_size)
+/* A graph with each of its constants packed, as a file. */
+static uint8_t *packed_graph(const terse_graph *graph, size_t *ret_size)
 {
     char path[] = "/tmp/terse-test-XXXXXX";
-    TERSE_AUTO(terse_graph_freep) terse_graph *graph = small_graph();
     terse_error error = {0};
     TERSE_AUTO(terse_shrink_done) terse_shrunk shrunk = {0};
     assert_int_equal(terse_shrink_run(graph, true, &shrunk, &error), TERSE_OK);
@@ -214,6 +214,12 @@ static uint8_t *packed_bytes(size_t *ret_size)
     memcpy(copy, base, *ret_size);
     munmap((void *)(uintptr_t)base, *ret_size);
     return copy;
+}
+
+static uint8_t *packed_bytes(size_t *ret_size)
+{
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = small_graph();
+    return packed_graph(graph, ret_size);
 }
 
 static void a_packed_model_is_read_back(void **state)
@@ -306,6 +312,14 @@ static void every_truncation_of_a_packed_file_is_refused(void **state)
     free(bytes);
 }
 
+static void mend_header(uint8_t *bytes)
+{
+    const size_t header = bytes[12] | (size_t)bytes[13] << 8;
+    const uint64_t hash = XXH3_64bits(bytes + TERSE_MODEL_HEAD_BYTES, header);
+    for (int i = 0; i < 8; i++)
+        bytes[TERSE_MODEL_HEAD_BYTES + header + (size_t)i] = (uint8_t)(hash >> 8 * i);
+}
+
 /* Puts `number` in the place of the value of `key`, which has as many bytes, and the header's hash right. */
 static void replace_number(uint8_t *bytes, const char *key, uint64_t number)
 {
@@ -319,9 +333,75 @@ static void replace_number(uint8_t *bytes, const char *key, uint64_t number)
     assert_true(n > 0);
     for (int i = 0; i < n; i++)
         at[1 + i] = (uint8_t)(number >> 8 * (n - 1 - i));
-    const uint64_t hash = XXH3_64bits(bytes + TERSE_MODEL_HEAD_BYTES, header);
-    for (int i = 0; i < 8; i++)
-        end[i] = (uint8_t)(hash >> 8 * i);
+    mend_header(bytes);
+}
+
+/* A 3x3 convolution whose weights lie as Winograd's algorithm reads them, [16,8,3,3]. */
+static terse_graph *winograd_graph(void)
+{
+    enum { N = 16, C = 8 };
+    const int64_t dims[] = {N, C, 3, 3};
+    terse_graph *graph = terse_graph_new();
+    graph->name = "winograd";
+    const int x = terse_graph_add_value(graph, "x");
+    graph->values[x].dtype = TERSE_FP32;
+    graph->values[x].rank = 4;
+    memcpy(graph->values[x].dims, (const int64_t[]){1, 6, 6, C}, 4 * sizeof(int64_t));
+    float *plain = terse_arena_alloc(graph->arena, N * C * 9 * sizeof *plain);
+    float *made = terse_arena_alloc(graph->arena, N * C * 36 * sizeof *made);
+    for (int i = 0; i < N * C * 9; i++)
+        plain[i] = (float)(i * 7 % 5) * 0.37f - 0.5f;
+    terse_winograd_expand(plain, N, C, made);
+    const int w = terse_graph_add_constant(graph, "w", TERSE_FP32, 4, dims, made);
+    graph->values[w].layout = TERSE_LAYOUT_F32_WINOGRAD4;
+    graph->values[w].bytes = N * C * 36 * sizeof *made;
+    graph->values[w].origin = plain;
+    const int y = terse_graph_add_value(graph, "y");
+    graph->values[y].dtype = TERSE_FP32;
+    graph->values[y].rank = 4;
+    memcpy(graph->values[y].dims, (const int64_t[]){1, 4, 4, N}, 4 * sizeof(int64_t));
+    terse_node *node = terse_graph_add_node(graph, TERSE_OP_CONV, "conv", (int[]){x, w}, 2, &y, 1);
+    terse_node_set_int(graph, node, "channels_last", 1);
+    graph->inputs = terse_arena_alloc(graph->arena, sizeof(int));
+    graph->outputs = terse_arena_alloc(graph->arena, sizeof(int));
+    graph->inputs[0] = x;
+    graph->outputs[0] = y;
+    graph->n_inputs = graph->n_outputs = 1;
+    return graph;
+}
+
+static void weights_of_winograd_are_told_plain(void **state)
+{
+    (void)state;
+    static const uint8_t shape[] = {0x94, 16, 8, 3, 3};
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = winograd_graph();
+    size_t size;
+    uint8_t *bytes = packed_graph(graph, &size);
+    TERSE_AUTO(terse_model_closep) terse_model *model = NULL;
+    terse_error error;
+    const int status = open_bytes(bytes, size, TERSE_MODEL_CHECK_SECTIONS, &model, &error);
+    assert_string_equal(error.message, "");
+    assert_int_equal(status, TERSE_OK);
+    const terse_value *w = &model->graph->values[1], *was = &graph->values[1];
+    assert_int_equal(w->bytes, was->bytes);
+    assert_memory_equal(w->data, was->data, was->bytes);
+    assert_non_null(strstr(model->notes[1].encoding, "winograd+"));
+    assert_true(model->notes[1].stored < was->bytes / 16);
+    uint8_t *at = memmem(bytes, size, shape, sizeof shape);
+    assert_non_null(at);
+    at[4] = 5; /* no shape that the layout has */
+    mend_header(bytes);
+    terse_model *other = NULL;
+    assert_int_equal(open_bytes(bytes, size, 0, &other, &error), TERSE_INVALID_ARGUMENT);
+    assert_non_null(strstr(error.message, "winograd"));
+    /* what was changed after it was made is not told by its origin */
+    ((float *)(uintptr_t)was->data)[5] += 1.0f;
+    free(bytes);
+    bytes = packed_graph(graph, &size);
+    assert_int_equal(open_bytes(bytes, size, 0, &other, &error), TERSE_OK);
+    assert_memory_equal(other->graph->values[1].data, was->data, was->bytes);
+    terse_model_close(other);
+    free(bytes);
 }
 
 static void packed_files_that_promise_too_much_are_refused(void **state)
@@ -375,6 +455,7 @@ int main(void)
         cmocka_unit_test(every_flipped_bit_of_a_packed_file_is_noticed),
         cmocka_unit_test(every_truncation_of_a_packed_file_is_refused),
         cmocka_unit_test(packed_files_that_promise_too_much_are_refused),
+        cmocka_unit_test(weights_of_winograd_are_told_plain),
         cmocka_unit_test(an_unwritable_place_gives_one_error),
     };
     return cmocka_run_group_tests_name("model", tests, NULL, NULL);
