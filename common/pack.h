@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <msgpack.h>
 
@@ -61,9 +62,34 @@ bool terse_pack_skip(terse_pack_reader *reader);
 /* "a string", "an integer" ...: for messages. */
 const char *terse_pack_type_name(terse_pack_type type);
 
+/* Keys are short and compared at every turn: two words that may overlap, where a call would cost more. */
+static inline bool terse_pack_same(const char *a, const char *b, size_t length)
+{
+    uint64_t a8[2], b8[2];
+    uint32_t a4[2], b4[2];
+    if (length > 16)
+        return memcmp(a, b, length) == 0;
+    if (length >= 8) {
+        memcpy(&a8[0], a, 8);
+        memcpy(&a8[1], a + length - 8, 8);
+        memcpy(&b8[0], b, 8);
+        memcpy(&b8[1], b + length - 8, 8);
+        return ((a8[0] ^ b8[0]) | (a8[1] ^ b8[1])) == 0;
+    }
+    if (length >= 4) {
+        memcpy(&a4[0], a, 4);
+        memcpy(&a4[1], a + length - 4, 4);
+        memcpy(&b4[0], b, 4);
+        memcpy(&b4[1], b + length - 4, 4);
+        return ((a4[0] ^ b4[0]) | (a4[1] ^ b4[1])) == 0;
+    }
+    return length == 0 || (a[0] == b[0] && a[length / 2] == b[length / 2] && a[length - 1] == b[length - 1]);
+}
+
 static inline bool terse_pack_is(const terse_pack_item *item, const char *text, size_t length)
 {
-    return item->type == TERSE_PACK_STR && item->length == length && __builtin_memcmp(item->data, text, length) == 0;
+    return item->type == TERSE_PACK_STR && item->length == length &&
+           terse_pack_same(item->data, text, length);
 }
 
 /* --- over msgpack-c: for headers that are read once (model files) ------------------------------------------ */
@@ -76,8 +102,8 @@ int terse_pack_check(const void *data, size_t size, uint32_t max_items, unsigned
                      terse_error *error);
 /* terse_pack_check, then msgpack-c's unpacking. Bytes behind the value are refused. The object lives in `zone`
  * and points into `data`: both must outlive it. */
-int terse_pack_unpack(const void *data, size_t size, uint32_t max_items, msgpack_zone *zone,
-                      msgpack_object *ret_object, terse_error *error);
+int terse_pack_unpack(const void *data, size_t size, uint32_t max_items, msgpack_zone *zone, msgpack_object *ret_object,
+                      terse_error *error);
 
 /* The value of a key; NULL when it is absent or `map` is no map. A key that is there twice gives the first. */
 const msgpack_object *terse_pack_find(const msgpack_object *map, const char *key);
@@ -99,8 +125,7 @@ int terse_pack_get_bin(const msgpack_object *map, const char *key, size_t max_si
                        size_t *ret_size, terse_error *error);
 int terse_pack_get_array(const msgpack_object *map, const char *key, uint32_t max_length,
                          const msgpack_object_array **ret_array, terse_error *error);
-int terse_pack_get_map(const msgpack_object *map, const char *key, const msgpack_object **ret_map,
-                       terse_error *error);
+int terse_pack_get_map(const msgpack_object *map, const char *key, const msgpack_object **ret_map, terse_error *error);
 
 /* --- writing ---------------------------------------------------------------------------------------------- */
 

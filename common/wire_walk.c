@@ -59,11 +59,20 @@ int terse_wire_walk_key_of(terse_wire_walk *w, const terse_wire_walk_key *keys, 
 {
     terse_pack_item item;
     const terse_pack_reader start = w->reader;
+    /* Our own writers keep the order of the tables: the next key is most likely the one behind the last. */
+    const size_t likely = *seen ? 32u - (unsigned)__builtin_clz(*seen) : 0;
+    const size_t left = (size_t)(start.end - start.at);
+    if (likely < n_keys && keys[likely].length < 32 && left > keys[likely].length &&
+        start.at[0] == (0xa0 | keys[likely].length) &&
+        terse_pack_same((const char *)start.at + 1, keys[likely].name, keys[likely].length)) {
+        w->reader.at += 1 + keys[likely].length;
+        *seen |= UINT32_C(1) << likely;
+        *ret_index = (int)likely;
+        return TERSE_OK;
+    }
     const int status = terse_wire_walk_item(w, &item);
     if (status)
         return status;
-    /* Our own writers keep the order of the tables: the next key is most likely the one behind the last. */
-    const size_t likely = *seen ? 32u - (unsigned)__builtin_clz(*seen) : 0;
     if (item.type == TERSE_PACK_STR)
         for (size_t k = 0; k < n_keys; k++) {
             const size_t i = likely + k < n_keys ? likely + k : likely + k - n_keys;
