@@ -69,7 +69,8 @@ static bool rest(terse_client_arena *arena)
 static bool take_entries(terse_frontend *fe, terse_client_arena *arena, unsigned *n)
 {
     terse_ring_result result = TERSE_RING_DONE;
-    for (int i = 0; i < ENTRIES_AT_ONCE && !arena->gone && arena->client.n_late < MANY_LATE; i++) {
+    int taken = 0;
+    for (; taken < ENTRIES_AT_ONCE && !arena->gone && arena->client.n_late < MANY_LATE; taken++) {
         uint32_t bytes = 0;
         result = terse_ring_take(&arena->submission, fe->entry, sizeof fe->entry, &bytes);
         if (result != TERSE_RING_DONE)
@@ -85,8 +86,9 @@ static bool take_entries(terse_frontend *fe, terse_client_arena *arena, unsigned
     }
     if (terse_ring_release(&arena->submission))
         ring_doorbell(arena);
-    /* While the loop spins or looks by the clock it looks by itself: the client need not ring. */
-    return result == TERSE_RING_DONE || fe->spin_ns > 0 || terse_ring_swamped(fe) ||
+    /* While the loop spins or looks by the clock it looks by itself: the client need not ring. Nor need one that sent
+     * several: while it goes on a look costs less than its doorbell. */
+    return result == TERSE_RING_DONE || taken > 1 || fe->spin_ns > 0 || terse_ring_swamped(fe) ||
            !terse_ring_await(&arena->submission);
 }
 
