@@ -80,7 +80,7 @@ isa_flags = $(if $(filter %_avx2,$(1)),-mavx2 -mfma) \
 # take half an hour to compile.
 plain_kernel = $(if $(filter fuzz,$(FLAVOR)),$(if $(filter common/kernels/%,$(1)),-fno-sanitize=all))
 # Without -fno-trapping-math gcc turns no choice between two floats into a select; values stay the same.
-kernel_opt = $(if $(filter common/kernels/% common/ops/%,$(1)),$(if $(filter release,$(FLAVOR)),-O3) -fno-trapping-math)
+kernel_opt = $(if $(filter common/kernels/% common/ops/% compress/train/%,$(1)),$(if $(filter release,$(FLAVOR)),-O3) -fno-trapping-math)
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)

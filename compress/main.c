@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The program terse-compress, which `terse compress` executes: import, passes, low rank, validation, file, report. */
+/* The program terse-compress, which `terse compress` executes: import, passes, low rank, validation, file, report.
+ * `terse distill` is in distill/. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 
 #include "common/model.h"
 #include "compress/cluster/cluster.h"
+#include "compress/distill/distill.h"
 #include "compress/onnx/import.h"
 #include "compress/options.h"
 #include "compress/passes/passes.h"
@@ -406,6 +408,8 @@ static void print_failure(const job *j, const char *command, const terse_error *
 
 int main(int argc, char **argv)
 {
+    if (argc > 0 && strcmp(argv[0], "distill") == 0)
+        return terse_distill_main(argc, argv);
     job j = {0};
     terse_error error = {0};
     /* `terse` hands over its own words: "compress" or, for an .onnx file, "inspect" */

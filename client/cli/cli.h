@@ -80,6 +80,7 @@ int terse_cli_dim_of(const terse_cli_texts *dims, const char *symbol, int64_t fa
 
 /* The subcommands: argv[0] is the subcommand's name. */
 int terse_cli_compress(int argc, char **argv);
+int terse_cli_distill(int argc, char **argv);
 int terse_cli_inspect(int argc, char **argv);
 int terse_cli_run(int argc, char **argv);
 int terse_cli_infer(int argc, char **argv);

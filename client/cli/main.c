@@ -11,6 +11,7 @@ static const struct {
     const char *about;
 } commands[] = {
     {"compress", terse_cli_compress, "turn an ONNX file into a .terse file"},
+    {"distill", terse_cli_distill, "train a smaller network to answer as another does"},
     {"inspect", terse_cli_inspect, "show what is in a .terse or .onnx file"},
     {"run", terse_cli_run, "run a .terse file without a daemon, or time it"},
     {"infer", terse_cli_infer, "send inputs to a daemon and store what comes back"},

@@ -37,12 +37,12 @@ static void slopes(terse_op op, float a, float b, float *da, float *db)
         *db = a > 0 ? powf(a, b) * logf(a) : 0;
         return;
     case TERSE_OP_MIN:
-        *da = a <= b ? 1 : 0;
-        *db = a <= b ? 0 : 1;
+        *da = a <= b ? 1.0f : 0.0f;
+        *db = a <= b ? 0.0f : 1.0f;
         return;
     case TERSE_OP_MAX:
-        *da = a >= b ? 1 : 0;
-        *db = a >= b ? 0 : 1;
+        *da = a >= b ? 1.0f : 0.0f;
+        *db = a >= b ? 0.0f : 1.0f;
         return;
     default: /* PRelu: b is the slope below zero */
         *da = a > 0 ? 1 : b;
