@@ -9,9 +9,11 @@ import subprocess
 
 import numpy as np
 
-from harness import DATA, Skip, digits_images, finish, program, run, run_json, story, wait_until
+from harness import DATA, LONG, Skip, digits_images, finish, program, run, run_json, story, wait_until
 
 TEACHER = os.path.join(DATA, "digits.onnx")
+# Twelve seconds of a core bring it within a point; what a quarter of that gives shows whether learning works at all.
+EPOCHS, POINTS = (600, 1) if LONG else (150, 3)
 IMAGES, LABELS = digits_images()
 
 
@@ -44,15 +46,16 @@ def content(path):
         return file.read()
 
 
-with story("with an eighth of the work a student is within a point of its teacher on digits nobody showed it") as told:
+with story(f"with an eighth of the work a student is within {POINTS} points of its teacher on digits nobody showed it") as told:
     data = samples(told.folder)
     found = run_json("terse", "distill", TEACHER, "--data", data["train"], "-o", os.path.join(told.folder, "student.onnx"),
-                     "--validate", data["judge"], "--width", "0.32", "--augment", "shift:1,mix", "--epochs", "600", "-q", "--json")
+                     "--validate", data["judge"], "--width", "0.32", "--augment", "shift:1,mix", "--epochs", EPOCHS, "--threads", 1,
+                     "-q", "--json")
     top1, teacher = found["validation"]["top1"], found["validation"]["top1_teacher"]
     print(f"# 1/{found['macs_teacher'] / found['macs_student']:.1f} of the work, top-1 {100 * top1:.2f} %, teacher "
           f"{100 * teacher:.2f} %, {found['seconds']:.1f} s, {found['samples_per_second']:.0f} samples/s")
     told.check(found["macs_student"] * 8 <= found["macs_teacher"], "an eighth of the work")
-    told.check(top1 >= teacher - 0.0101, "within a point")
+    told.check(top1 >= teacher - POINTS / 100 - 1e-4, "near its teacher")
     told.check(found["samples"] + found["held_out"] == len(IMAGES[0::2]), "all samples are trained on or held out")
 
 with story("a student goes into a .terse file, or into an ONNX file that compresses to the same answers") as told:
