@@ -70,6 +70,13 @@ bool terse_tap_open(const terse_tap_limits *limits)
     return true;
 }
 
+void terse_tap_done(void)
+{
+    free(atomic_exchange(&tap.entries, NULL));
+    free((void *)tap.listeners);
+    tap.listeners = NULL;
+}
+
 /* The table; NULL until it is open. */
 static entry *table(void)
 {

@@ -39,6 +39,7 @@ typedef struct terse_tap_counts {
 
 /* Before the first listener. False: no memory. Without it every call passes through. */
 bool terse_tap_open(const terse_tap_limits *limits);
+void terse_tap_done(void);                 /* when ZeroMQ's threads have ended */
 void terse_tap_listener(int fd, int kind); /* TERSE_TAP_ANYONE is what listeners are */
 
 /* A connection by its descriptor, which is ZeroMQ's "__fd" of a message: -1 for an unknown one. */

@@ -65,6 +65,7 @@ static void close_all(terse_frontend *fe)
         zmq_close(fe->router);
     if (fe->context)
         zmq_ctx_term(fe->context); /* ends ZeroMQ's thread: no pin comes back any more */
+    terse_tap_done();
     terse_clients_done(&fe->clients);
     terse_attach_done(&fe->attach);
     terse_arenas_done(&fe->arenas);

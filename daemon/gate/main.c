@@ -34,6 +34,7 @@ static void close_all(terse_gate *gate)
         zmq_close(gate->router);
     if (gate->context)
         zmq_ctx_term(gate->context);
+    terse_tap_done();
     for (uint32_t i = 0; i < gate->n_listeners; i++)
         terse_close_fdp(&gate->listeners[i].fd);
     terse_close_fdp(&gate->epoll_fd);
