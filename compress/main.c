@@ -13,6 +13,7 @@
 #include "compress/cluster/cluster.h"
 #include "compress/distill/distill.h"
 #include "compress/onnx/import.h"
+#include "compress/onnx/write.h"
 #include "compress/options.h"
 #include "compress/passes/passes.h"
 #include "compress/prune/prune.h"
@@ -30,6 +31,8 @@ typedef struct job {
     terse_graph *exact;      /* after the passes, without compression: only made for --validate */
     terse_graph *compressed; /* what is written */
     terse_shrunk shrunk;     /* how its constants are stored, with --pack */
+    void *onnx;              /* the file's bytes, when ONNX is to be written: as it was before the passes FINISH */
+    size_t onnx_bytes;
     terse_report report;
     char name[256];
     char command[512];
@@ -39,6 +42,7 @@ typedef struct job {
 static void job_done(job *j)
 {
     terse_shrink_done(&j->shrunk);
+    free(j->onnx);
     terse_graph_free(j->exact);
     terse_graph_free(j->compressed);
     terse_graph_free(j->imported);
@@ -237,6 +241,8 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
             status = quantize(j, graph, error);
         if (status == TERSE_OK && compressing)
             status = cluster(j, graph, error);
+        if (status == TERSE_OK && compressing && j->options.onnx)
+            status = terse_onnx_write_bytes(graph, &j->onnx, &j->onnx_bytes, error);
         const bool tune = compressing && !j->options.no_tune;
         const bool small = compressing && (j->options.quantize == TERSE_QUANTIZE_INT8_WEIGHTS ||
                                            j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS);
@@ -338,6 +344,22 @@ static int measure_bytes(job *j, const terse_model *about, terse_error *error)
     return TERSE_OK;
 }
 
+static int write_onnx(job *j, terse_error *error)
+{
+    terse_atomic_file file;
+    progress(j, "writing");
+    j->report.bytes_after = j->onnx_bytes;
+    int status = terse_atomic_open(j->options.output, &file, error);
+    if (status != TERSE_OK)
+        return status;
+    if (terse_write_full(file.fd, j->onnx, j->onnx_bytes))
+        status = terse_atomic_commit(&file, true, error);
+    else
+        status = terse_fail(error, TERSE_SYSTEM, "cannot write '%s'", j->options.output);
+    terse_atomic_discard(&file);
+    return status;
+}
+
 /* Packs the report twice: its size is the same, so the first round tells how large the file will be. */
 static int write_model(job *j, terse_error *error)
 {
@@ -368,9 +390,21 @@ static int write_model(job *j, terse_error *error)
     return status;
 }
 
+/* An ONNX file may not take the place of the one it is made of. */
+static int check_places(const terse_options *o, terse_error *error)
+{
+    struct stat from, to;
+    if (o->onnx && stat(o->input, &from) == 0 && stat(o->output, &to) == 0 && from.st_dev == to.st_dev &&
+        from.st_ino == to.st_ino)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "'%s' would be overwritten by what it becomes", o->input);
+    return TERSE_OK;
+}
+
 static int run(job *j, terse_error *error)
 {
-    int status = import(j, error);
+    int status = check_places(&j->options, error);
+    if (status == TERSE_OK)
+        status = import(j, error);
     if (status != TERSE_OK)
         return status;
     if (j->options.name)
@@ -392,7 +426,7 @@ static int run(job *j, terse_error *error)
     j->report.name = j->name;
     j->report.low_rank = j->options.low_rank.target != TERSE_LOW_RANK_NONE;
     j->report.n_nodes_after = j->compressed->n_nodes;
-    status = write_model(j, error);
+    status = j->options.onnx ? write_onnx(j, error) : write_model(j, error);
     if (status == TERSE_OK && j->options.report)
         status = terse_report_html(&j->report, j->options.report, error);
     return status;
@@ -412,8 +446,10 @@ int main(int argc, char **argv)
         return terse_distill_main(argc, argv);
     job j = {0};
     terse_error error = {0};
-    /* `terse` hands over its own words: "compress" or, for an .onnx file, "inspect" */
-    const char *command = argc > 0 && strcmp(argv[0], "inspect") == 0 ? "inspect" : "compress";
+    /* `terse` hands over its own words: "compress" or, for an .onnx file, "inspect" or "compare" */
+    const char *command = argc > 0 && strcmp(argv[0], "inspect") == 0   ? "inspect"
+                          : argc > 0 && strcmp(argv[0], "compare") == 0 ? "compare"
+                                                                        : "compress";
     if (terse_options_parse(argc, argv, &j.options, &error) != TERSE_OK) {
         fprintf(stderr, "terse %s: %s (terse compress --help)\n", command, error.message);
         return 2;

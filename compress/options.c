@@ -11,7 +11,9 @@ static int set_output(terse_options *options, const char *argument, terse_error 
 {
     if (!*argument)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "-o needs a file name, found ''");
+    const size_t length = strlen(argument);
     options->output = argument;
+    options->onnx = length >= 5 && strcmp(argument + length - 5, ".onnx") == 0;
     return TERSE_OK;
 }
 
@@ -215,7 +217,10 @@ static int set_help(terse_options *options, const char *argument, terse_error *e
 }
 
 const terse_option terse_options_table[] = {
-    {"--output", 'o', "MODEL.terse", "write the model there; the file appears when it is whole", false, set_output},
+    {"--output", 'o', "MODEL.terse",
+     "write the model there; the file appears when it is whole; MODEL.onnx: factors, zeros, clusters "
+     "and --quantize int8 as ONNX, for other runtimes",
+     false, set_output},
     {"--low-rank", 0, "HOW[:FORM]",
      "factor Gemm, MatMul and Conv weights where that saves work. HOW: 0.95 keeps that share of what a layer puts out "
      "(of its squared singular values without --calibrate), 50% leaves that share of all multiply-accumulates, spread "
@@ -311,6 +316,26 @@ static int set_operand(terse_options *options, const char *text, terse_error *er
     return TERSE_OK;
 }
 
+/* What ONNX has no operators for, told before any work. */
+static int check_onnx(const terse_options *o, terse_error *error)
+{
+    const char *option = o->quantize == TERSE_QUANTIZE_INT8_WEIGHTS   ? "--quantize int8-weights"
+                         : o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? "--quantize int4-weights"
+                         : o->bf16                                    ? "--float bf16"
+                         : o->pack                                    ? "--pack zstd"
+                                                                      : NULL;
+    if (!o->onnx)
+        return TERSE_OK;
+    if (option)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "%s cannot be written as ONNX ('%.200s'), allowed are --low-rank, --prune, --cluster "
+                          "and --quantize int8, or an output that ends in .terse",
+                          option, o->output);
+    if (o->plain)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--plain makes no ONNX ('%.200s')", o->output);
+    return TERSE_OK;
+}
+
 int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse_error *error)
 {
     terse_options options = {0};
@@ -369,8 +394,10 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
         return terse_fail(
             error, TERSE_INVALID_ARGUMENT,
             "--plain goes with none of --low-rank, --prune, --cluster, --quantize, --float bf16 and --validate");
-    *ret_options = options;
-    return TERSE_OK;
+    const int status = options.help ? TERSE_OK : check_onnx(&options, error);
+    if (status == TERSE_OK)
+        *ret_options = options;
+    return status;
 }
 
 /* Words of `text`, broken before column 100, each line indented by `indent`. */

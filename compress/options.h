@@ -39,6 +39,7 @@ typedef struct terse_options {
     int quantize_group;            /* int4-weights: rows of K that share a scale */
     int cluster;                   /* --cluster BITS; 0: not asked for */
     bool pack;                     /* --pack zstd */
+    bool onnx;                     /* the output's name ends in .onnx */
     bool no_tune, json, quiet, plain, help;
 } terse_options;
 

@@ -6,7 +6,10 @@
 #include "common/npz.h"
 #include "compress/onnx/import.h"
 #include "compress/onnx/write.h"
+#include "compress/low_rank/low_rank.h"
 #include "compress/passes/passes.h"
+#include "compress/prune/prune.h"
+#include "compress/quantize/quantize.h"
 #include "compress/runner.h"
 
 static terse_graph *again(const terse_graph *g)
@@ -146,6 +149,68 @@ static void equal_names_are_told_apart(void **state)
     comes_back(g);
 }
 
+/* As `terse compress -o MODEL.onnx` writes: with thin factors, zeros, and bytes between QuantizeLinear and
+ * DequantizeLinear. */
+static void compressed_networks_come_back(void **state)
+{
+    (void)state;
+    enum { SAMPLES = 24 };
+    for (int what = 0; what < 8; what++) {
+        terse_graph *g = begin();
+        random_state = (uint32_t)(40 + what);
+        const int x = make_input(g, "x", DIMS(BATCH, 8, 6, 6));
+        int y = make_node(g, TERSE_OP_RELU, INPUTS(make_conv(g, x, 8, 32, 3, 1, 1, 1)));
+        y = make_node(g, TERSE_OP_HARD_SWISH,
+                      INPUTS(make_node(g, TERSE_OP_ADD, INPUTS(make_conv(g, y, 32, 32, 3, 1, 1, 1), y))));
+        y = make_node(g, TERSE_OP_FLATTEN, INPUTS(y));
+        terse_node_set_int(g, last_node(g), "axis", 1);
+        finish(g, make_node(g, TERSE_OP_GEMM,
+                            INPUTS(y, make_weights(g, 0, 1, DIMS(1152, 40)), make_weights(g, 0, 1, DIMS(40)))));
+        g->batchable = true;
+        for (int n = 0; n < g->n_nodes; n++) {
+            char *name = terse_arena_alloc(g->arena, 32);
+            snprintf(name, 32, "%.8s_%d", terse_op_name(g->nodes[n].op), n);
+            g->nodes[n].name = name;
+        }
+        float *numbers = malloc(SAMPLES * 288 * sizeof *numbers);
+        for (int i = 0; i < SAMPLES * 288; i++)
+            numbers[i] = random_number();
+        char *key = (char *)"x";
+        terse_tensor tensor = terse_tensor_view(numbers, TERSE_FP32, 4, (int64_t[]){SAMPLES, 8, 6, 6});
+        const terse_npz data = {.n = 1, .names = &key, .tensors = &tensor};
+        terse_error error = {0};
+        terse_low_rank_report ranks = {0};
+        terse_prune_report zeros = {0};
+        terse_quantize_report bytes = {0};
+        terse_low_rank_options few = {0};
+        int status = terse_low_rank_parse("8", &few, &error);
+        few.data = &data;
+        if (status == TERSE_OK)
+            status = terse_passes_run(g, TERSE_PASSES_PREPARE, &error);
+        if (status == TERSE_OK && (what & 1))
+            status = terse_low_rank_run(g, &few, &ranks, &error);
+        if (status == TERSE_OK && (what & 2))
+            status = terse_prune_run(g, &data, &(terse_prune_options){.amount = 0.5}, &zeros, &error);
+        if (status == TERSE_OK && (what & 4))
+            status = terse_quantize_run(g, &data, &(terse_quantize_options){.source = "d", .keep_float = "none"},
+                                        &bytes, &error);
+        if (status != TERSE_OK)
+            fail_msg("%s", error.message);
+        int n_quantized = 0, n_products = 0;
+        for (int i = 0; i < g->n_nodes; i++) {
+            n_quantized += g->nodes[i].op == TERSE_OP_QUANTIZE_LINEAR;
+            n_products += g->nodes[i].op == TERSE_OP_CONV || g->nodes[i].op == TERSE_OP_GEMM;
+        }
+        assert_true(what & 4 ? n_quantized > 1 : n_quantized == 0);
+        assert_true(what & 1 ? n_products > 3 : n_products == 3);
+        comes_back(g);
+        terse_low_rank_report_done(&ranks);
+        terse_prune_report_done(&zeros);
+        terse_quantize_report_done(&bytes);
+        free(numbers);
+    }
+}
+
 static void what_onnx_cannot_say_is_named(void **state)
 {
     (void)state;
@@ -237,9 +302,8 @@ static int compare_files(int n, char **paths)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fused_products_become_nodes_again),
-        cmocka_unit_test(operators_with_a_form_of_their_own),
-        cmocka_unit_test(equal_names_are_told_apart),
+        cmocka_unit_test(fused_products_become_nodes_again), cmocka_unit_test(operators_with_a_form_of_their_own),
+        cmocka_unit_test(equal_names_are_told_apart),        cmocka_unit_test(compressed_networks_come_back),
         cmocka_unit_test(what_onnx_cannot_say_is_named),
     };
     if (argc > 2)
