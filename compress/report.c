@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "common/json.h"
-#include "common/pack.h"
 
 void terse_report_done(terse_report *report)
 {
@@ -421,75 +420,4 @@ void terse_report_json(const terse_report *report, FILE *out)
         terse_json_null(&json, "arena_bytes");
     terse_json_end(&json);
     fputc('\n', out);
-}
-
-/* --- msgpack --------------------------------------------------------------------------------------------------- */
-
-static void pack_side(msgpack_packer *packer, const char *key, const terse_figure *list, bool after)
-{
-    uint32_t n = 0;
-    for (int i = 0; i < TERSE_REPORT_FIGURES; i++)
-        n += list[i].known;
-    terse_pack_cstr(packer, key);
-    msgpack_pack_map(packer, n);
-    for (int i = 0; i < TERSE_REPORT_FIGURES; i++) {
-        if (!list[i].known)
-            continue;
-        const double number = after ? list[i].after : list[i].before;
-        terse_pack_cstr(packer, list[i].key);
-        if (list[i].kind == TERSE_FIGURE_COUNT)
-            msgpack_pack_fix_uint64(packer, (uint64_t)number); /* nine bytes whatever the number */
-        else
-            msgpack_pack_double(packer, number);
-    }
-}
-
-static void pack_layer(msgpack_packer *packer, const terse_low_rank_layer *layer, const terse_quantize_layer *int8)
-{
-    msgpack_pack_map(packer, 8);
-    terse_pack_cstr(packer, "name");
-    terse_pack_cstr(packer, layer->name);
-    terse_pack_cstr(packer, "op");
-    terse_pack_cstr(packer, terse_op_name(layer->op));
-    terse_pack_cstr(packer, "shape");
-    terse_pack_cstr(packer, layer->shape);
-    terse_pack_cstr(packer, "rank");
-    if (layer->rank > 0)
-        msgpack_pack_int64(packer, layer->rank);
-    else
-        msgpack_pack_nil(packer);
-    terse_pack_cstr(packer, "energy");
-    msgpack_pack_double(packer, layer->energy);
-    terse_pack_cstr(packer, "macs_before");
-    msgpack_pack_int64(packer, layer->macs_before);
-    terse_pack_cstr(packer, "macs_after");
-    msgpack_pack_int64(packer, layer->macs_after);
-    terse_pack_cstr(packer, "reason");
-    terse_pack_cstr(packer, int8 ? int8->reason : layer->reason);
-}
-
-int terse_report_pack(const terse_report *report, msgpack_sbuffer *buffer, terse_error *error)
-{
-    terse_figure list[TERSE_REPORT_FIGURES];
-    terse_report_figures(report, list);
-    msgpack_packer packer;
-    msgpack_packer_init(&packer, buffer, msgpack_sbuffer_write);
-    msgpack_pack_map(&packer, report->validated ? 5u : 4u);
-    pack_side(&packer, "before", list, false);
-    pack_side(&packer, "after", list, true);
-    if (report->validated) {
-        terse_pack_cstr(&packer, "samples");
-        msgpack_pack_int64(&packer, report->validation.samples);
-    }
-    terse_pack_cstr(&packer, "arena_bytes");
-    if (report->arena_bytes >= 0)
-        msgpack_pack_int64(&packer, report->arena_bytes);
-    else
-        msgpack_pack_nil(&packer);
-    terse_pack_cstr(&packer, "layers");
-    msgpack_pack_array(&packer, (size_t)report->layers.n);
-    /* the packer reports no failed write by itself: a last byte that is missing shows in the size */
-    for (int i = 0; i < report->layers.n; i++)
-        pack_layer(&packer, &report->layers.layers[i], find_int8(&report->int8, report->layers.layers[i].name));
-    return buffer->data ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the report");
 }
