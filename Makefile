@@ -120,7 +120,9 @@ $(B)/libterse.so: $(B)/$(SONAME)
 soname = $(shell objdump -p $$($(CC) -print-file-name=$(1).so) | awk '/SONAME/ {print $$2}')
 $(B)/obj/client/cli/lazy.o: CFLAGS_ALL += -DTERSE_ZMQ_SONAME='"$(call soname,libzmq)"' \
 	-DTERSE_ZSTD_SONAME='"$(call soname,libzstd)"'
-$(B)/terse: $(call obj,$(CLI)) $(B)/libterse.a $(B)/libcommon.a
+# What `terse compare` takes from the compressor's rooms: files without BLAS or protobuf behind them.
+CLI_COMPRESS := compress/paired.c compress/runner.c compress/samples.c
+$(B)/terse: $(call obj,$(CLI) $(CLI_COMPRESS)) $(B)/libterse.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(filter-out -lzip -lzstd,$(LIBS_COMMON)) -ldl
 $(B)/terse-npz.so: $(call obj,common/npz_archive.c common/status.c common/bytes.c)

@@ -83,6 +83,7 @@ int terse_cli_compress(int argc, char **argv);
 int terse_cli_distill(int argc, char **argv);
 int terse_cli_inspect(int argc, char **argv);
 int terse_cli_explain(int argc, char **argv);
+int terse_cli_compare(int argc, char **argv);
 int terse_cli_run(int argc, char **argv);
 int terse_cli_infer(int argc, char **argv);
 int terse_cli_status(int argc, char **argv);

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* terse inspect: signature, nodes, tensors, sizes, compression and report of a model. An .onnx file is imported by
- * terse-compress into a memfd first, so that both kinds are shown by the same code. */
+/* terse inspect: signature, nodes, tensors, sizes, compression and report of a model. */
 #include "client/cli/cli.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "client/cli/msgpack_json.h"
+#include "client/cli/open.h"
 #include "common/bytes.h"
 #include "common/graph/engine.h"
 #include "common/json.h"
@@ -338,49 +334,6 @@ static void print_text(const terse_model *model, const char *path, uint64_t file
     }
 }
 
-/* Runs terse-compress --plain on an .onnx file; the result is in a memfd. Its own messages reach the user directly:
- * then *ret_told is true and only the exit code is left to hand on. */
-static int import_onnx(const char *path, int *ret_fd, bool *ret_told, terse_error *error)
-{
-    char helper[PATH_MAX], output[64];
-    if (!terse_cli_helper("terse-compress", helper, sizeof helper))
-        return terse_fail(error, TERSE_NOT_FOUND, "terse-compress is neither beside terse nor in ../lib/terse");
-    TERSE_AUTO(terse_close_fdp) int fd = memfd_create("terse-inspect", 0);
-    if (fd < 0)
-        return terse_fail(error, TERSE_SYSTEM, "cannot make a memfd");
-    snprintf(output, sizeof output, "/proc/self/fd/%d", fd);
-    fflush(stdout);
-    const pid_t child = fork();
-    if (child < 0)
-        return terse_fail(error, TERSE_SYSTEM, "cannot fork");
-    if (child == 0) {
-        dup2(STDERR_FILENO, STDOUT_FILENO); /* our standard output is for the result alone */
-        execl(helper, "inspect", "--plain", "--quiet", "-o", output, "--", path, (char *)NULL);
-        _exit(127);
-    }
-    int wait_status;
-    if (waitpid(child, &wait_status, 0) < 0)
-        return terse_fail(error, TERSE_SYSTEM, "cannot wait for terse-compress");
-    if (!WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != 0) {
-        *ret_told = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) <= TERSE_CLI_USAGE;
-        return terse_fail(error, TERSE_INTERNAL, "'%s' could not be imported", path);
-    }
-    *ret_fd = fd;
-    fd = -1;
-    return TERSE_OK;
-}
-
-static uint64_t file_size(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    long size = -1;
-    if (file && fseek(file, 0, SEEK_END) == 0)
-        size = ftell(file);
-    if (file)
-        fclose(file);
-    return size > 0 ? (uint64_t)size : 0;
-}
-
 int terse_cli_inspect(int argc, char **argv)
 {
     bool json = false, verify = false, tensors = false, told = false;
@@ -397,22 +350,15 @@ int terse_cli_inspect(int argc, char **argv)
     const int code = terse_cli_parse(&usage, options, argc, argv, &path, &n);
     if (code >= 0)
         return code;
-    const size_t length = strlen(path);
-    const bool onnx = length > 5 && strcmp(path + length - 5, ".onnx") == 0;
-    TERSE_AUTO(terse_close_fdp) int fd = -1;
     TERSE_AUTO(terse_model_closep) terse_model *model = NULL;
     terse_error error = {0};
-    char place[64];
     const unsigned checks = verify ? TERSE_MODEL_CHECK_SECTIONS | TERSE_MODEL_CHECK_SHA256 : 0;
-    int status = onnx ? import_onnx(path, &fd, &told, &error) : TERSE_OK;
-    snprintf(place, sizeof place, "/proc/self/fd/%d", fd);
-    if (!status)
-        status = terse_model_open(onnx ? place : path, checks, &model, &error);
+    const int status = terse_cli_open("inspect", path, TERSE_CLI_AS_IT_IS, checks, &model, &told, &error);
     if (status)
         return told ? TERSE_CLI_FAILED : terse_cli_fail("inspect", &error);
     if (json)
-        print_json(model, path, file_size(path), verify);
+        print_json(model, path, terse_cli_file_size(path), verify);
     else
-        print_text(model, path, file_size(path), verify, tensors);
+        print_text(model, path, terse_cli_file_size(path), verify, tensors);
     return TERSE_CLI_DONE;
 }

@@ -14,6 +14,7 @@ static const struct {
     {"distill", terse_cli_distill, "train a smaller network to answer as another does"},
     {"inspect", terse_cli_inspect, "show what is in a .terse or .onnx file"},
     {"explain", terse_cli_explain, "show what was done to each layer of a .terse file, and why"},
+    {"compare", terse_cli_compare, "run two models on the same samples: accuracy, error, time, size"},
     {"run", terse_cli_run, "run a .terse file without a daemon, or time it"},
     {"infer", terse_cli_infer, "send inputs to a daemon and store what comes back"},
     {"status", terse_cli_status, "show a daemon's models, workers and counters"},
