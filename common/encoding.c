@@ -149,6 +149,19 @@ static int take_bytes(source *in, const char *what, uint64_t least, uint64_t mos
     return TERSE_OK;
 }
 
+/* A call of memcpy for each element would take most of the time. */
+static inline void copy_element(uint8_t *to, const uint8_t *from, size_t element)
+{
+    if (element == 1)
+        *to = *from;
+    else if (element == 2)
+        memcpy(to, from, 2);
+    else if (element == 4)
+        memcpy(to, from, 4);
+    else
+        memcpy(to, from, element);
+}
+
 /* --- values: n elements side by side ------------------------------------------------------------------------------ */
 
 static int unpack_planes(source *in, size_t n, size_t element, uint8_t *ret_data, terse_error *error)
@@ -190,7 +203,7 @@ static int unpack_codebook(source *in, size_t n, size_t element, uint8_t *ret_da
         if (numbers[i] >= entries)
             return terse_fail(error, TERSE_INVALID_ARGUMENT, "code %zu is %d, the codebook has %zu entries", i,
                               numbers[i], entries);
-        memcpy(ret_data + i * element, book + numbers[i] * element, element);
+        copy_element(ret_data + i * element, book + numbers[i] * element, element);
     }
     return TERSE_OK;
 }
@@ -242,12 +255,12 @@ static void scatter(terse_encoding_places kind, const uint8_t *places, size_t by
     for (size_t i = 0; i < bytes; i++) {
         if (kind == TERSE_PLACES_BITMAP) {
             for (unsigned left = places[i]; left; left &= left - 1, values += element)
-                memcpy(ret_data + (i * 8 + (size_t)__builtin_ctz(left)) * element, values, element);
+                copy_element(ret_data + (i * 8 + (size_t)__builtin_ctz(left)) * element, values, element);
             continue;
         }
         at += places[i];
         if (places[i] < 255) {
-            memcpy(ret_data + at++ * element, values, element);
+            copy_element(ret_data + at++ * element, values, element);
             values += element;
         }
     }

@@ -13,7 +13,7 @@ enum {
     QUICK_LEVEL = 1,
     CAREFUL_LEVEL = 19,
     LARGE_LEVEL = 9,
-    LARGE_BYTES = 16 << 20, /* from which on care would take minutes */
+    LARGE_BYTES = 4 << 20, /* from which on care would take minutes */
     MAX_ENTRIES = 256,
     HASH_SLOTS = 1024,
 };
@@ -304,8 +304,8 @@ static bool choose(parts *p, bool zstd, sink *best, sink *other, terse_encoding 
     const int n = list_candidates(p, zstd, other, list), careful = large ? 1 : CAREFUL_CANDIDATES;
     size_t fewest = bytes;
     for (int i = 0; i < n && !best->failed && !other->failed; i++) {
-        if (i >= careful && fewest < bytes)
-            break;
+        if (fewest < bytes && (i >= careful || list[i].bytes > list[0].bytes + list[0].bytes / 8))
+            break; /* care does not make up for that */
         other->n = 0;
         encode(p, list[i].encoding, large ? LARGE_LEVEL : CAREFUL_LEVEL, other);
         if (other->n >= fewest || !terse_encoding_allows(other->n, bytes))

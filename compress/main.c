@@ -368,6 +368,10 @@ static int write_model(job *j, terse_error *error)
         progress(j, "packing");
         status = terse_shrink_run(j->compressed, j->options.pack, &j->shrunk, error);
     }
+    j->report.packed = j->shrunk.packed != NULL;
+    j->report.memory_after = j->shrunk.bytes_plain;
+    for (int v = 0; v < j->imported->n_values; v++)
+        j->report.memory_before += j->imported->values[v].data ? (int64_t)j->imported->values[v].bytes : 0;
     progress(j, "writing");
     terse_model about = {.tool = "terse " TERSE_VERSION,
                          .source_sha256 = j->source.source_sha256,

@@ -24,21 +24,23 @@ void terse_report_figures(const terse_report *report, terse_figure *list)
     const bool compared = report->validated;
     list[0] = (terse_figure){
         "bytes", "bytes", TERSE_FIGURE_COUNT, true, (double)report->bytes_before, (double)report->bytes_after};
-    list[1] = (terse_figure){"macs",
+    list[1] = (terse_figure){"memory_bytes", "weights in memory, bytes",    TERSE_FIGURE_COUNT,
+                             report->packed, (double)report->memory_before, (double)report->memory_after};
+    list[2] = (terse_figure){"macs",
                              "multiply-accumulates",
                              TERSE_FIGURE_COUNT,
                              report->macs_before >= 0 && report->macs_after >= 0,
                              (double)report->macs_before,
                              (double)report->macs_after};
-    list[2] =
-        (terse_figure){"top1", "top-1", TERSE_FIGURE_SHARE, compared && v->has_top1, v->top1_before, v->top1_after};
     list[3] =
+        (terse_figure){"top1", "top-1", TERSE_FIGURE_SHARE, compared && v->has_top1, v->top1_before, v->top1_after};
+    list[4] =
         (terse_figure){"agreement", "agreement", TERSE_FIGURE_SHARE, compared && v->has_agreement, 1.0, v->agreement};
-    list[4] = (terse_figure){"max_error", "largest error", TERSE_FIGURE_ERROR, compared, 0.0, v->max_error};
-    list[5] = (terse_figure){"mean_error", "mean error", TERSE_FIGURE_ERROR, compared, 0.0, v->mean_error};
-    list[6] = (terse_figure){"latency_us", "microseconds, one sample", TERSE_FIGURE_MICROSECONDS,
+    list[5] = (terse_figure){"max_error", "largest error", TERSE_FIGURE_ERROR, compared, 0.0, v->max_error};
+    list[6] = (terse_figure){"mean_error", "mean error", TERSE_FIGURE_ERROR, compared, 0.0, v->mean_error};
+    list[7] = (terse_figure){"latency_us", "microseconds, one sample", TERSE_FIGURE_MICROSECONDS,
                              compared,     v->latency_before_us,       v->latency_after_us};
-    list[7] = (terse_figure){
+    list[8] = (terse_figure){
         "batch8_us",        "microseconds, 8 samples", TERSE_FIGURE_MICROSECONDS, compared && v->has_batch,
         v->batch_before_us, v->batch_after_us};
 }

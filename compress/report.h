@@ -26,6 +26,8 @@ typedef struct terse_report {
     int64_t macs_before, macs_after; /* per sample; -1: not known */
     int64_t arena_bytes;             /* of one sample; -1: not known */
     int n_nodes_before, n_nodes_after;
+    bool packed;                         /* the file is smaller than what it becomes in memory */
+    int64_t memory_before, memory_after; /* bytes of constants, with `packed` */
     bool validated;
     terse_validation validation;
     terse_layers measured; /* with validation: error and time of each layer */
@@ -49,7 +51,7 @@ typedef struct terse_figure {
     double before, after;
 } terse_figure;
 
-enum { TERSE_REPORT_FIGURES = 8 };
+enum { TERSE_REPORT_FIGURES = 9 };
 
 void terse_report_figures(const terse_report *report, terse_figure *ret_list); /* TERSE_REPORT_FIGURES of them */
 void terse_report_number(terse_figure_kind kind, double number, char *text, size_t size);
