@@ -268,7 +268,7 @@ static const option table[] = {
      set_augment},
     {"--patience", 0, "N", "stop after N epochs without a better held-out agreement (default: never)", set_patience},
     {"--seed", 0, "N", "of all random choices (default: 0)", set_seed},
-    {"--threads", 0, "N", "1 or 2 (default: 2); the result is the same", set_threads},
+    {"--threads", 0, "N", "1 or 2 (default: whichever is measured to be faster); the result is the same", set_threads},
     {"--mem", 0, "BYTES", "800M, 2G: run fewer samples at a time so that training stays below that", set_mem},
     {"--validate", 0, "V.npz", "compare teacher and student on these samples at the end, with labels where it has them",
      set_validate},

@@ -218,6 +218,28 @@ static void add(terse_distance_sum *to, const terse_distance_sum *from)
     to->n_errors += from->n_errors;
 }
 
+/* Small networks take longer in two threads than in one, and machines have other work: now and then both are measured.
+ */
+enum { MEASURED_EVERY = 256, MEASURED_STEPS = 8 };
+
+static bool use_two(const terse_lanes *l, bool training)
+{
+    if (l->n < 2 || l->options->n_threads == 1)
+        return false;
+    if (l->options->n_threads == 2 || !training)
+        return true;
+    return l->steps % MEASURED_EVERY < MEASURED_STEPS ? l->steps % 2 == 1 : l->spent[1] < l->spent[0];
+}
+
+static void count_step(terse_lanes *l, bool two, uint64_t ns)
+{
+    const int64_t at = l->steps++ % MEASURED_EVERY;
+    if (at == 0)
+        l->spent[0] = l->spent[1] = 0;
+    if (at >= 2 && at < MEASURED_STEPS) /* the first two touch memory */
+        l->spent[two] += ns;
+}
+
 int terse_lanes_run(terse_lanes *l, const int64_t *list, int64_t n, bool training, uint64_t key,
                     terse_distance_sum *ret_sum, terse_error *error)
 {
@@ -231,13 +253,16 @@ int terse_lanes_run(terse_lanes *l, const int64_t *list, int64_t n, bool trainin
         if (training)
             terse_parameters_clear(l->parameters, l->lanes[i].student);
     }
-    const bool beside =
-        l->n > 1 && l->options->n_threads != 1 && pthread_create(&thread, NULL, run_half, &halves[1]) == 0;
+    const uint64_t began = terse_now_ns();
+    const bool wanted = use_two(l, training);
+    const bool beside = wanted && pthread_create(&thread, NULL, run_half, &halves[1]) == 0;
     run_half(&halves[0]);
     if (beside)
         pthread_join(thread, NULL);
     else if (l->n > 1)
         run_half(&halves[1]);
+    if (training)
+        count_step(l, wanted, terse_now_ns() - began);
     *ret_sum = (terse_distance_sum){0};
     for (int i = 0; i < l->n; i++) {
         if (halves[i].status != TERSE_OK) {

@@ -24,6 +24,8 @@ typedef struct terse_lanes {
     int64_t rows; /* samples a run */
     int n;        /* lanes in use: 1 for batches of one sample */
     size_t bytes;
+    int64_t steps;     /* of training so far */
+    uint64_t spent[2]; /* ns of the last steps that measured: one thread, two */
     terse_lane lanes[TERSE_LANES];
 } terse_lanes;
 

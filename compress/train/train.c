@@ -180,6 +180,22 @@ static uint64_t key_of(const trainer *t)
     return key;
 }
 
+/* Quantized constants and operators without a gradient leave a student nothing to learn with. */
+static int check_trained(const trainer *t, terse_error *error)
+{
+    for (int i = 0; i < t->parameters.n; i++)
+        if (t->parameters.list[i].trained &&
+            terse_tape_parameter_gradient(t->lanes.lanes[0].student, t->parameters.list[i].value))
+            return TERSE_OK;
+    for (int i = 0; i < t->student->n_nodes; i++)
+        if (terse_tape_blocked(t->lanes.lanes[0].student, i))
+            return terse_fail(error, TERSE_UNIMPLEMENTED,
+                              "the student cannot be trained: no gradient passes node '%s' (%s)",
+                              t->student->nodes[i].name, terse_op_name(t->student->nodes[i].op));
+    return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                      "the student has no FP32 weights to train: found %d constants that could be", t->parameters.n);
+}
+
 static int prepare(trainer *t, const terse_graph *teacher, const terse_graph *student, const terse_npz *data,
                    terse_error *error)
 {
@@ -208,6 +224,8 @@ static int prepare(trainer *t, const terse_graph *teacher, const terse_graph *st
                              .distance = &t->distance,
                              .parameters = &t->parameters};
     status = terse_lanes_new(&t->lanes, t->options.batch, error);
+    if (status == TERSE_OK)
+        status = check_trained(t, error);
     const size_t kept = (size_t)(t->parameters.n_numbers + t->parameters.n_statistic_numbers);
     t->state.parameters = &t->parameters;
     t->state.best = calloc(kept + 1, sizeof *t->state.best);

@@ -71,7 +71,7 @@ typedef struct terse_train_options {
     bool flip;             /* mirror images [N,C,H,W] left to right, half of them */
     int shift;             /* move them by up to this many pixels, zeros from outside */
     bool mix;              /* half of the samples become mixtures with another one */
-    int n_threads;         /* 1 or 2; 0: 2 */
+    int n_threads;         /* 1 or 2; 0: what is measured to be faster */
     size_t max_bytes;      /* 0: no limit; else fewer samples run at a time */
     const terse_train_parameter *parameters;
     int n_parameters;

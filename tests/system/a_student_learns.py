@@ -49,8 +49,7 @@ def content(path):
 with story(f"with an eighth of the work a student is within {POINTS} points of its teacher on digits nobody showed it") as told:
     data = samples(told.folder)
     found = run_json("terse", "distill", TEACHER, "--data", data["train"], "-o", os.path.join(told.folder, "student.onnx"),
-                     "--validate", data["judge"], "--width", "0.32", "--augment", "shift:1,mix", "--epochs", EPOCHS, "--threads", 1,
-                     "-q", "--json")
+                     "--validate", data["judge"], "--width", "0.32", "--augment", "shift:1,mix", "--epochs", EPOCHS, "-q", "--json")
     top1, teacher = found["validation"]["top1"], found["validation"]["top1_teacher"]
     print(f"# 1/{found['macs_teacher'] / found['macs_student']:.1f} of the work, top-1 {100 * top1:.2f} %, teacher "
           f"{100 * teacher:.2f} %, {found['seconds']:.1f} s, {found['samples_per_second']:.0f} samples/s")

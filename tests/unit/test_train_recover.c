@@ -334,6 +334,14 @@ static void what_does_not_fit_is_named(void **state)
     o.parameters = strange;
     o.n_parameters = 1;
     refuses(teacher, student, &data, o, "no weight");
+    const terse_graph *g = student;
+    terse_train_parameter still[32];
+    o.parameters = still;
+    o.n_parameters = 0;
+    for (int v = 0; v < g->n_values; v++)
+        if (g->values[v].data && g->values[v].rank > 0)
+            still[o.n_parameters++] = (terse_train_parameter){.value = v, .frozen = true};
+    refuses(teacher, student, &data, o, "no FP32 weights");
     float *x = data.tensors[0].data;
     x[72 * 7 + 3] = NAN;
     refuses(teacher, student, &data, good, "sample 7");
