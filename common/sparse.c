@@ -7,7 +7,7 @@
 
 #include "common/bytes.h"
 
-enum { PANEL = TERSE_SPARSE_PANEL, GROUPS = 4, HEAD = 16 };
+enum { PANEL = TERSE_SPARSE_PANEL, GROUPS = TERSE_SPARSE_GROUPS, HEAD = 16 };
 /* Windows begin at multiples of this where they can: every second one of bytes then lies within a line of the cache. */
 enum { EVEN = 32 };
 
@@ -30,7 +30,7 @@ static bool find_parts(terse_layout layout, int64_t n, int64_t steps, parts *ret
 {
     if (n < 1 || n > TERSE_MAX_TENSOR_BYTES || steps < 0 || steps > UINT32_MAX)
         return false;
-    const size_t panels = ((size_t)n + PANEL - 1) / PANEL, s = (size_t)steps;
+    const size_t panels = (size_t)terse_sparse_panels(n), s = (size_t)steps;
     parts p = {.starts = HEAD};
     p.advance = terse_align(p.starts + (panels + 1) * sizeof(uint32_t), 64);
     p.index = terse_align(p.advance + s, 64);
@@ -102,7 +102,7 @@ int terse_sparse_check(terse_layout layout, terse_dtype dtype, int rank, const i
                           "sparse weights of %" PRIu32 " steps have %zu bytes, %" PRId64 " are needed", head[0], bytes,
                           wanted);
     const terse_sparse s = terse_sparse_view(layout, n, data);
-    const int64_t panels = (n + PANEL - 1) / PANEL;
+    const int64_t panels = terse_sparse_panels(n);
     if (s.starts[0] != 0 || s.starts[panels] != head[0])
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "the panels of the sparse weights have steps %" PRIu32 " to %" PRIu32 ", there are %" PRIu32,
@@ -236,7 +236,7 @@ static int64_t fill_panel(packer *p, int64_t panel, int64_t step, uint8_t *advan
 void *terse_sparse_pack(terse_layout layout, const void *w, int64_t k_size, int64_t n_size, size_t *ret_bytes)
 {
     packer p = {.layout = layout, .w = w, .size = layout == TERSE_LAYOUT_S8_4X1 ? 1 : 4, .k = k_size, .n = n_size};
-    const int64_t panels = (n_size + PANEL - 1) / PANEL;
+    const int64_t panels = terse_sparse_panels(n_size);
     TERSE_AUTO(terse_freep) int64_t *rows = calloc((size_t)k_size * GROUPS + 1, sizeof *rows);
     if (!rows)
         return NULL;
@@ -268,7 +268,7 @@ void terse_sparse_unpack(terse_layout layout, const void *data, int64_t k_size, 
     const int quad = terse_sparse_quad(layout);
     const size_t size = layout == TERSE_LAYOUT_S8_4X1 ? 1 : 4;
     memset(w, 0, (size_t)(k_size * n_size) * size);
-    for (int64_t panel = 0; panel < (n_size + PANEL - 1) / PANEL; panel++) {
+    for (int64_t panel = 0; panel < terse_sparse_panels(n_size); panel++) {
         int64_t base = 0;
         for (int64_t step = s.starts[panel]; step < s.starts[panel + 1]; step++) {
             base += s.advance[step];

@@ -3,30 +3,30 @@
  * Runs in: every program that reads models; terse-compress packs. Ownership: views borrow the bytes of a constant.
  *
  * A matrix [K,N] (for a channels-last convolution K runs over (kernel position, channel), as in TERSE_LAYOUT_F32_N16)
- * is cut into panels of sixteen columns, four groups of four each. The four columns of a group keep the same rows. A
- * step takes up to `quad` rows of each group of a panel, all of them within a window of rows, so that a kernel can look
- * up what it needs of a row of activations in registers:
+ * is cut into panels of thirty-two columns, eight groups of four each. The four columns of a group keep the same rows.
+ * A step takes up to `quad` rows of each group of a panel, all of them within a window of rows, so that a kernel can
+ * look up what it needs of a row of activations in registers:
  *
  *   layout                quad  window  a step's weights
- *   TERSE_LAYOUT_S8_4X1   4     64      int8_t [4 groups][4 columns][4 rows]
- *   TERSE_LAYOUT_F32_4X1  1     256     float [4 groups][4 columns]
+ *   TERSE_LAYOUT_S8_4X1   4     64      int8_t [8 groups][4 columns][4 rows]
+ *   TERSE_LAYOUT_F32_4X1  1     256     float [8 groups][4 columns]
  *
- * Bytes, little endian, P = ceil(N/16) panels, S steps:
+ * Bytes, little endian, P = ceil(N/32) panels, S steps:
  *
  *   uint32_t S, 0, 0, 0
  *   uint32_t starts[P + 1]     panel p has the steps starts[p]..starts[p+1]-1; starts[0] = 0, starts[P] = S
  *   uint8_t advance[S]         what a step's window lies behind that of the step before (the panel's first: row 0)
- *   uint8_t index[S][4][quad]  rows of each group, counted from the window's first one
- *   weights[S]                 64 bytes each
+ *   uint8_t index[S][8][quad]  rows of each group, counted from the window's first one
+ *   weights[S]                 128 bytes each
  *
- * each of them beginning at a multiple of 64. A window ends within K: it begins at most at K - window (0 for a smaller
- * K), and a row is less than K. Rows of a group ascend, but for those that only fill up a step, whose weights are 0. */
+ * advance, index and weights beginning at multiples of 64. A window ends within K: it begins at most at K - window (0
+ * for a smaller K), and a row is less than K. What only fills up a step has weights of 0. */
 #ifndef TERSE_COMMON_SPARSE_H
 #define TERSE_COMMON_SPARSE_H
 
 #include "common/tensor.h"
 
-enum { TERSE_SPARSE_PANEL = 16, TERSE_SPARSE_STEP_BYTES = 64 };
+enum { TERSE_SPARSE_PANEL = 32, TERSE_SPARSE_GROUPS = 8, TERSE_SPARSE_STEP_BYTES = 128 };
 
 /* What the kernels read. */
 typedef struct terse_sparse {
@@ -52,6 +52,12 @@ static inline int64_t terse_sparse_window(terse_layout layout)
 
 /* K and N of dims ([K,N], or ONNX's [N,C,k...] of a convolution of one group); false for other ranks or empty ones. */
 bool terse_sparse_sides(int rank, const int64_t *dims, int64_t *ret_k, int64_t *ret_n);
+/* Panels of N columns. */
+static inline int64_t terse_sparse_panels(int64_t n)
+{
+    return (n + TERSE_SPARSE_PANEL - 1) / TERSE_SPARSE_PANEL;
+}
+
 /* Bytes of a constant with `steps` steps and N columns; -1 when that is too much. */
 int64_t terse_sparse_bytes(terse_layout layout, int64_t n, int64_t steps);
 /* The bytes of a constant that terse_sparse_check accepted. */

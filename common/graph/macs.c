@@ -76,7 +76,8 @@ int64_t terse_macs_count(const terse_node *node, const terse_tensor *const *inpu
     int64_t k, n;
     if (!w || !w->data || !terse_sparse_layout(w->layout) || !terse_sparse_sides(w->rank, w->dims, &k, &n))
         return dense;
-    const int64_t steps = terse_sparse_view(w->layout, n, w->data).starts[(n + 15) / 16];
-    const int64_t macs = times(terse_tensor_count(output) / n, steps * 16 * terse_sparse_quad(w->layout));
+    const int64_t steps = terse_sparse_view(w->layout, n, w->data).starts[terse_sparse_panels(n)];
+    const int64_t macs =
+        times(terse_tensor_count(output) / n, steps * TERSE_SPARSE_PANEL * terse_sparse_quad(w->layout));
     return macs < dense ? macs : dense;
 }

@@ -14,7 +14,7 @@ typedef struct conv_kernel {
     size_t (*scratch_sparse_f32)(const terse_sparse_f32_args *args);
     void (*run_sparse_u8)(const terse_sparse_u8s8_args *args);
     size_t (*scratch_sparse_u8)(const terse_sparse_u8s8_args *args);
-    bool is_f32;
+    bool is_f32, has_sparse;
     bool has_columns; /* its weights can be cut by panels of filters */
     int64_t align;    /* rows that must stay together */
 } conv_kernel;
@@ -78,7 +78,7 @@ static void rows_u8(terse_conv_u8s8_args *args, const split_rows *rows, const sp
 static terse_sparse sparse_from(const conv_call *call, int64_t first)
 {
     terse_sparse s = call->sparse;
-    s.starts = s.starts ? s.starts + first / 16 : NULL;
+    s.starts = s.starts ? s.starts + first / TERSE_SPARSE_PANEL : NULL;
     return s;
 }
 
@@ -172,7 +172,7 @@ static void plan_call(conv_call *call, int64_t filters, int64_t groups, int64_t 
         call->kernel.has_columns && groups == 1 && filters >= 32 * threads && (filters > pixels || units < threads);
     call->units = call->columns ? filters : units;
     if (call->columns)
-        call->align = filters >= 64 * threads ? 64 : 16;
+        call->align = filters >= 64 * threads ? 64 : call->kernel.has_sparse ? TERSE_SPARSE_PANEL : 16;
     else if (align > 1)
         call->align = images == 1 || call->rows.rows % align == 0 ? align : call->rows.rows;
     else /* single pixels go by as many as make a tile */
@@ -279,13 +279,13 @@ static size_t scratch_u8(const terse_conv_u8s8_args *args, conv_kernel kernel)
     (conv_kernel)                                                                                                      \
     {                                                                                                                  \
         .run_sparse_f32 = BASE->sparse_f32, .scratch_sparse_f32 = BASE->sparse_f32_scratch, .has_columns = true,       \
-        .align = 1                                                                                                     \
+        .has_sparse = true, .align = 1                                                                                 \
     }
 #define SPARSE_U8                                                                                                      \
     (conv_kernel)                                                                                                      \
     {                                                                                                                  \
         .run_sparse_u8 = BASE->sparse_u8s8, .scratch_sparse_u8 = BASE->sparse_u8s8_scratch, .has_columns = true,       \
-        .align = 1                                                                                                     \
+        .has_sparse = true, .align = 1                                                                                 \
     }
 #define DW_U8                                                                                                          \
     (conv_kernel)                                                                                                      \

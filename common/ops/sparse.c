@@ -5,7 +5,7 @@
 
 int64_t terse_sparse_macs(const terse_tensor *weights, int64_t rows, int64_t dense)
 {
-    const int64_t each = weights->layout == TERSE_LAYOUT_S8_4X1 ? 64 : 16; /* of a step */
+    const int64_t each = TERSE_SPARSE_PANEL * terse_sparse_quad(weights->layout); /* of a step */
     int64_t macs;
     if (!weights->data || __builtin_mul_overflow(((const uint32_t *)weights->data)[0] * each, rows, &macs))
         return dense;

@@ -6,9 +6,9 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 out=build/arm
-echo 1..6
+echo 1..7
 n=0
-for name in products windows vectors quantized weights bytes; do
+for name in products windows vectors quantized weights bytes sparse; do
     n=$((n + 1))
     if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
         echo "ok $n - neon_$name # SKIP needs aarch64-linux-gnu-gcc and qemu-aarch64"
@@ -21,7 +21,7 @@ for name in products windows vectors quantized weights bytes; do
     for file in common/kernels/arm/*_neondot.c; do
         aarch64-linux-gnu-gcc $flags -march=armv8.2-a+dotprod -c "$file" -o $out/"$(basename "$file" .c).o" >&2 || built=false
     done
-    if $built && aarch64-linux-gnu-gcc $flags -static common/status.c common/kernels/dispatch.c common/kernels/ref/*.c \
+    if $built && aarch64-linux-gnu-gcc $flags -static common/status.c common/bytes.c common/tensor.c common/sparse.c common/kernels/dispatch.c common/kernels/ref/*.c \
         $(ls common/kernels/arm/*.c | grep -v _neondot) $out/*_neondot.o tests/kernels/test_$name.c -lm -o $out/test_$name >&2 &&
         qemu-aarch64 $out/test_$name >$out/$name.tap; then
         echo "ok $n - neon_$name"

@@ -428,7 +428,8 @@ static void bench_one(int64_t m, int64_t n, int64_t k, int64_t side)
             void *packed = terse_sparse_pack(TERSE_LAYOUT_S8_4X1, w, all, n, &size);
             weights = terse_sparse_view(TERSE_LAYOUT_S8_4X1, n, packed);
             BEST_OF(0.03, bytes, run_u8(kernels, &to, output, n));
-            const double padding = (double)weights.starts[(n + 15) / 16] * 64 * 1000 / (double)(all * n * kept);
+            const double padding =
+                (double)weights.starts[terse_sparse_panels(n)] * 128 * 1000 / (double)(all * n * kept);
             free(packed);
             packed = terse_sparse_pack(TERSE_LAYOUT_F32_4X1, floats, all, n, &size);
             weights = terse_sparse_view(TERSE_LAYOUT_F32_4X1, n, packed);

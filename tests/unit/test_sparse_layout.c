@@ -21,8 +21,8 @@ static uint32_t random_bits(void)
 /* Whether everything that a kernel reads lies where it may; independent of the checker. */
 static bool is_safe(terse_layout layout, const uint8_t *bytes, size_t size, int64_t k, int64_t n)
 {
-    const int64_t panels = (n + 15) / 16, window = terse_sparse_window(layout);
-    const int each = 4 * terse_sparse_quad(layout);
+    const int64_t panels = terse_sparse_panels(n), window = terse_sparse_window(layout);
+    const int each = TERSE_SPARSE_GROUPS * terse_sparse_quad(layout);
     uint32_t steps;
     memcpy(&steps, bytes, sizeof steps);
     if (terse_sparse_bytes(layout, n, steps) != (int64_t)size)

@@ -12,18 +12,23 @@ typedef struct sparse_a {
     dot_a q[4];
 } sparse_a;
 
-enum { SPARSE_ROWS = DOT_ROWS };
+typedef uint8x16x4_t sparse_window;
+
+enum { SPARSE_ROWS = DOT_ROWS, SPARSE_HALVES = 1 };
+
+INLINE sparse_window sparse_load_window(const uint8_t *window)
+{
+    return (sparse_window){{vld1q_u8(window), vld1q_u8(window + 16), vld1q_u8(window + 32), vld1q_u8(window + 48)}};
+}
 
 INLINE sparse_index sparse_load_index(const uint8_t *index)
 {
     return vld1q_u8(index);
 }
 
-INLINE sparse_a sparse_lookup(const uint8_t *window, sparse_index index)
+INLINE sparse_a sparse_lookup(sparse_window window, sparse_index index)
 {
-    const uint8x16x4_t table = {
-        {vld1q_u8(window), vld1q_u8(window + 16), vld1q_u8(window + 32), vld1q_u8(window + 48)}};
-    const uint32x4_t x = vreinterpretq_u32_u8(veorq_u8(vqtbl4q_u8(table, index), vdupq_n_u8(0x80)));
+    const uint32x4_t x = vreinterpretq_u32_u8(veorq_u8(vqtbl4q_u8(window, index), vdupq_n_u8(0x80)));
     return (sparse_a){{vreinterpretq_s8_u32(vdupq_laneq_u32(x, 0)), vreinterpretq_s8_u32(vdupq_laneq_u32(x, 1)),
                        vreinterpretq_s8_u32(vdupq_laneq_u32(x, 2)), vreinterpretq_s8_u32(vdupq_laneq_u32(x, 3))}};
 }

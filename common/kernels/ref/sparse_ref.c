@@ -27,15 +27,15 @@ static int32_t sum_u8s8(const terse_sparse_u8s8_args *args, int64_t n, const int
 {
     const terse_sparse *s = &args->weights;
     const int8_t *weights = s->weights;
-    const int64_t group = filter % 16 / 4;
+    const int64_t group = filter % 32 / 4;
     int64_t base = 0;
     int32_t sum = 0;
-    for (int64_t step = s->starts[filter / 16]; step < s->starts[filter / 16 + 1]; step++) {
+    for (int64_t step = s->starts[filter / 32]; step < s->starts[filter / 32 + 1]; step++) {
         base += s->advance[step];
         for (int q = 0; q < 4; q++) {
-            const int64_t at = place_u8(&args->conv, n, out, base + s->index[step * 16 + group * 4 + q]);
+            const int64_t at = place_u8(&args->conv, n, out, base + s->index[step * 32 + group * 4 + q]);
             const int32_t x = at < 0 ? args->conv.x_zero_point : args->conv.input[at];
-            sum = ref_wrap_add(sum, x * weights[step * 64 + filter % 16 * 4 + q]);
+            sum = ref_wrap_add(sum, x * weights[step * 128 + filter % 32 * 4 + q]);
         }
     }
     return sum;
@@ -66,10 +66,10 @@ static float sum_f32(const terse_sparse_f32_args *args, int64_t n, const int64_t
     const float *weights = s->weights;
     int64_t base = 0;
     float sum = 0.0f;
-    for (int64_t step = s->starts[filter / 16]; step < s->starts[filter / 16 + 1]; step++) {
+    for (int64_t step = s->starts[filter / 32]; step < s->starts[filter / 32 + 1]; step++) {
         base += s->advance[step];
-        const int64_t at = place_f32(&args->conv, n, out, base + s->index[step * 4 + filter % 16 / 4]);
-        sum = fmaf(at < 0 ? 0.0f : args->conv.input[at], weights[step * 16 + filter % 16], sum);
+        const int64_t at = place_f32(&args->conv, n, out, base + s->index[step * 8 + filter % 32 / 4]);
+        sum = fmaf(at < 0 ? 0.0f : args->conv.input[at], weights[step * 32 + filter % 32], sum);
     }
     return sum;
 }

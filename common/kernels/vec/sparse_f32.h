@@ -76,11 +76,11 @@ static bool sparse_is_gemm(const terse_conv_f32_args *c)
 /* --- the way out ----------------------------------------------------------------------------------------------------
  */
 
-/* Columns of one panel for one row. */
-INLINE void sparse_finish(const sparse_call *call, int64_t row, int64_t panel, v16 x)
+/* The columns from `column` on of one row. */
+INLINE void sparse_finish(const sparse_call *call, int64_t row, int64_t column, v16 x)
 {
     const terse_conv_f32_args *c = call->c;
-    const int64_t column = panel * 16, left = c->filters - column;
+    const int64_t left = c->filters - column;
     if (c->bias)
         x = v16_add(x, v16_load_up_to(c->bias + column, left));
     if (c->residual)
@@ -94,18 +94,20 @@ INLINE void sparse_finish(const sparse_call *call, int64_t row, int64_t panel, v
 static void sparse_few(const sparse_call *call, const float *x, int64_t row)
 {
     const terse_sparse *s = &call->s;
-    for (int64_t panel = 0; panel < (call->c->filters + 15) / 16; panel++) {
-        four sums[4] = {four_zero(), four_zero(), four_zero(), four_zero()};
+    for (int64_t panel = 0; panel < terse_sparse_panels(call->c->filters); panel++) {
+        four sums[TERSE_SPARSE_GROUPS];
+        UNROLL for (int g = 0; g < TERSE_SPARSE_GROUPS; g++) sums[g] = four_zero();
         const float *at = x;
         for (int64_t step = s->starts[panel]; step < s->starts[panel + 1]; step++) {
-            const uint8_t *index = s->index + step * 4;
-            const float *w = (const float *)s->weights + step * 16;
+            const uint8_t *index = s->index + step * TERSE_SPARSE_GROUPS;
+            const float *w = (const float *)s->weights + step * TERSE_SPARSE_PANEL;
             at += s->advance[step];
-            UNROLL for (int g = 0; g < 4; g++) sums[g] = four_fma(at[index[g]], w + g * 4, sums[g]);
+            UNROLL for (int g = 0; g < TERSE_SPARSE_GROUPS; g++) sums[g] = four_fma(at[index[g]], w + g * 4, sums[g]);
         }
-        float all[16];
-        UNROLL for (int g = 0; g < 4; g++) four_store(all + g * 4, sums[g]);
-        sparse_finish(call, row, panel, v16_load(all));
+        float all[TERSE_SPARSE_PANEL];
+        UNROLL for (int g = 0; g < TERSE_SPARSE_GROUPS; g++) four_store(all + g * 4, sums[g]);
+        for (int64_t i = 0; i < TERSE_SPARSE_PANEL && panel * TERSE_SPARSE_PANEL + i < call->c->filters; i += 16)
+            sparse_finish(call, row, panel * TERSE_SPARSE_PANEL + i, v16_load(all + i));
     }
 }
 
@@ -159,15 +161,15 @@ static void sparse_turn(const sparse_call *call, int64_t first, int64_t rows, in
                 }
 }
 
-/* One group of a panel: its four columns by all rows of the tile. */
+/* One group of a panel: its four columns by all rows of the tile, to their place among sixteen columns. */
 INLINE void sparse_group(int vectors, const terse_sparse *s, int64_t panel, int group, const float *turned, float *sums)
 {
     v16 acc[4][SPARSE_VECTORS];
     UNROLL for (int i = 0; i < 4; i++) UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = v16_zero();
     for (int64_t step = s->starts[panel]; step < s->starts[panel + 1]; step++) {
         turned += (int64_t)s->advance[step] * vectors * 16;
-        const float *from = turned + (int64_t)s->index[step * 4 + group] * vectors * 16;
-        const float *w = (const float *)s->weights + step * 16 + group * 4;
+        const float *from = turned + (int64_t)s->index[step * TERSE_SPARSE_GROUPS + group] * vectors * 16;
+        const float *w = (const float *)s->weights + step * TERSE_SPARSE_PANEL + group * 4;
         v16 x[SPARSE_VECTORS];
         UNROLL for (int v = 0; v < vectors; v++) x[v] = v16_load(from + v * 16);
         UNROLL for (int i = 0; i < 4; i++)
@@ -177,25 +179,33 @@ INLINE void sparse_group(int vectors, const terse_sparse *s, int64_t panel, int 
         }
     }
     UNROLL for (int i = 0; i < 4; i++) UNROLL for (int v = 0; v < vectors; v++)
-        v16_store(sums + (v * 16 + group * 4 + i) * 16, acc[i][v]);
+        v16_store(sums + (v * 16 + group % 4 * 4 + i) * 16, acc[i][v]);
+}
+
+/* Sixteen columns by all rows of the tile: sums [vector][column][16 rows]. */
+static void sparse_turn_back(const sparse_call *call, const float *sums, int64_t first, int64_t rows, int64_t column)
+{
+    for (int64_t r = 0; r < rows; r += 16) {
+        v16 x[16];
+        UNROLL for (int i = 0; i < 16; i++) x[i] = v16_load(sums + (r + i) * 16);
+        v16_transpose(x);
+        float turned[16 * 16];
+        UNROLL for (int i = 0; i < 16; i++) v16_store(turned + i * 16, x[i]);
+        for (int64_t i = 0; i < 16 && r + i < rows; i++)
+            sparse_finish(call, first + r + i, column, v16_load(turned + i * 16));
+    }
 }
 
 INLINE void sparse_many(int vectors, const sparse_call *call, int64_t first, int64_t rows)
 {
     sparse_turn(call, first, rows, vectors * 16);
-    for (int64_t panel = 0; panel < (call->c->filters + 15) / 16; panel++) {
-        _Alignas(64) float sums[SPARSE_VECTORS * 16 * 16]; /* [vector][column][16 rows] */
-        for (int group = 0; group < 4; group++)
-            sparse_group(vectors, &call->s, panel, group, call->turned, sums);
-        for (int64_t r = 0; r < rows; r += 16) {
-            v16 x[16];
-            UNROLL for (int i = 0; i < 16; i++) x[i] = v16_load(sums + (r + i) * 16);
-            v16_transpose(x);
-            float turned[16 * 16];
-            UNROLL for (int i = 0; i < 16; i++) v16_store(turned + i * 16, x[i]);
-            for (int64_t i = 0; i < 16 && r + i < rows; i++)
-                sparse_finish(call, first + r + i, panel, v16_load(turned + i * 16));
-        }
+    for (int64_t column = 0; column < call->c->filters; column += 16) {
+        const int64_t panel = column / TERSE_SPARSE_PANEL;
+        const int group = (int)(column % TERSE_SPARSE_PANEL / 4);
+        _Alignas(64) float sums[SPARSE_VECTORS * 16 * 16];
+        for (int g = group; g < group + 4; g++)
+            sparse_group(vectors, &call->s, panel, g, call->turned, sums);
+        sparse_turn_back(call, sums, first, rows, column);
     }
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sparse_u8.h: bytes by sparse weights (common/sparse.h), for matrices and convolutions alike.
  *
- * A step of the weights holds four rows of K for each of a panel's four groups, all of them in a window of 64 rows. So
+ * A step of the weights holds four rows of K for each of a panel's eight groups, all in a window of 64 rows. So
  * what a row of activations gives to a step is found in registers: its 64 bytes are the table, the step's index names
- * sixteen of them, and each group's four go to the group's four columns:
+ * sixteen of them for sixteen columns, and each group's four go to the group's four columns:
  *
  *     window of row 0   x x x x x x x x x x x x ... x      index 3 7 8 20 | 1 3 9 11 | 0 2 4 30 | 5 6 7 41
  *     looked up         3 7 8 20 (4 times)  1 3 9 11 (4 times)  ...         then one dot product as the dense kernels'
@@ -31,98 +31,127 @@
 
 /* Weights that all rows of a block pass over before the next ones, and rows of a block, stay in the second-level cache.
  */
-enum { SPARSE_PART_STEPS = 4096, SPARSE_BLOCK_BYTES = 192 * 1024, SPARSE_MOST_ROWS = 3072, SPARSE_WINDOW = 64 };
+enum { SPARSE_PART_STEPS = 2048, SPARSE_BLOCK_BYTES = 192 * 1024, SPARSE_MOST_ROWS = 3072, SPARSE_WINDOW = 64 };
 
 typedef struct sparse_product {
     terse_sparse s;
     dot_finish finish;
 } sparse_product;
 
-typedef void sparse_function(const sparse_product *p, const uint8_t *x, int64_t ld, int64_t row, int64_t panel);
+/* `column`: the first one, a multiple of sixteen. */
+typedef void sparse_function(const sparse_product *p, const uint8_t *x, int64_t ld, int64_t row, int64_t column);
 
-/* Sums per row: steps go to them in turn. */
+/* Sums per row and sixteen columns: steps go to them in turn. */
 #define SPARSE_CHAINS(rows) ((rows) == 1 ? 4 : (rows) <= 3 ? 2 : 1)
 
-INLINE void sparse_step(int n_rows, int chain, const uint8_t *x, int64_t ld, const uint8_t *index, const int8_t *b,
-                        dot_sums sums[4][SPARSE_ROWS], dot_sums *zeros)
+typedef dot_sums sparse_sums[SPARSE_ROWS][SPARSE_HALVES];
+
+/* One step over `halves` times sixteen columns. */
+INLINE void sparse_step(int n_rows, int halves, const uint8_t *x, int64_t ld, const uint8_t *index, const int8_t *b,
+                        sparse_sums sums, dot_sums zeros[SPARSE_HALVES])
 {
-    const sparse_index at = sparse_load_index(index);
-    const dot_b w = dot_load(b);
+    sparse_index at[SPARSE_HALVES];
+    dot_b w[SPARSE_HALVES];
+    UNROLL for (int h = 0; h < halves; h++)
+    {
+        at[h] = sparse_load_index(index + h * 16);
+        w[h] = dot_load(b + h * 64);
+#if DOT_SIGNED
+        zeros[h] = dot_add(zeros[h], dot_four(0), w[h]);
+#endif
+    }
+    (void)zeros;
     UNROLL for (int r = 0; r < n_rows; r += 4)
     {
-        UNROLL for (int i = 0; i < 4; i++) if (r + i < n_rows) sums[chain][r + i] =
-            sparse_add(sums[chain][r + i], sparse_lookup(x + i * ld, at), w);
+        UNROLL for (int i = 0; i < 4; i++) if (r + i < n_rows)
+        {
+            const sparse_window window = sparse_load_window(x + i * ld);
+            UNROLL for (int h = 0; h < halves; h++) sums[r + i][h] =
+                sparse_add(sums[r + i][h], sparse_lookup(window, at[h]), w[h]);
+        }
         x += 4 * ld;
     }
-#if DOT_SIGNED
-    *zeros = dot_add(*zeros, dot_four(0), w);
-#else
-    (void)zeros;
-#endif
 }
 
-INLINE void sparse_run(int n_rows, const sparse_product *p, const uint8_t *x, int64_t ld, int64_t row, int64_t panel)
+/* What the chains have summed up, [row][half][16 columns]. */
+INLINE void sparse_leave(int n_rows, int halves, int chains, sparse_sums sums[4], dot_sums zeros[SPARSE_HALVES],
+                         int32_t *to)
+{
+    (void)zeros;
+    UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int h = 0; h < halves; h++, to += 16)
+    {
+#if DOT_SIGNED
+        sums[0][r][h] = dot_without(sums[0][r][h], zeros[h]);
+#endif
+        dot_store(to, sums[0][r][h]);
+        UNROLL for (int c = 1; c < chains; c++)
+        {
+            _Alignas(64) int32_t more[16];
+            dot_store(more, sums[c][r][h]);
+            for (int i = 0; i < 16; i++)
+                to[i] = (int32_t)((uint32_t)to[i] + (uint32_t)more[i]);
+        }
+    }
+}
+
+INLINE void sparse_run(int n_rows, int halves, const sparse_product *p, const uint8_t *x, int64_t ld, int64_t row,
+                       int64_t column)
 {
     const int chains = SPARSE_CHAINS(n_rows);
+    const int64_t panel = column / TERSE_SPARSE_PANEL, half = column % TERSE_SPARSE_PANEL / 16;
     const int64_t first = p->s.starts[panel], end = p->s.starts[panel + 1];
-    const uint8_t *index = p->s.index + first * 16, *advance = p->s.advance + first;
-    const int8_t *b = (const int8_t *)p->s.weights + first * 64;
-    const int32_t *bias = dot_bias_of(&p->finish, panel);
-    dot_sums sums[4][SPARSE_ROWS], zeros = dot_begin(dot_zeros);
-    UNROLL for (int c = 0; c < chains; c++) UNROLL for (int r = 0; r < n_rows; r++) sums[c][r] =
-        dot_begin(c ? dot_zeros : bias);
+    const uint8_t *index = p->s.index + first * 32 + half * 16, *advance = p->s.advance + first;
+    const int8_t *b = (const int8_t *)p->s.weights + first * TERSE_SPARSE_STEP_BYTES + half * 64;
+    sparse_sums sums[4];
+    dot_sums zeros[SPARSE_HALVES];
+    UNROLL for (int h = 0; h < halves; h++)
+    {
+        const int32_t *bias = dot_bias_of(&p->finish, column / 16 + h);
+        zeros[h] = dot_begin(dot_zeros);
+        UNROLL for (int c = 0; c < chains; c++) UNROLL for (int r = 0; r < n_rows; r++) sums[c][r][h] =
+            dot_begin(c ? dot_zeros : bias);
+    }
     int64_t step = first;
     for (; step + chains <= end; step += chains)
         UNROLL for (int c = 0; c < chains; c++)
         {
             x += *advance++;
-            sparse_step(n_rows, c, x, ld, index, b, sums, &zeros);
-            index += 16;
-            b += 64;
+            sparse_step(n_rows, halves, x, ld, index, b, sums[c], zeros);
+            index += 32;
+            b += TERSE_SPARSE_STEP_BYTES;
         }
-    for (; chains > 1 && step < end; step++, index += 16, b += 64) {
+    for (; chains > 1 && step < end; step++, index += 32, b += TERSE_SPARSE_STEP_BYTES) {
         x += *advance++;
-        sparse_step(n_rows, 0, x, ld, index, b, sums, &zeros);
+        sparse_step(n_rows, halves, x, ld, index, b, sums[0], zeros);
     }
-    _Alignas(64) int32_t to[(SPARSE_ROWS + 3) * 16];
-    UNROLL for (int r = 0; r < n_rows; r++)
-    {
-#if DOT_SIGNED
-        sums[0][r] = dot_without(sums[0][r], zeros);
-#endif
-        dot_store(to + r * 16, sums[0][r]);
-        UNROLL for (int c = 1; c < chains; c++)
-        {
-            _Alignas(64) int32_t more[16];
-            dot_store(more, sums[c][r]);
-            for (int i = 0; i < 16; i++)
-                to[r * 16 + i] = (int32_t)((uint32_t)to[r * 16 + i] + (uint32_t)more[i]);
-        }
-    }
-    dot_finish_panels(&p->finish, to, n_rows, 1, row, panel);
+    _Alignas(64) int32_t to[(SPARSE_ROWS * SPARSE_HALVES + 3) * 16];
+    sparse_leave(n_rows, halves, chains, sums, zeros, to);
+    dot_finish_panels(&p->finish, to, n_rows, halves, row, column / 16);
 }
 
-#define SPARSE_DEFINE(r)                                                                                               \
-    static void sparse_tile_##r(const sparse_product *p, const uint8_t *x, int64_t ld, int64_t row, int64_t panel)     \
+/* A tier with fewer rows or half the columns has the same function at the end of the list, which it never asks for. */
+#define SPARSE_DEFINE(r, h)                                                                                            \
+    static void sparse_tile_##r##_##h(const sparse_product *p, const uint8_t *x, int64_t ld, int64_t row,              \
+                                      int64_t column)                                                                  \
     {                                                                                                                  \
-        sparse_run(r < SPARSE_ROWS ? r : SPARSE_ROWS, p, x, ld, row, panel);                                           \
+        sparse_run(r < SPARSE_ROWS ? r : SPARSE_ROWS, h < SPARSE_HALVES ? h : SPARSE_HALVES, p, x, ld, row, column);   \
     }
-SPARSE_DEFINE(1)
-SPARSE_DEFINE(2)
-SPARSE_DEFINE(3)
-SPARSE_DEFINE(4)
-SPARSE_DEFINE(5)
-SPARSE_DEFINE(6)
-SPARSE_DEFINE(7)
-SPARSE_DEFINE(8)
-SPARSE_DEFINE(9)
-SPARSE_DEFINE(10)
-SPARSE_DEFINE(11)
-SPARSE_DEFINE(12)
-/* A tier with fewer rows has the same function at the end of the list, which it never asks for. */
-static sparse_function *const sparse_tiles[13] = {
-    NULL,          sparse_tile_1, sparse_tile_2, sparse_tile_3,  sparse_tile_4,  sparse_tile_5, sparse_tile_6,
-    sparse_tile_7, sparse_tile_8, sparse_tile_9, sparse_tile_10, sparse_tile_11, sparse_tile_12};
+#define SPARSE_LIST(X)                                                                                                 \
+    X(1, 1)                                                                                                            \
+    X(1, 2)                                                                                                            \
+    X(2, 1)                                                                                                            \
+    X(2, 2)                                                                                                            \
+    X(3, 1)                                                                                                            \
+    X(3, 2)                                                                                                            \
+    X(4, 1)                                                                                                            \
+    X(4, 2)                                                                                                            \
+    X(5, 1)                                                                                                            \
+    X(5, 2)                                                                                                            \
+    X(6, 1) X(6, 2) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1)       \
+        X(12, 2)
+SPARSE_LIST(SPARSE_DEFINE)
+#define SPARSE_ENTRY(r, h) [r][h] = sparse_tile_##r##_##h,
+static sparse_function *const sparse_tiles[13][3] = {SPARSE_LIST(SPARSE_ENTRY)};
 
 /* --- rows of K ------------------------------------------------------------------------------------------------------
  */
@@ -164,34 +193,76 @@ size_t TIER_NAME(terse_sparse_u8s8_scratch)(const terse_sparse_u8s8_args *args)
     return sparse_pixels(c) < 1 ? 0 : (size_t)(sparse_copy_rows(c) * sparse_copy_stride(sparse_rows_of_k(c)));
 }
 
-/* What output pixel `index` sees, in the order of K. */
-static void sparse_copy_row(const terse_conv_u8s8_args *c, int64_t index, uint8_t *to)
+/* Never touches anything but the n bytes. */
+INLINE void sparse_copy_bytes(uint8_t *to, const uint8_t *from, int64_t n)
 {
-    if (conv_is_gemm(c)) {
-        conv_copy_bytes(to, c->input + index * c->in_stride, c->channels);
+    if (n < 64) {
+        conv_copy_bytes(to, from, n);
         return;
     }
-    const int64_t x = index % c->out[2], y = index / c->out[2] % c->out[1],
-                  z = index / c->out[2] / c->out[1] % c->out[0];
-    const int64_t n = index / c->out[2] / c->out[1] / c->out[0];
+    for (int64_t i = 0; i < n - 64; i += 64) /* only moved: the bits may be anything */
+        v16_store((float *)(void *)(to + i), v16_load((const float *)(const void *)(from + i)));
+    v16_store((float *)(void *)(to + n - 64), v16_load((const float *)(const void *)(from + n - 64)));
+}
+
+/* What the output pixel (z, y, x) of image n sees, in the order of K. */
+static void sparse_copy_row(const terse_conv_u8s8_args *c, int64_t n, const int64_t out[3], uint8_t *to)
+{
+    const int64_t run = c->kernel[2] * c->channels, x = out[2] * c->stride[2] - c->pad[2];
+    const bool joined = c->in_stride == c->channels && (c->dilation[2] == 1 || c->kernel[2] == 1) && x >= 0 &&
+                        x + c->kernel[2] <= c->in[2];
     for (int64_t kz = 0; kz < c->kernel[0]; kz++)
-        for (int64_t ky = 0; ky < c->kernel[1]; ky++, to += c->kernel[2] * c->channels) {
-            const int64_t iz = z * c->stride[0] - c->pad[0] + kz * c->dilation[0];
-            const int64_t iy = y * c->stride[1] - c->pad[1] + ky * c->dilation[1];
-            const bool inside = iz >= 0 && iz < c->in[0] && iy >= 0 && iy < c->in[1];
+        for (int64_t ky = 0; ky < c->kernel[1]; ky++, to += run) {
+            const int64_t z = out[0] * c->stride[0] - c->pad[0] + kz * c->dilation[0];
+            const int64_t y = out[1] * c->stride[1] - c->pad[1] + ky * c->dilation[1];
+            const bool inside = z >= 0 && z < c->in[0] && y >= 0 && y < c->in[1];
             const uint8_t *line =
-                inside ? c->input + ((n * c->in[0] + iz) * c->in[1] + iy) * c->in[2] * c->in_stride : NULL;
-            conv_copy_pixels(c, line, c->channels, x * c->stride[2] - c->pad[2], c->dilation[2], c->kernel[2], to);
+                inside ? c->input + ((n * c->in[0] + z) * c->in[1] + y) * c->in[2] * c->in_stride : NULL;
+            if (joined && inside)
+                sparse_copy_bytes(to, line + x * c->channels, run);
+            else
+                conv_copy_pixels(c, line, c->channels, x, c->dilation[2], c->kernel[2], to);
         }
+}
+
+/* `count` output pixels from index `first` on. */
+static void sparse_copy_rows_of(const terse_conv_u8s8_args *c, int64_t first, int64_t count, int64_t ld, uint8_t *to)
+{
+    if (conv_is_gemm(c)) {
+        for (int64_t r = 0; r < count; r++)
+            sparse_copy_bytes(to + r * ld, c->input + (first + r) * c->in_stride, c->channels);
+        return;
+    }
+    int64_t out[3] = {first / c->out[2] / c->out[1] % c->out[0], first / c->out[2] % c->out[1], first % c->out[2]};
+    int64_t n = first / c->out[2] / c->out[1] / c->out[0];
+    for (int64_t r = 0; r < count; r++) {
+        sparse_copy_row(c, n, out, to + r * ld);
+        int axis = 2;
+        while (axis >= 0 && ++out[axis] == c->out[axis])
+            out[axis--] = 0;
+        n += axis < 0;
+    }
 }
 
 /* --- the product ----------------------------------------------------------------------------------------------------
  */
 
+/* All columns of a panel for the rows of a tile. */
+static void sparse_panel(const sparse_product *p, const uint8_t *x, int64_t ld, int64_t row, int64_t count,
+                         int64_t panel)
+{
+    const int64_t begin = panel * TERSE_SPARSE_PANEL, left = p->finish.columns - begin;
+    for (int64_t column = 0; column < TERSE_SPARSE_PANEL && column < left;) {
+        const int halves = SPARSE_HALVES == 2 && left - column > 16 ? 2 : 1;
+        sparse_tiles[count][halves](p, x, ld, row, begin + column);
+        column += halves * 16;
+    }
+}
+
 /* `count` rows, the first of which is output row `first`, over all panels: a part of the weights at a time. */
 static void sparse_block(const sparse_product *p, const uint8_t *x, int64_t ld, int64_t first, int64_t count)
 {
-    const int64_t panels = (p->finish.columns + 15) / 16, tiles = (count + SPARSE_ROWS - 1) / SPARSE_ROWS;
+    const int64_t panels = terse_sparse_panels(p->finish.columns), tiles = (count + SPARSE_ROWS - 1) / SPARSE_ROWS;
     for (int64_t from = 0, to; from < panels; from = to) {
         to = from + 1;
         while (to < panels && p->s.starts[to + 1] - p->s.starts[from] <= SPARSE_PART_STEPS)
@@ -199,7 +270,7 @@ static void sparse_block(const sparse_product *p, const uint8_t *x, int64_t ld, 
         for (int64_t t = 0; t < tiles; t++) {
             const int64_t begin = t * count / tiles, end = (t + 1) * count / tiles;
             for (int64_t panel = from; panel < to; panel++)
-                sparse_tiles[end - begin](p, x + begin * ld, ld, first + begin, panel);
+                sparse_panel(p, x + begin * ld, ld, first + begin, end - begin, panel);
         }
     }
 }
@@ -222,8 +293,7 @@ void TIER_NAME(terse_sparse_u8s8)(const terse_sparse_u8s8_args *args)
     uint8_t *copies = c->scratch;
     for (int64_t row = 0; row < pixels; row += rows) {
         const int64_t count = pixels - row < rows ? pixels - row : rows;
-        for (int64_t r = 0; r < count; r++)
-            sparse_copy_row(c, row + r, copies + r * ld);
+        sparse_copy_rows_of(c, row, count, ld, copies);
         sparse_block(&p, copies, ld, row, count);
     }
 }

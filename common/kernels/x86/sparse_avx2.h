@@ -11,7 +11,16 @@ typedef struct sparse_index {
     __m256i half[2];
 } sparse_index;
 
-enum { SPARSE_ROWS = DOT_ROWS };
+typedef struct sparse_window {
+    __m256i half[2];
+} sparse_window;
+
+enum { SPARSE_ROWS = DOT_ROWS, SPARSE_HALVES = 1 };
+
+INLINE sparse_window sparse_load_window(const uint8_t *window)
+{
+    return (sparse_window){{dot_load_256(window), dot_load_256(window + 32)}};
+}
 
 INLINE sparse_index sparse_load_index(const uint8_t *index)
 {
@@ -27,10 +36,10 @@ INLINE sparse_index sparse_load_index(const uint8_t *index)
 }
 
 /* The sixteen bytes that the index names. */
-INLINE __m128i sparse_sixteen(const uint8_t *window, sparse_index index)
+INLINE __m128i sparse_sixteen(sparse_window window, sparse_index index)
 {
-    const __m256i x = _mm256_or_si256(_mm256_shuffle_epi8(dot_load_256(window), index.half[0]),
-                                      _mm256_shuffle_epi8(dot_load_256(window + 32), index.half[1]));
+    const __m256i x = _mm256_or_si256(_mm256_shuffle_epi8(window.half[0], index.half[0]),
+                                      _mm256_shuffle_epi8(window.half[1], index.half[1]));
     return _mm_or_si128(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
 }
 
@@ -39,7 +48,7 @@ typedef struct sparse_a {
     __m256i q[2];
 } sparse_a;
 
-INLINE sparse_a sparse_lookup(const uint8_t *window, sparse_index index)
+INLINE sparse_a sparse_lookup(sparse_window window, sparse_index index)
 {
     const __m256i x = _mm256_broadcastsi128_si256(sparse_sixteen(window, index));
     return (sparse_a){{_mm256_permutevar8x32_epi32(x, _mm256_set_epi32(1, 1, 1, 1, 0, 0, 0, 0)),
@@ -56,7 +65,7 @@ typedef struct sparse_a {
     __m256i q[4];
 } sparse_a;
 
-INLINE sparse_a sparse_lookup(const uint8_t *window, sparse_index index)
+INLINE sparse_a sparse_lookup(sparse_window window, sparse_index index)
 {
     const __m256i x = _mm256_cvtepu8_epi16(sparse_sixteen(window, index));
     return (sparse_a){{_mm256_permute4x64_epi64(x, 0x00), _mm256_permute4x64_epi64(x, 0x55),

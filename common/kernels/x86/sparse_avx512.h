@@ -8,8 +8,15 @@
 
 typedef __m512i sparse_index;
 typedef __m512i sparse_a;
+typedef __m512i sparse_window;
 
-enum { SPARSE_ROWS = 12 };
+/* 24 sums, two of weights, two of indices, one window. */
+enum { SPARSE_ROWS = 12, SPARSE_HALVES = 2 };
+
+INLINE sparse_window sparse_load_window(const uint8_t *window)
+{
+    return _mm512_loadu_si512(window);
+}
 
 #if defined(__AVX512VBMI__)
 /* Every group's four bytes once for each of its columns. */
@@ -20,9 +27,9 @@ INLINE sparse_index sparse_load_index(const uint8_t *index)
                                     _mm512_castsi128_si512(_mm_load_si128((const __m128i *)(const void *)index)));
 }
 
-INLINE sparse_a sparse_lookup(const uint8_t *window, sparse_index index)
+INLINE sparse_a sparse_lookup(sparse_window window, sparse_index index)
 {
-    return _mm512_permutexvar_epi8(index, _mm512_loadu_si512(window));
+    return _mm512_permutexvar_epi8(index, window);
 }
 #else
 /* In lane q: what lies in the window's quarter q, everything else with its highest bit set, which looks up zero. */
@@ -35,10 +42,10 @@ INLINE sparse_index sparse_load_index(const uint8_t *index)
     return _mm512_mask_mov_epi8(x, _mm512_cmpgt_epu8_mask(x, _mm512_set1_epi8(15)), _mm512_set1_epi8(-1));
 }
 
-INLINE sparse_a sparse_lookup(const uint8_t *window, sparse_index index)
+INLINE sparse_a sparse_lookup(sparse_window window, sparse_index index)
 {
     const __m512i spread = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-    const __m512i x = _mm512_shuffle_epi8(_mm512_loadu_si512(window), index);
+    const __m512i x = _mm512_shuffle_epi8(window, index);
     const __m256i half = _mm256_or_si256(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
     const __m128i four = _mm_or_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
     return _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(four));
