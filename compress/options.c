@@ -34,7 +34,7 @@ static int set_prune(terse_options *options, const char *argument, terse_error *
     const char *kind = *end == ':' ? end + 1 : "4x1";
     good = good && (!*end || *end == ':') && amount > 0.0 && amount < 1.0;
     bool known = false;
-    for (int i = 0; i < TERSE_PRUNE_CHANNELS; i++)
+    for (int i = 0; i < TERSE_PRUNE_KINDS; i++)
         if (strcmp(kind, terse_prune_kind_name((terse_prune_kind)i)) == 0) {
             options->prune_kind = (terse_prune_kind)i;
             known = true;

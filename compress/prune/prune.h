@@ -17,7 +17,6 @@ typedef enum terse_prune_kind {
     TERSE_PRUNE_4X1 = 0,      /* four outputs keep or lose the same input: runs sparse */
     TERSE_PRUNE_UNSTRUCTURED, /* any single weight: stored small, run dense */
     TERSE_PRUNE_2TO4,         /* two of four neighbours in K stay: AMOUNT is 0.5 */
-    TERSE_PRUNE_CHANNELS,     /* whole channels */
     TERSE_PRUNE_KINDS
 } terse_prune_kind;
 
@@ -29,7 +28,7 @@ typedef struct terse_prune_layer {
     terse_op op;
     char shape[64]; /* of the weights as ONNX has them */
     bool pruned, sparse;
-    double kept;     /* share of blocks (4x1), weights or channels that are left */
+    double kept;     /* share of blocks (4x1) or weights that are left */
     double error;    /* share of the output's energy that the samples lose by this layer alone; -1: not measured */
     double us_dense; /* of the node on this machine, both ways; 0: not measured */
     double us_sparse;
@@ -49,7 +48,6 @@ void terse_prune_report_done(terse_prune_report *report); /* accepts a zeroed on
 typedef struct terse_prune_options {
     double amount; /* 0 < amount < 1: share of what is removed in each layer */
     terse_prune_kind kind;
-    const char *source;                                /* of the data, for messages */
     void (*progress)(void *context, const char *text); /* or NULL */
     void *context;
 } terse_prune_options;

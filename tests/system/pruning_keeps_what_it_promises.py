@@ -9,6 +9,7 @@ import sys
 import numpy
 
 import harness
+import onnx_writer
 
 TEST_SET = os.path.join(harness.DATA, "digits_test.npz")
 SAMPLE = os.path.join(harness.DATA, "digits.onnx")
@@ -82,6 +83,23 @@ with harness.story("a row has the same bits alone, among others and on every tie
             ran += 1
             story.check(other.tobytes() == whole.tobytes(), f"{name}: {tier} has the same bits")
         story.check(ran >= 1, f"{name}: {ran} tiers ran")
+
+with harness.story("two threads have the bits of one") as story:
+    onnx_writer.mlp(f"{story.folder}/wide.onnx", [512, 1024, 1024, 96])
+    rows = numpy.random.default_rng(3).standard_normal((64, 512)).astype("f4")
+    numpy.savez(f"{story.folder}/wide.npz", x=rows)
+    for name, more in (("wide8", ("--quantize", "int8", "--calibrate", f"{story.folder}/wide.npz")), ("wide32", ())):
+        path, said = compress(story, name, "--prune", "0.9", *more, onnx=f"{story.folder}/wide.onnx")
+        story.check(all(layer["sparse"] for layer in said["prune"]["layers"]), f"{name}: {said['prune']['layers']}")
+        for count in (1, 2, 64):
+            numpy.savez(f"{story.folder}/in.npz", x=rows[:count])
+            made = []
+            for threads in ("1", "2"):
+                harness.run("terse", "run", path, f"{story.folder}/in.npz", "-o", f"{story.folder}/out.npz", "--threads",
+                            threads)
+                with numpy.load(f"{story.folder}/out.npz") as out:
+                    made.append(out["y"].tobytes())
+            story.check(made[0] == made[1], f"{name}: {count} rows")
 
 with harness.story("samples choose better than size alone") as story:
     calibration, figures = split(story)
