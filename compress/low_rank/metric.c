@@ -56,8 +56,8 @@ static int find_target(const terse_low_rank_product *p, const terse_moments *mom
     if (info != 0)
         return terse_fail(error, TERSE_INTERNAL, "LAPACK's dposv answers %d", (int)info);
     /* with few rows for k unknowns a part of that is chance */
-    const double trust = 1 - 2 * (double)k / moments->rows;
-    for (size_t i = 0; i < ok && trust > 0; i++)
+    const double trust = moments->rows / (moments->rows + (double)k);
+    for (size_t i = 0; i < ok; i++)
         m->target[i] += trust * change[i];
     return TERSE_OK;
 }
