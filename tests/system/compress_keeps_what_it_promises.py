@@ -90,8 +90,11 @@ def layers_tell_error_and_time(folder):
     check(len(layers) == 12 and all(l.get("us_before", 0) > 0 and l.get("us_after", 0) > 0 for l in layers),
           "every layer has its time before and after", said)
     factored = [l for l in layers if l["rank"]]
-    check(factored and all(l["bytes_after"] < l["bytes_before"] and l["sqnr_db"] < 60 for l in factored),
-          "a factored layer has fewer bytes and a finite signal to noise", factored)
+    # a 3x3 factor that runs by Winograd's algorithm, where that was measured to be faster, has four times its bytes
+    fewer = [l for l in factored if l["form"] == "svd"]
+    check(fewer and all(l["bytes_after"] < l["bytes_before"] for l in fewer) and
+          all(l["macs_after"] < l["macs_before"] and l["sqnr_db"] < 60 for l in factored),
+          "a factored layer has less work, fewer bytes and a finite signal to noise", factored)
     check(layers and layers[0]["sqnr_db"] is None, "an untouched first layer has no error", layers[:1])
     images = np.load(TEST_SET)["image"]
     rows = images[[i * (len(images) // 16) for i in range(16)]]

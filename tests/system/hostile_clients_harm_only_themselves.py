@@ -46,6 +46,12 @@ def configured(story, text):
     return "--config", path
 
 
+# A sanitizer keeps what is freed for a while, to see whether it is used: there memory says nothing.
+MEMORY_IS_PLAIN = harness.BUILD.endswith("release")
+if not MEMORY_IS_PLAIN:
+    print("# a build with sanitizers: the memory of processes is not looked at", flush=True)
+
+
 def private_mib(pid):
     with open(f"/proc/{pid}/statm") as file:
         pages = [int(n) for n in file.read().split()]
@@ -80,7 +86,7 @@ def two_hundred(story, tersed, attacked, honest_endpoint):
         after = {name: pid_of(tersed, name) for name in before}
         story.check(before == after, f"no process has ended: {before} {after}")
         for name in ("terse-frontend", "terse-gate"):
-            story.check(private_mib(after[name]) < 400, f"{name} has {private_mib(after[name]):.0f} MiB")
+            story.check(not MEMORY_IS_PLAIN or private_mib(after[name]) < 400, f"{name} has {private_mib(after[name]):.0f} MiB")
     finally:
         hostile.stdin.close()
         hostile.wait()
@@ -97,7 +103,8 @@ def without_end(story, tersed, endpoint, who):
         story.check(sent < 1 << 30 and zmtp.ended(peer), f"{who}: parts of {size} bytes end after {sent} bytes")
         peer.close()
     story.check(pid_of(tersed, who) == pid, f"{who} is the same process")
-    harness.wait_until(lambda: private_mib(pid) < 64, f"{who} gives the memory back")
+    if MEMORY_IS_PLAIN:
+        harness.wait_until(lambda: private_mib(pid) < 64, f"{who} gives the memory back")
 
 
 with harness.story("a message without end ends its connection, over ipc and over tcp") as story:
