@@ -400,8 +400,7 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
     return status;
 }
 
-/* Words of `text`, broken before column 100, each line indented by `indent`. */
-static void print_wrapped(FILE *out, const char *text, int indent)
+void terse_options_print_wrapped(FILE *out, const char *text, int indent)
 {
     int column = indent;
     while (*text) {
@@ -435,7 +434,7 @@ void terse_options_help(FILE *out)
         snprintf(left, sizeof left, "  %s%s%s%s", letter, option->name, option->argument ? " " : "",
                  option->argument ? option->argument : "");
         fprintf(out, "%-30s", left);
-        print_wrapped(out, option->help, 30);
+        terse_options_print_wrapped(out, option->help, 30);
     }
     fprintf(out, "\nExit codes: 0 done, 1 the work failed, 2 wrong usage.\n");
 }

@@ -4,33 +4,12 @@
 #include <string.h>
 
 #include <cblas.h>
-#include <lapacke.h>
 
 #include "common/bytes.h"
 #include "compress/cluster/book.h"
+#include "compress/quantize/gptq.h"
 
 enum { BLOCK = 64 }; /* columns whose errors are handed on together */
-
-/* Second moments to the upper Cholesky factor of their inverse, in place. */
-static bool factor(double *h, int64_t k)
-{
-    double mean = 0;
-    for (int64_t i = 0; i < k; i++)
-        mean += h[i * k + i] / (double)k;
-    if (!(mean > 0) || !isfinite(mean))
-        return false;
-    for (int64_t i = 0; i < k; i++)
-        h[i * k + i] += 0.01 * mean;
-    openblas_set_num_threads(1); /* the same bytes whatever the machine */
-    const lapack_int n = (lapack_int)k;
-    if (LAPACKE_dpotrf(LAPACK_ROW_MAJOR, 'U', n, h, n) != 0 || LAPACKE_dpotri(LAPACK_ROW_MAJOR, 'U', n, h, n) != 0 ||
-        LAPACKE_dpotrf(LAPACK_ROW_MAJOR, 'U', n, h, n) != 0)
-        return false;
-    for (int64_t i = 0; i < k; i++)
-        if (!(h[i * k + i] > 0) || !isfinite(h[i * k + i]))
-            return false;
-    return true;
-}
 
 /* What an error of one in column i costs: with the columns behind it making up for it, 1 / U_ii^2. */
 static double column_weight(const terse_assign *a, const double *u, int64_t i)
@@ -86,7 +65,7 @@ static void assign_block(terse_assign *a, const terse_book *book, const double *
 
 bool terse_assign_run(terse_assign *a, terse_book *ret_book)
 {
-    const double *u = a->cov && factor(a->cov, a->k) ? a->cov : NULL;
+    const double *u = a->cov && terse_gptq_factor(a->cov, a->k) ? a->cov : NULL;
     const int64_t count = a->o * a->k;
     TERSE_AUTO(terse_freep) bool *zero = malloc((size_t)count + 1);
     TERSE_AUTO(terse_freep) double *lost = malloc((size_t)a->o * BLOCK * sizeof *lost + 1);

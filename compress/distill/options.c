@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compress/options.h"
+
 typedef struct option {
     const char *name;     /* "--data" */
     char letter;          /* 'o' for -o, 0 for none */
@@ -360,26 +362,6 @@ int terse_distill_options_parse(int argc, char **argv, terse_distill_options *re
     return status;
 }
 
-/* Words of `text`, broken before column 100, each line indented by `indent`. */
-static void print_wrapped(FILE *out, const char *text, int indent)
-{
-    int column = indent;
-    while (*text) {
-        const size_t length = strcspn(text, " ");
-        if (column > indent && column + (int)length > 100) {
-            fprintf(out, "\n%*s", indent, "");
-            column = indent;
-        }
-        column += fprintf(out, "%.*s", (int)length, text);
-        text += length;
-        if (*text == ' ') {
-            column += fprintf(out, " ");
-            text++;
-        }
-    }
-    fputc('\n', out);
-}
-
 void terse_distill_options_help(FILE *out)
 {
     fprintf(out, "usage: terse distill TEACHER.onnx --data DATA.npz -o OUT.onnx|OUT.terse [options]\n"
@@ -393,7 +375,7 @@ void terse_distill_options_help(FILE *out)
         fprintf(out, "%-30s", left);
         if (strlen(left) >= 30)
             fprintf(out, "\n%*s", 30, "");
-        print_wrapped(out, table[i].help, 30);
+        terse_options_print_wrapped(out, table[i].help, 30);
     }
     fprintf(out, "\nCtrl-C ends the training: the best student so far is written.\n"
                  "Exit codes: 0 done, 1 the work failed, 2 wrong usage.\n");

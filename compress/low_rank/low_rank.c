@@ -316,26 +316,6 @@ static int choose_together(job *j, terse_error *error)
 /* --- second walk: fitting
  * ---------------------------------------------------------------------------------------------------- */
 
-static double *bias_of(const terse_graph *graph, const terse_low_rank_product *product)
-{
-    const terse_node *n = &graph->nodes[product->node];
-    const terse_value *b = n->n_inputs > 2 && n->inputs[2] >= 0 ? &graph->values[n->inputs[2]] : NULL;
-    if (!b || !b->data || b->dtype != TERSE_FP32 || b->rank != 1 || b->dims[0] != product->o)
-        return NULL;
-    double *bias = malloc((size_t)product->o * sizeof *bias);
-    for (int64_t i = 0; bias && i < product->o; i++)
-        bias[i] = (double)((const float *)b->data)[i];
-    return bias;
-}
-
-/* Does the product end with something of the output's shape added? */
-static bool has_residual(const terse_graph *graph, int node)
-{
-    const terse_node *n = &graph->nodes[node];
-    return n->n_inputs > 3 && n->inputs[3] >= 0 && !graph->values[n->inputs[3]].data &&
-           graph->values[n->inputs[3]].dtype == TERSE_FP32;
-}
-
 static int fit_layer(job *j, const terse_walk *s, int index, float **weights, float **biases, terse_arena *arena,
                      terse_error *error)
 {
@@ -347,7 +327,8 @@ static int fit_layer(job *j, const terse_walk *s, int index, float **weights, fl
     tell(j, index);
     int status = select_again(j, l->node, &product, error);
     if (status == TERSE_OK)
-        status = terse_walk_measure(s, &product, s && has_residual(j->graph, l->node), &moments, &metric, error);
+        status = terse_walk_measure(s, &product, s && terse_select_has_residual(j->graph, l->node), &moments, &metric,
+                                    error);
     const double *m = NULL;
     TERSE_AUTO(terse_freep) double *dense = malloc((size_t)(product.o * product.k) * sizeof *dense + 1);
     if (status == TERSE_OK && !dense)
@@ -360,7 +341,7 @@ static int fit_layer(job *j, const terse_walk *s, int index, float **weights, fl
     } else if (status == TERSE_OK && metric.cov) {
         m = l->refit = TERSE_TAKE(metric.target);
     }
-    if (status == TERSE_OK && metric.cov && (l->bias = bias_of(j->graph, &product)))
+    if (status == TERSE_OK && metric.cov && (l->bias = terse_select_bias(j->graph, &product)))
         terse_metric_bias(&product, &moments, m, l->bias);
     if (status == TERSE_OK && m && s)
         status = pretend(&product, m, arena, &weights[l->node], error);

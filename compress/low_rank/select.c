@@ -139,3 +139,22 @@ int64_t terse_select_macs(const terse_low_rank_product *p, terse_low_rank_form f
         return plus(times(p->positions_mid, times(times(p->c, p->kernel[0]), r)), times(last, p->kernel[1]));
     return plus(times(p->positions_out, times(p->k, r)), last);
 }
+
+double *terse_select_bias(const terse_graph *graph, const terse_low_rank_product *product)
+{
+    const terse_node *n = &graph->nodes[product->node];
+    const terse_value *b = n->n_inputs > 2 && n->inputs[2] >= 0 ? &graph->values[n->inputs[2]] : NULL;
+    if (!b || !b->data || b->dtype != TERSE_FP32 || b->rank != 1 || b->dims[0] != product->o)
+        return NULL;
+    double *bias = malloc((size_t)product->o * sizeof *bias);
+    for (int64_t i = 0; bias && i < product->o; i++)
+        bias[i] = (double)((const float *)b->data)[i];
+    return bias;
+}
+
+bool terse_select_has_residual(const terse_graph *graph, int node)
+{
+    const terse_node *n = &graph->nodes[node];
+    return n->n_inputs > 3 && n->inputs[3] >= 0 && !graph->values[n->inputs[3]].data &&
+           graph->values[n->inputs[3]].dtype == TERSE_FP32;
+}

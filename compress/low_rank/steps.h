@@ -26,6 +26,10 @@ typedef struct terse_low_rank_product {
 bool terse_select_product(const terse_edit *edit, int node, terse_low_rank_product *ret_product, char *reason,
                           size_t size);
 void terse_select_done(terse_low_rank_product *product); /* accepts a zeroed one */
+/* The product's bias [o], malloc'd; NULL when it has none that is constant FP32 (or memory is out). */
+double *terse_select_bias(const terse_graph *graph, const terse_low_rank_product *product);
+/* Does the product end with an FP32 activation of the output's shape added? */
+bool terse_select_has_residual(const terse_graph *graph, int node);
 /* May the layer take that form? */
 bool terse_select_allows(const terse_low_rank_product *product, terse_low_rank_form form);
 

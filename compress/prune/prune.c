@@ -138,25 +138,6 @@ static int list_layers(job *j, terse_error *error)
 /* --- one layer ------------------------------------------------------------------------------------------------------
  */
 
-static double *bias_of(const terse_graph *graph, const terse_low_rank_product *product)
-{
-    const terse_node *n = &graph->nodes[product->node];
-    const terse_value *b = n->n_inputs > 2 && n->inputs[2] >= 0 ? &graph->values[n->inputs[2]] : NULL;
-    if (!b || !b->data || b->dtype != TERSE_FP32 || b->rank != 1 || b->dims[0] != product->o)
-        return NULL;
-    double *bias = malloc((size_t)product->o * sizeof *bias);
-    for (int64_t i = 0; bias && i < product->o; i++)
-        bias[i] = (double)((const float *)b->data)[i];
-    return bias;
-}
-
-static bool has_residual(const terse_graph *graph, int node)
-{
-    const terse_node *n = &graph->nodes[node];
-    return n->n_inputs > 3 && n->inputs[3] >= 0 && !graph->values[n->inputs[3]].data &&
-           graph->values[n->inputs[3]].dtype == TERSE_FP32;
-}
-
 /* By what the output loses; where the moments are of no use, by size. */
 static int choose_weights(const job *j, const terse_low_rank_product *product, const terse_metric *metric,
                           double *weights, terse_prune_layer *line, terse_error *error)
@@ -215,7 +196,8 @@ static int fit(job *j, job_layer *l, const terse_low_rank_product *product, cons
     terse_metric metric = {0};
     terse_prune_layer *line = &j->report.layers[l->report];
     const size_t count = (size_t)(product->o * product->k);
-    int status = terse_walk_measure(s, product, s && has_residual(j->graph, l->node), &moments, &metric, error);
+    int status =
+        terse_walk_measure(s, product, s && terse_select_has_residual(j->graph, l->node), &moments, &metric, error);
     l->weights = malloc(count * sizeof *l->weights + 1);
     if (status == TERSE_OK && !l->weights)
         status = out_of_memory(error);
@@ -223,7 +205,7 @@ static int fit(job *j, job_layer *l, const terse_low_rank_product *product, cons
         status = choose_weights(j, product, &metric, l->weights, line, error);
     else if (status == TERSE_OK)
         memcpy(l->weights, metric.target, count * sizeof *l->weights);
-    if (status == TERSE_OK && metric.cov && (l->bias = bias_of(j->graph, product)))
+    if (status == TERSE_OK && metric.cov && (l->bias = terse_select_bias(j->graph, product)))
         terse_metric_bias(product, &moments, l->weights, l->bias);
     if (status == TERSE_OK && s)
         status = pretend_weights(product, l->weights, arena, &weights[l->node], error);

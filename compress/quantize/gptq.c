@@ -105,8 +105,7 @@ int terse_gptq_watch(const terse_graph *graph, const bool *wanted, const terse_n
 
 /* --- rounding ----------------------------------------------------------------------------------------------------- */
 
-/* Moments (their upper half) to the upper Cholesky factor of the inverse, in place. */
-static bool factor(double *h, int64_t k)
+bool terse_gptq_factor(double *h, int64_t k)
 {
     double mean = 0.0;
     for (int64_t i = 0; i < k; i++)
@@ -138,7 +137,7 @@ bool terse_gptq_round(float *w, int64_t k, int64_t n, int64_t group, double *mom
 {
     int8_t *room = malloc((size_t)group);
     float *lost = malloc((size_t)n * sizeof *lost);
-    const bool good = room && lost && factor(moments, k);
+    const bool good = room && lost && terse_gptq_factor(moments, k);
     for (int64_t i = 0; i < k && good; i++) {
         float *scales = ret_scales + i / group * n, *row = w + i * n;
         if (i % group == 0)

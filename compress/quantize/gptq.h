@@ -27,6 +27,10 @@ void terse_gptq_moments_done(terse_gptq_moments *moments); /* accepts a zeroed o
 int terse_gptq_watch(const terse_graph *graph, const bool *wanted, const terse_npz *data,
                      terse_gptq_moments *ret_moments, terse_error *error);
 
+/* Second moments [k][k] (their upper half), damped by 1 % of their mean diagonal, to the upper Cholesky factor of the
+ * inverse, in place. False when there is none. */
+bool terse_gptq_factor(double *moments, int64_t k);
+
 /* Rounds w [k][n] (destroyed) with the moments (destroyed): integers -8..7 [k][n], scales [ceil(k/group)][n]. False
  * when the moments have no factor (no memory among it): then nothing is written. */
 bool terse_gptq_round(float *w, int64_t k, int64_t n, int64_t group, double *moments, int8_t *ret_integers,
