@@ -8,7 +8,7 @@ VARIANT ?= release
 B := build/$(VARIANT)
 
 # Headers missing on a bare machine: install what is needed first, then start again (goals that build).
-SETUP_GOALS := all quickstart check check-long asan ubsan tsan bench fuzz install
+SETUP_GOALS := all quickstart check check-long asan ubsan tsan bench fuzz install man
 ifneq ($(filter-out help clean setup format-check uninstall,$(or $(MAKECMDGOALS),all)),)
 ifeq ($(shell sh packaging/setup.sh --have >/dev/null 2>&1 || echo missing),missing)
 $(info terse: some Debian packages are missing, installing them (packaging/setup.sh))
@@ -247,17 +247,32 @@ $(B)/beside: $(B)/obj/tests/bench/beside.o $(B)/obj/tests/bench/peak.o $(B)/libc
 bench: all $(B)/echo $(B)/beside
 	@python3 tests/bench/bench.py $(BENCH)
 
+# --- manuals and completions, made by asking the programs: packaging/man/README.md ------------------------------
+MAN := build/man
+COMPLETION := build/completion
+.PHONY: man
+man: $(MAN)/.made
+$(MAN)/.made: $(B)/terse $(B)/terse-compress $(B)/tersed client/terse.h $(wildcard packaging/man/* packaging/completion/*)
+	@echo "  MAN   $(MAN)"
+	@rm -rf $(MAN) $(COMPLETION)
+	@mkdir -p $(MAN) $(COMPLETION)
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) packaging/man/make_man.py $(B) $(MAN)
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) packaging/completion/make_completion.py $(B) $(COMPLETION)
+	@touch $@
+
 # --- install: everything under $(DESTDIR)$(PREFIX); `uninstall` removes exactly that -----------------------
 HELPERS = terse-compress terse-npz.so terse-frontend terse-gate terse-worker terse-loader
 INSTALLED = bin/terse bin/tersed $(addprefix lib/terse/,$(HELPERS)) \
 	lib/$(SONAME) lib/libterse.so lib/libterse.a lib/pkgconfig/libterse.pc include/terse.h lib/systemd/system/tersed.service \
-	lib/sysusers.d/terse.conf share/doc/terse/tersed.conf share/doc/terse/classify.c
+	lib/sysusers.d/terse.conf share/doc/terse/tersed.conf share/doc/terse/classify.c \
+	share/bash-completion/completions/terse share/bash-completion/completions/tersed \
+	share/zsh/vendor-completions/_terse share/zsh/vendor-completions/_tersed
 INTO = $(DESTDIR)$(PREFIX)
 fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' -e 's|@LIBS_PRIVATE@|$(LIBS_ZMQ) $(LIBS_MSGPACK)|g'
 
 .PHONY: install uninstall
-install: all
-	install -d $(sort $(addprefix $(INTO)/,$(dir $(INSTALLED))))
+install: all man
+	install -d $(sort $(addprefix $(INTO)/,$(dir $(INSTALLED)))) $(addprefix $(INTO)/share/man/man,1 3 5 7 8)
 	install -s -m 755 $(B)/terse $(B)/tersed $(INTO)/bin/
 	install -s -m 755 $(addprefix $(B)/,$(HELPERS)) $(INTO)/lib/terse/
 	install -s -m 755 $(B)/$(SONAME) $(INTO)/lib/
@@ -266,12 +281,16 @@ install: all
 	install -m 644 client/terse.h $(INTO)/include/
 	install -m 644 packaging/terse/tersed.conf client/examples/classify.c $(INTO)/share/doc/terse/
 	install -m 644 packaging/systemd/terse.sysusers $(INTO)/lib/sysusers.d/terse.conf
+	for page in $(MAN)/*.[1-8]; do install -m 644 $$page $(INTO)/share/man/man$${page##*.}/; done
+	install -m 644 $(COMPLETION)/bash/* $(INTO)/share/bash-completion/completions/
+	install -m 644 $(COMPLETION)/zsh/_* $(INTO)/share/zsh/vendor-completions/
 	$(fill) packaging/terse/libterse.pc >$(INTO)/lib/pkgconfig/libterse.pc
 	$(fill) packaging/systemd/tersed.service >$(INTO)/lib/systemd/system/tersed.service
 	chmod 644 $(INTO)/lib/pkgconfig/libterse.pc $(INTO)/lib/systemd/system/tersed.service
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 uninstall:
 	rm -f $(addprefix $(INTO)/,$(INSTALLED))
+	rm -f $(addprefix $(INTO)/share/man/man,1/terse.1 1/terse-*.1 3/libterse.3 5/tersed.conf.5 5/terse-model.5 7/terse-protocol.7 8/tersed.8)
 	-@rmdir $(INTO)/lib/terse $(INTO)/share/doc/terse 2>/dev/null || true
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 
@@ -289,6 +308,7 @@ help:
 	@echo "make fuzz          SECONDS=60 of libFuzzer for each target of tests/fuzz (needs clang)"
 	@echo "make soak          MINUTES=10 of mixed load: memory and descriptors must not grow"
 	@echo "make bench         speed beside onnxruntime, ncnn, MNN, OpenBLAS, ZeroMQ echo (installs peers with pip)"
+	@echo "make man           manual pages and completions, in build/man and build/completion"
 	@echo "make install       PREFIX=/usr/local DESTDIR="
 	@echo "make uninstall     what make install put there"
 	@echo "make setup         only install the Debian packages that building and testing needs"

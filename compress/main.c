@@ -448,6 +448,10 @@ int main(int argc, char **argv)
 {
     if (argc > 0 && strcmp(argv[0], "distill") == 0)
         return terse_distill_main(argc, argv);
+    if (argc == 2 && strcmp(argv[1], "--help-table") == 0) {
+        terse_options_print_table(stdout);
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
     job j = {0};
     terse_error error = {0};
     /* `terse` hands over its own words: "compress" or, for an .onnx file, "inspect" or "compare" */

@@ -419,10 +419,24 @@ void terse_options_print_wrapped(FILE *out, const char *text, int indent)
     fputc('\n', out);
 }
 
+#define ARGUMENTS "MODEL.onnx -o MODEL.terse [options]"
+#define ABOUT "Turns an ONNX file into a .terse file and reports what was done."
+
+void terse_options_print_table(FILE *out)
+{
+    fprintf(out, "program\tterse compress\t" ARGUMENTS "\nabout\t" ABOUT "\n");
+    for (int i = 0; i < terse_options_n; i++) {
+        const terse_option *o = &terse_options_table[i];
+        const char letter[3] = {'-', o->letter, 0};
+        if (!o->hidden)
+            fprintf(out, "option\t%s\t%s\t%s\t%s\n", o->letter ? letter : "", o->name, o->argument ? o->argument : "",
+                    o->help);
+    }
+}
+
 void terse_options_help(FILE *out)
 {
-    fprintf(out, "usage: terse compress MODEL.onnx -o MODEL.terse [options]\n"
-                 "Turns an ONNX file into a .terse file and reports what was done.\n\n");
+    fprintf(out, "usage: terse compress " ARGUMENTS "\n" ABOUT "\n\n");
     for (int i = 0; i < terse_options_n; i++) {
         const terse_option *option = &terse_options_table[i];
         if (option->hidden)

@@ -58,6 +58,8 @@ extern const int terse_options_n;
 /* INVALID_ARGUMENT with one line that says what was found and what is allowed. */
 int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse_error *error);
 void terse_options_help(FILE *out);
+/* The same for manuals and completions, a row a line, words parted by tabs: packaging/man/README.md. */
+void terse_options_print_table(FILE *out);
 /* Words of `text`, broken before column 100, each further line indented by `indent`. */
 void terse_options_print_wrapped(FILE *out, const char *text, int indent);
 /* "int8", "int4-weights:32" as --quantize takes it; writes and returns `text`. */

@@ -45,8 +45,9 @@ typedef struct terse_cli_usage {
     int min_positional, max_positional;
 } terse_cli_usage;
 
-/* Parses argv[1..]; positional arguments are moved to ret_positional. Returns -1 to go on, else the exit code to end
- * with (--help was printed, or one line on stderr said what is wrong). */
+/* Parses argv[1..]; "--help-table" alone prints the table as packaging/man/README.md says; positional arguments are
+ * moved to ret_positional. Returns -1 to go on, else the exit code to end with (--help was printed, or one line on
+ * stderr said what is wrong). */
 int terse_cli_parse(const terse_cli_usage *usage, const terse_cli_option *options, int argc, char **argv,
                     const char **ret_positional, int *ret_n_positional);
 

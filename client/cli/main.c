@@ -35,6 +35,15 @@ static void print_usage(FILE *out)
     fprintf(out, "\nterse COMMAND --help tells more.\n");
 }
 
+/* For manuals and completions: packaging/man/README.md. */
+static void print_table(void)
+{
+    printf("program\tterse\tCOMMAND [OPTIONS]\nabout\tCompresses neural networks and runs them on CPUs.\n");
+    for (int i = 0; i < N_COMMANDS; i++)
+        printf("command\t%s\t%s\n", commands[i].name, commands[i].about);
+    printf("option\t-h\t--help\t\tprint the commands\noption\t\t--version\t\tprint the version\n");
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -47,6 +56,10 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("terse %s\n", TERSE_VERSION);
+        return TERSE_CLI_DONE;
+    }
+    if (strcmp(argv[1], "--help-table") == 0) {
+        print_table();
         return TERSE_CLI_DONE;
     }
     for (int i = 0; i < N_COMMANDS; i++)

@@ -44,6 +44,30 @@ static int print_help(const terse_cli_usage *usage, const terse_cli_option *opti
     return TERSE_CLI_DONE;
 }
 
+/* A word of the table that manuals and completions are made of: what would part words becomes a blank. */
+static void print_word(const char *text, char end)
+{
+    for (; *text; text++)
+        putchar(*text == '\t' || *text == '\n' ? ' ' : *text);
+    putchar(end);
+}
+
+static int print_table(const terse_cli_usage *usage, const terse_cli_option *options)
+{
+    printf("program\tterse %s\t%s\n", usage->name, usage->arguments);
+    fputs("about\t", stdout);
+    print_word(usage->about, '\n');
+    for (const terse_cli_option *o = options; o->name; o++) {
+        if (o->letter)
+            printf("option\t-%c\t--%s\t%s\t", o->letter, o->name, o->argument ? o->argument : "");
+        else
+            printf("option\t\t--%s\t%s\t", o->name, o->argument ? o->argument : "");
+        print_word(o->help, '\n');
+    }
+    printf("option\t-h\t--help\t\tprint this\n");
+    return TERSE_CLI_DONE;
+}
+
 static int store(const terse_cli_usage *usage, const terse_cli_option *option, const char *text)
 {
     char *end = NULL;
@@ -127,6 +151,8 @@ int terse_cli_parse(const terse_cli_usage *usage, const terse_cli_option *option
             only_positional = true;
         } else if (!only_positional && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
             return print_help(usage, options);
+        } else if (i == 1 && argc == 2 && strcmp(argv[i], "--help-table") == 0) {
+            return print_table(usage, options);
         } else if (!only_positional && argv[i][0] == '-' && argv[i][1]) {
             const int code = parse_option(usage, options, argc, argv, &i);
             if (code >= 0)

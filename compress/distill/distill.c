@@ -246,6 +246,10 @@ static int run(job *j, terse_error *error)
 
 int terse_distill_main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "--help-table") == 0) {
+        terse_distill_options_print_table(stdout);
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
     job j = {0};
     terse_error error = {0};
     if (terse_distill_options_parse(argc, argv, &j.options, &error) != TERSE_OK) {

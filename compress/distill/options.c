@@ -362,10 +362,23 @@ int terse_distill_options_parse(int argc, char **argv, terse_distill_options *re
     return status;
 }
 
+#define ARGUMENTS "TEACHER.onnx --data DATA.npz -o OUT.onnx|OUT.terse [options]"
+#define ABOUT "Trains a smaller network to answer as TEACHER.onnx does, on samples without labels."
+
+void terse_distill_options_print_table(FILE *out)
+{
+    fprintf(out, "program\tterse distill\t" ARGUMENTS "\nabout\t" ABOUT "\n");
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const option *o = &table[i];
+        const char letter[3] = {'-', o->letter, 0};
+        fprintf(out, "option\t%s\t%s\t%s\t%s\n", o->letter ? letter : "", o->name, o->argument ? o->argument : "",
+                o->help);
+    }
+}
+
 void terse_distill_options_help(FILE *out)
 {
-    fprintf(out, "usage: terse distill TEACHER.onnx --data DATA.npz -o OUT.onnx|OUT.terse [options]\n"
-                 "Trains a smaller network to answer as TEACHER.onnx does, on samples without labels.\n\n");
+    fprintf(out, "usage: terse distill " ARGUMENTS "\n" ABOUT "\n\n");
     for (int i = 0; i < N_OPTIONS; i++) {
         char letter[5] = "", left[64];
         if (table[i].letter)

@@ -21,5 +21,7 @@ typedef struct terse_distill_options {
 /* INVALID_ARGUMENT with one line that says what was found and what is allowed. */
 int terse_distill_options_parse(int argc, char **argv, terse_distill_options *ret_options, terse_error *error);
 void terse_distill_options_help(FILE *out);
+/* The same for manuals and completions, as terse_options_print_table. */
+void terse_distill_options_print_table(FILE *out);
 
 #endif

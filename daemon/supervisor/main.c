@@ -19,17 +19,49 @@ typedef struct command_line {
     bool check, help, version;
 } command_line;
 
+#define ABOUT "serves compressed neural networks to ZeroMQ clients"
+#define ARGUMENTS "[--config FILE] [--model NAME=FILE]... [OPTION VALUE]..."
+
+/* The options that are no settings. */
+static const struct {
+    const char *letter, *name, *argument, *help;
+} own_options[] = {
+    {"", "--config", "FILE", "the configuration (" DEFAULT_CONFIG " when that exists)"},
+    {"", "--model", "NAME=FILE", "serve FILE as NAME; may be given several times"},
+    {"", "--libexec", "DIR", "where terse-frontend, terse-gate, terse-worker and terse-loader are"},
+    {"", "--check", "", "check the configuration, print every mistake, start nothing"},
+    {"-h", "--help", "", "print this"},
+    {"", "--version", "", "print the version"},
+};
+enum { N_OWN = sizeof own_options / sizeof own_options[0], N_OWN_FIRST = 2 };
+
+static void print_own(int first, int end)
+{
+    for (int i = first; i < end; i++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%s%s %s", own_options[i].letter, *own_options[i].letter ? ", " : "",
+                 own_options[i].name, own_options[i].argument);
+        printf("  %-27s %s\n", left, own_options[i].help);
+    }
+}
+
+/* For manuals and completions: packaging/man/README.md. */
+static void print_table(void)
+{
+    printf("program\ttersed\t" ARGUMENTS "\nabout\t" ABOUT "\n");
+    for (int i = 0; i < N_OWN; i++)
+        printf("option\t%s\t%s\t%s\t%s\n", own_options[i].letter, own_options[i].name, own_options[i].argument,
+               own_options[i].help);
+    terse_settings_print_table(stdout);
+}
+
 static void print_help(void)
 {
-    printf("tersed: serves compressed neural networks to ZeroMQ clients\n\n"
-           "usage: tersed [--config FILE] [--model NAME=FILE]... [OPTION VALUE]...\n\n"
-           "  --config FILE                the configuration (" DEFAULT_CONFIG " when that exists)\n"
-           "  --model NAME=FILE            serve FILE as NAME; may be given several times\n");
+    printf("tersed: " ABOUT "\n\nusage: tersed " ARGUMENTS "\n\n");
+    print_own(0, N_OWN_FIRST);
     terse_settings_print_options(stdout);
-    printf("  --libexec DIR                where terse-frontend, terse-gate, terse-worker and terse-loader are\n"
-           "  --check                      check the configuration, print every mistake, start nothing\n"
-           "  --help, --version\n\n"
-           "An option wins over the configuration file, whose settings are:\n\n");
+    print_own(N_OWN_FIRST, N_OWN);
+    printf("\nAn option wins over the configuration file, whose settings are:\n\n");
     terse_settings_print_file(stdout);
     printf(
         "\nA line is NAME = VALUE; comments begin with ; or #. Settings in [model NAME] win over those in [server].\n"
@@ -204,6 +236,10 @@ int main(int argc, char **argv)
     if (!config) {
         fprintf(stderr, "tersed: %s\n", strerror(errno));
         return 1;
+    }
+    if (argc == 2 && strcmp(argv[1], "--help-table") == 0) {
+        print_table();
+        return 0;
     }
     const int wrong = read_arguments(argc, argv, &line, config);
     if (wrong)

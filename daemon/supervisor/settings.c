@@ -204,3 +204,58 @@ void terse_settings_print_file(FILE *out)
         }
     }
 }
+
+/* A value as the file has it. */
+static void print_value(FILE *out, const terse_setting *s, uint64_t value)
+{
+    static const char units[] = "KMGT";
+    int unit = -1;
+    switch (s->type) {
+    case TERSE_SETTING_MODE:
+        fprintf(out, "%04" PRIo64, value);
+        return;
+    case TERSE_SETTING_FLAG:
+        fputs(value ? "yes" : "no", out);
+        return;
+    case TERSE_SETTING_CHOICE:
+        fprintf(out, "%.*s", (int)strcspn(s->argument, "|"), s->argument);
+        return;
+    case TERSE_SETTING_BYTES:
+        for (; unit < 2 && value && value % 1024 == 0; unit++)
+            value /= 1024;
+        break;
+    case TERSE_SETTING_NUMBER:
+    case TERSE_SETTING_TEXT:
+        break;
+    }
+    fprintf(out, "%" PRIu64, value);
+    if (unit >= 0)
+        fputc(units[unit], out);
+}
+
+void terse_settings_print_table(FILE *out)
+{
+    static const char *const places[] = {
+        [TERSE_IN_SERVER] = "server", [TERSE_IN_MODEL] = "model", [TERSE_IN_BOTH] = "both"};
+    for (int i = 0; i < TERSE_N_SETTINGS; i++) {
+        const terse_setting *s = &terse_settings[i];
+        const bool numbers =
+            s->type != TERSE_SETTING_TEXT && s->type != TERSE_SETTING_CHOICE && s->type != TERSE_SETTING_FLAG;
+        fprintf(out, "setting\t%s\t%s\t%s\t%s\t%s\t", places[s->where], s->name, s->argument,
+                s->option ? s->option : "", s->unit);
+        if (strstr(s->description, "(automatic"))
+            fputs("automatic", out);
+        else if (s->type != TERSE_SETTING_TEXT)
+            print_value(out, s, s->fallback);
+        fputc('\t', out);
+        if (numbers) {
+            print_value(out, s, s->minimum);
+            fputs(" to ", out);
+            print_value(out, s, s->maximum);
+        } else if (s->type != TERSE_SETTING_TEXT) {
+            for (const char *c = s->argument; *c; c++)
+                fputs(*c == '|' ? ", " : (char[]){*c, 0}, out);
+        }
+        fprintf(out, "\t%s\n", s->description);
+    }
+}

@@ -127,5 +127,7 @@ int terse_setting_parse(const terse_setting *setting, const char *text, uint64_t
 /* Prints the rows: those with an option, as --help has them, or the whole file's manual. */
 void terse_settings_print_options(FILE *out);
 void terse_settings_print_file(FILE *out);
+/* Every row for manuals and completions, a line each, words parted by tabs: packaging/man/README.md. */
+void terse_settings_print_table(FILE *out);
 
 #endif
