@@ -16,14 +16,19 @@ INLINE v16 v16_load_bf16(const uint16_t *p, int64_t left)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
 
+/* Of the products, whose multiplications take subnormal numbers for zero too, or by hand. */
 INLINE __m256i v16_to_bf16(v16 x)
 {
+#if defined(__AVX512BF16__)
+    return (__m256i)_mm512_cvtneps_pbh(x);
+#else
     const __m512i bits = _mm512_castps_si512(x),
                   odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
     const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
     const __m512i kept = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
+#endif
 }
 
 INLINE void v16_store_bf16(uint16_t *p, v16 x, int64_t left)
@@ -32,6 +37,17 @@ INLINE void v16_store_bf16(uint16_t *p, v16 x, int64_t left)
         _mm256_storeu_si256((__m256i *)(void *)p, v16_to_bf16(x));
     else
         _mm256_mask_storeu_epi16(p, v16_mask((int)left), v16_to_bf16(x));
+}
+
+/* Thirty-two side by side. */
+INLINE void v16_store_two_bf16(uint16_t *p, v16 low, v16 high)
+{
+#if defined(__AVX512BF16__)
+    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+#else
+    v16_store_bf16(p, low, 16);
+    v16_store_bf16(p + 16, high, 16);
+#endif
 }
 
 INLINE v16 v16_pair_even(v16 x)
@@ -62,6 +78,12 @@ static __attribute__((noinline)) void v16_store_bf16(uint16_t *p, v16 x, int64_t
     v16_store(lanes, x);
     for (int i = 0; i < 16 && i < left; i++)
         p[i] = bf16_from(lanes[i]);
+}
+
+INLINE void v16_store_two_bf16(uint16_t *p, v16 low, v16 high)
+{
+    v16_store_bf16(p, low, 16);
+    v16_store_bf16(p + 16, high, 16);
 }
 
 #if defined(__AVX2__)

@@ -49,6 +49,16 @@ INLINE void tile_store(const tile_product *p, int64_t at, v16 x, int64_t left)
 {
     v16_store_up_to(p->c + at, x, left);
 }
+
+/* Whole panels. */
+INLINE void tile_store_all(int n_rows, int n_panels, const tile_product *p, v16 acc[TILE_ROWS][TILE_PANELS],
+                           int64_t first_row, int64_t column)
+{
+    float *c = p->c + first_row * p->ldc + column;
+    const int64_t ldc = p->ldc;
+    UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++)
+        v16_store(c + r * ldc + v * 16, acc[r][v]);
+}
 #else /* pairs of BF16 in the place of floats: A, B and K are in pairs */
 INLINE v16 tile_step(v16 a, v16 b, v16 acc)
 {
@@ -67,6 +77,26 @@ INLINE void tile_store(const tile_product *p, int64_t at, v16 x, int64_t left)
         v16_store_up_to(p->c + at, x, left);
     else
         v16_store_bf16((uint16_t *)(void *)p->c + at, x, left);
+}
+
+INLINE void tile_store_all(int n_rows, int n_panels, const tile_product *p, v16 acc[TILE_ROWS][TILE_PANELS],
+                           int64_t first_row, int64_t column)
+{
+    const int64_t ldc = p->ldc, at = first_row * ldc + column;
+    if (p->wide) {
+        float *c = p->c + at;
+        UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++)
+            v16_store(c + r * ldc + v * 16, acc[r][v]);
+        return;
+    }
+    uint16_t *c = (uint16_t *)(void *)p->c + at;
+    UNROLL for (int r = 0; r < n_rows; r++)
+    {
+        UNROLL for (int v = 0; v + 1 < n_panels; v += 2)
+            v16_store_two_bf16(c + r * ldc + v * 16, acc[r][v], acc[r][v + 1]);
+        if (n_panels % 2 != 0)
+            v16_store_bf16(c + r * ldc + (n_panels - 1) * 16, acc[r][n_panels - 1], 16);
+    }
 }
 #endif
 
@@ -154,8 +184,7 @@ INLINE void tile_run(int n_rows, int n_panels, const tile_product *p, const floa
         UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++) acc[r][v] =
             v16_clip(acc[r][v], alpha, beta);
     }
-    UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++)
-        tile_store(p, (first_row + r) * p->ldc + column + v * 16, acc[r][v], 16);
+    tile_store_all(n_rows, n_panels, p, acc, first_row, column);
 }
 
 #define TILE_DEFINE(r, v)                                                                                              \
