@@ -150,6 +150,8 @@ typedef struct terse_kernels {
     void (*average_pool_bf16)(const terse_pool_f32_args *args);
     void (*f32_to_bf16)(const float *x, uint16_t *y, int64_t n);
     void (*bf16_to_f32)(const uint16_t *x, float *y, int64_t n);
+    /* Rows of n floats, x_stride apart, as dense rows of n BF16, and a zero more where n is odd. */
+    void (*f32_rows_to_bf16)(const float *x, int64_t x_stride, int64_t rows, int64_t n, uint16_t *y);
 
     /* Bytes (quantized.h). */
     void (*gemm_u8s8)(const terse_gemm_u8s8_args *args);

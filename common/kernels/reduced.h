@@ -3,9 +3,9 @@
  * Runs in: terse-worker, terse run, terse-compress. Kernels allocate nothing and keep no state.
  *
  * Products of BF16 are accumulated in FP32, K in pairs: the tier avx512bf16 with vdpbf16ps, which takes subnormal
- * numbers for zero (as does its rounding of results), the others by two FMAs per pair, odd element first. So these kernels, alone of all, are exempt from
- * bit equality between avx512bf16 and the rest; all others agree, and no row depends on another in any tier.
- * Results are rounded to nearest even; a NaN stays one. */
+ * numbers for zero (as does its rounding of results), the others by two FMAs per pair, odd element first. So these
+ * kernels, alone of all, are exempt from bit equality between avx512bf16 and the rest; all others agree, and no row
+ * depends on another in any tier. Results are rounded to nearest even; a NaN stays one. */
 #ifndef TERSE_KERNELS_REDUCED_H
 #define TERSE_KERNELS_REDUCED_H
 

@@ -130,14 +130,18 @@ static void round_image(const terse_op_call *call, const bconv_params *params, i
 {
     const terse_tensor *x = call->inputs[0];
     const int64_t channels = params->channels, even = params->args.channels;
-    const bool dense = channels == even && x->row_stride == channels;
-    const int64_t rows = dense ? 1 : params->pixels, n = dense ? params->pixels * channels : channels;
-    for (int64_t i = 0; i < rows; i++, to += even) {
-        const int64_t at = (image * params->pixels + i) * x->row_stride;
-        if (x->dtype == TERSE_FP32)
-            call->kernels->f32_to_bf16((const float *)x->data + at, to, n);
-        else
-            memcpy(to, (const uint16_t *)x->data + at, (size_t)n * sizeof *to);
+    const int64_t first = image * params->pixels * x->row_stride;
+    if (x->dtype == TERSE_FP32 && channels == even && x->row_stride == channels) {
+        call->kernels->f32_to_bf16((const float *)x->data + first, to, params->pixels * channels);
+        return;
+    }
+    if (x->dtype == TERSE_FP32) {
+        call->kernels->f32_rows_to_bf16((const float *)x->data + first, x->row_stride, params->pixels, channels, to);
+        return;
+    }
+    const uint16_t *from = (const uint16_t *)x->data + first;
+    for (int64_t i = 0; i < params->pixels; i++, from += x->row_stride, to += even) {
+        memcpy(to, from, (size_t)channels * sizeof *to);
         if (channels != even)
             to[channels] = 0;
     }

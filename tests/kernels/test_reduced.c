@@ -163,6 +163,27 @@ static void conv_case(bool depthwise)
     }
 }
 
+static void rows_case(void)
+{
+    const int64_t rows = random_in(1, 40), n = random_in(1, 40), even = n + n % 2;
+    const int64_t stride = n + (random_in(0, 1) ? random_in(1, 5) : 0), count = (rows - 1) * stride + n;
+    float *x = guarded(AREA_A, count);
+    fill(x, count, 8);
+    x[random_in(0, (int)count - 1)] = NAN;
+    uint16_t *want = guarded_half(AREA_WANT, rows * even);
+    terse_kernels_of(TERSE_ISA_SCALAR)->f32_rows_to_bf16(x, stride, rows, n, want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < even; i++)
+            if (want[r * even + i] != (i < n ? bf16_from(x[r * stride + i]) : 0))
+                case_error("scalar rows %d of %d: row %d column %d differs", (int)rows, (int)n, (int)r, (int)i);
+    for (int t = 0; tier(t); t++) {
+        uint16_t *got = guarded_half(AREA_GOT, rows * even);
+        tier(t)->f32_rows_to_bf16(x, stride, rows, n, got);
+        if (memcmp(got, want, (size_t)(rows * even) * sizeof *got) != 0 || got[-1] != 0xc3c3)
+            case_error("%s makes other rows: %d of %d, stride %d", tier(t)->name, (int)rows, (int)n, (int)stride);
+    }
+}
+
 /* Every float that is near a tie, and every BF16. */
 static void conversion_tests(void)
 {
@@ -182,6 +203,9 @@ static void conversion_tests(void)
         }
     }
     tap_case("conversion: to nearest, ties to even, NaN stays");
+    for (int i = 0; i < 300; i++)
+        rows_case();
+    tap_case("conversion of rows: odd ones get a zero");
 }
 
 static void pool_case(bool average)

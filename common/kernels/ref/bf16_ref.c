@@ -129,3 +129,10 @@ void terse_bf16_to_f32_ref(const uint16_t *x, float *y, int64_t n)
     for (int64_t i = 0; i < n; i++)
         y[i] = bf16_to(x[i]);
 }
+
+void terse_f32_rows_to_bf16_ref(const float *x, int64_t x_stride, int64_t rows, int64_t n, uint16_t *y)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < n + n % 2; i++)
+            *y++ = i < n ? bf16_from(x[r * x_stride + i]) : 0;
+}

@@ -19,6 +19,7 @@ void terse_max_pool_bf16_ref(const terse_pool_f32_args *args);
 void terse_average_pool_bf16_ref(const terse_pool_f32_args *args);
 void terse_f32_to_bf16_ref(const float *x, uint16_t *y, int64_t n);
 void terse_bf16_to_f32_ref(const uint16_t *x, float *y, int64_t n);
+void terse_f32_rows_to_bf16_ref(const float *x, int64_t x_stride, int64_t rows, int64_t n, uint16_t *y);
 void terse_max_pool_f32_ref(const terse_pool_f32_args *args);
 void terse_average_pool_f32_ref(const terse_pool_f32_args *args);
 void terse_range_f32_ref(const float *x, int64_t n, float *ret_low, float *ret_high);

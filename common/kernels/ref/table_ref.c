@@ -139,6 +139,7 @@ const terse_kernels terse_kernels_scalar = {
     .average_pool_bf16 = terse_average_pool_bf16_ref,
     .f32_to_bf16 = terse_f32_to_bf16_ref,
     .bf16_to_f32 = terse_bf16_to_f32_ref,
+    .f32_rows_to_bf16 = terse_f32_rows_to_bf16_ref,
     .activate_f32 = activate_f32,
     .exp_f32 = exp_f32,
     .erf_f32 = erf_f32,

@@ -98,6 +98,7 @@ static size_t conv_scratch(const terse_conv_f32_args *args)
 /* What building the pointers of one block needs. */
 typedef struct conv_site {
     const terse_conv_f32_args *args;
+    int64_t interior, interior_end; /* outputs of a row whose windows cross neither border of it */
     const conv_plan *plan;
     const float *input; /* of the group */
     const float *zeros;
@@ -195,6 +196,28 @@ static void conv_runs(const conv_site *site, const conv_window *w, const float *
     }
 }
 
+/* CONV_POINTS and CONV_RUNS: `count` windows side by side, none of which crosses a border of the row. */
+static void conv_span(const conv_site *site, const conv_window *w, int count, const float **pointer)
+{
+    const terse_conv_f32_args *args = site->args;
+    const int64_t *in = args->in, *kernel = args->kernel, *dilation = args->dilation;
+    const int64_t across = site->plan->way == CONV_POINTS ? kernel[2] : 1;
+    for (int64_t z = 0; z < kernel[0]; z++)
+        for (int64_t y = 0; y < kernel[1]; y++) {
+            const int64_t iz = w->at[0] + z * dilation[0], iy = w->at[1] + y * dilation[1];
+            const bool inside = iz >= 0 && iz < in[0] && iy >= 0 && iy < in[1];
+            const float *at =
+                inside ? w->image + ((iz * in[1] + iy) * in[2] + w->at[2]) * args->in_stride : site->zeros;
+            const int64_t step = inside ? args->stride[2] * args->in_stride : 0;
+            for (int64_t x = 0; x < across; x++, pointer += TILE_ROWS) {
+                const float *from = at;
+                for (int i = 0; i < count; i++, from += step)
+                    pointer[i] = from;
+                at += inside ? dilation[2] * args->in_stride : 0;
+            }
+        }
+}
+
 /* Pointers for output pixels first..first+rows-1 as one tile. */
 static void conv_point_tile(const conv_site *site, int64_t first, int rows, const float **pointers, float *copies)
 {
@@ -203,16 +226,21 @@ static void conv_point_tile(const conv_site *site, int64_t first, int rows, cons
     int64_t x = first % out[2], y = first / out[2] % out[1], z = first / out[2] / out[1] % out[0];
     int64_t n = first / out[2] / out[1] / out[0],
             image_floats = args->in[0] * args->in[1] * args->in[2] * args->in_stride;
-    for (int r = 0; r < rows; r++) {
+    for (int r = 0, n_side; r < rows; r += n_side) {
         const int64_t o[3] = {z, y, x};
         conv_window w = {.image = site->input + n * image_floats};
         for (int axis = 0; axis < 3; axis++)
             w.at[axis] = o[axis] * args->stride[axis] - args->pad[axis];
-        if (site->plan->way == CONV_POINTS)
+        const int64_t side = x >= site->interior ? site->interior_end - x : 0;
+        n_side = side < 1 ? 1 : side < rows - r ? (int)side : rows - r;
+        if (side > 0)
+            conv_span(site, &w, n_side, pointers + r);
+        else if (site->plan->way == CONV_POINTS)
             conv_points(site, &w, pointers + r);
         else
             conv_runs(site, &w, pointers + r, copies + r * site->plan->positions * site->plan->run);
-        if (++x < out[2])
+        x += n_side;
+        if (x < out[2])
             continue;
         x = 0;
         if (++y < out[1])
@@ -259,6 +287,17 @@ static void conv_as_gemm(const terse_conv_f32_args *args, bool wide)
     }
 }
 
+static void conv_find_interior(conv_site *site)
+{
+    const terse_conv_f32_args *args = site->args;
+    const int64_t stride = args->stride[2], pad = args->pad[2];
+    const int64_t room = args->in[2] - 1 - (args->kernel[2] - 1) * args->dilation[2] + pad;
+    site->interior = (pad + stride - 1) / stride;
+    site->interior_end = room < 0 || site->plan->way == CONV_COPIES ? 0 : room / stride + 1;
+    if (site->interior_end > args->out[2])
+        site->interior_end = args->out[2];
+}
+
 /* `wide`: see tile_product; without it there is one group. */
 static void conv_run(const terse_conv_f32_args *args, bool wide)
 {
@@ -275,6 +314,7 @@ static void conv_run(const terse_conv_f32_args *args, bool wide)
                       .zeros = zeros,
                       .copies = copies,
                       .pointers = (const float **)(void *)(copies + plan.copy_floats)};
+    conv_find_interior(&site);
     int64_t panels = (plan.filters + 15) / 16;
     for (int64_t g = 0; g < args->groups; g++) {
         site.input = args->input + g * plan.channels;

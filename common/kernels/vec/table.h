@@ -305,6 +305,7 @@ const terse_kernels TIER_NAME(terse_kernels) = {
     .average_pool_bf16 = TIER_NAME(terse_average_pool_bf16),
     .f32_to_bf16 = TIER_NAME(terse_f32_to_bf16),
     .bf16_to_f32 = TIER_NAME(terse_bf16_to_f32),
+    .f32_rows_to_bf16 = TIER_NAME(terse_f32_rows_to_bf16),
     .activate_f32 = activate_f32,
     .exp_f32 = exp_f32,
     .erf_f32 = erf_f32,

@@ -20,6 +20,7 @@ void TIER_NAME(terse_max_pool_bf16)(const terse_pool_f32_args *args);
 void TIER_NAME(terse_average_pool_bf16)(const terse_pool_f32_args *args);
 void TIER_NAME(terse_f32_to_bf16)(const float *x, uint16_t *y, int64_t n);
 void TIER_NAME(terse_bf16_to_f32)(const uint16_t *x, float *y, int64_t n);
+void TIER_NAME(terse_f32_rows_to_bf16)(const float *x, int64_t x_stride, int64_t rows, int64_t n, uint16_t *y);
 void TIER_NAME(terse_max_pool_f32)(const terse_pool_f32_args *args);
 void TIER_NAME(terse_average_pool_f32)(const terse_pool_f32_args *args);
 void TIER_NAME(terse_range_f32)(const float *x, int64_t n, float *ret_low, float *ret_high);
