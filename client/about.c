@@ -228,7 +228,9 @@ struct terse_stats {
 terse_status terse_client_stats(terse_client *client, int timeout_ms, terse_stats **ret_stats)
 {
     terse_reply *reply = NULL;
-    const terse_status status = ask(client, TERSE_WIRE_STATS, NULL, timeout_ms, NULL, &reply);
+    terse_status status = terse_client_want_one(client, "stats");
+    if (!status)
+        status = ask(client, TERSE_WIRE_STATS, NULL, timeout_ms, NULL, &reply);
     if (status)
         return status;
     terse_stats *stats = malloc(sizeof *stats);

@@ -7,7 +7,9 @@ static terse_status order(terse_client *client, terse_wire_op op, int timeout_ms
 {
     uint64_t id;
     terse_reply *reply = NULL;
-    terse_status status = terse_client_send(client, op, PENDING_OWN, NULL, 0, &id);
+    terse_status status = terse_client_want_one(client, terse_wire_op_name(op));
+    if (!status)
+        status = terse_client_send(client, op, PENDING_OWN, NULL, 0, &id);
     if (!status)
         status = terse_client_finish(client, id, timeout_ms, &reply);
     if (!status && wire)

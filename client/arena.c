@@ -347,6 +347,9 @@ terse_status terse_arena_attach(terse_client *client, size_t input_bytes, size_t
 {
     if (client->arena)
         return CLIENT_FAIL(TERSE_INVALID_ARGUMENT, "this client has shared memory already: one is allowed");
+    const terse_status one = terse_client_want_one(client, "shared memory");
+    if (one)
+        return one;
     terse_client_arena *arena = calloc(1, sizeof *arena);
     if (!arena)
         return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a shared memory");

@@ -1,11 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The connection: one DEALER socket, and its monitor, which tells when the connection was lost and made.
- *
- * ZMQ_IMMEDIATE keeps libzmq from queueing for a peer that is not there: what cannot be sent stays with us, unsent.
- * Between a loss and our learning of it libzmq may still take a message into the pipe of the lost connection. So a
- * handshake, not the loss, decides: whatever is unanswered then is sent (again), under the same session and ids. The
- * daemon drops what it has already; a second answer finds no entry here and is dropped
- * too. */
+/* What is on its way: sending, receiving, and what time does. links.h has the connections. */
 #include "client/arena.h"
 
 #include <errno.h>
@@ -13,31 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/links.h"
 #include "client/loop.h"
 #include "common/bytes.h"
 
 enum {
     GRACE_NS = 100 * 1000 * 1000, /* how much later than the daemon we end a request ourselves */
     BEHIND_NS = 10 * 1000 * 1000, /* next_unsent */
-    WINDOW_BYTES = 64 << 20,      /* of what is sent and not answered, as open.c's SEND_MARK */
-    LOST_WINDOW_BYTES = 8 << 20,  /* the same after a connection was lost: what is sent is lost with the next one */
-    WINDOW_GROWTH = 8,            /* it grows back by such a part of what is answered */
+    WINDOW_GROWTH = 8,            /* a link's window grows back by such a part of what is answered */
     MAX_FRAMES = TERSE_WIRE_MAX_IO + 1,
     GLANCES = 16, /* at the completion ring for one look at everything */
 };
 
 /* --- sending ---------------------------------------------------------------------------------------------- */
 
-/* Sends one entry whole; false when there is no connection that takes it (libzmq takes a message whole or not at all:
- * only its first frame can be refused). */
-static bool send_entry(terse_client *client, pending *entry)
+/* Sends one entry whole; false when the socket takes no more (libzmq takes a message whole or not at all: only its
+ * first frame can be refused). */
+static bool send_over(terse_client *client, terse_link *link, pending *entry)
 {
-    if (!client->connected)
-        return false;
-    client->window_shut =
-        client->sent_bytes > 0 && client->sent_bytes + entry->bytes > WINDOW_BYTES - client->window_cut;
-    if (client->window_shut)
-        return false;
     client->unsure = true;
     for (int i = 0; i < entry->n_frames; i++) {
         zmq_msg_t copy;
@@ -45,15 +32,31 @@ static bool send_entry(terse_client *client, pending *entry)
         zmq_msg_copy(&copy, &entry->frames[i]);
         int sent;
         do
-            sent = zmq_msg_send(&copy, client->socket, ZMQ_DONTWAIT | (i + 1 < entry->n_frames ? ZMQ_SNDMORE : 0));
+            sent = zmq_msg_send(&copy, link->socket, ZMQ_DONTWAIT | (i + 1 < entry->n_frames ? ZMQ_SNDMORE : 0));
         while (sent < 0 && errno == EINTR);
         if (sent < 0) {
             zmq_msg_close(&copy);
             return false;
         }
     }
-    terse_pending_sent(client, entry);
+    if (client->n_links > 1 && link->n_sent == 0 && !link->probed)
+        link->waiting_ns = terse_now_ns();
+    terse_pending_sent(client, entry, link);
     return true;
+}
+
+static bool send_entry(terse_client *client, pending *entry)
+{
+    for (terse_link *link; (link = terse_links_choose(client, entry)); link->full = true)
+        if (send_over(client, link, entry))
+            return true;
+    return false;
+}
+
+static void try_all_again(terse_client *client)
+{
+    for (int i = 0; i < client->n_links; i++)
+        client->links[i].full = false;
 }
 
 /* In the order of submission, unless that has kept the first waiting for BEHIND_NS: a daemon that cannot take all would
@@ -70,6 +73,7 @@ static pending *next_unsent(terse_client *client, uint64_t now)
 static void send_unsent(terse_client *client)
 {
     const uint64_t now = terse_now_ns();
+    try_all_again(client);
     while (client->unsent_first && send_entry(client, next_unsent(client, now)))
         ;
 }
@@ -78,12 +82,13 @@ static void send_unsent(terse_client *client)
 static void send_shared(terse_client *client)
 {
     terse_client_arena *arena = client->arena;
+    try_all_again(client);
     for (pending *entry; (entry = client->shared_first) && arena->state == ARENA_ATTACHED;) {
         if (!entry->ring) {
             if (!send_entry(client, entry))
                 return;
         } else if (terse_ring_submit(arena, zmq_msg_data(&entry->frames[0]), zmq_msg_size(&entry->frames[0]))) {
-            terse_pending_sent(client, entry);
+            terse_pending_sent(client, entry, NULL);
         } else {
             return;
         }
@@ -99,8 +104,8 @@ static void append(terse_client *client, pending *entry)
     client->n_unanswered++;
 }
 
-terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_kind kind, const terse_request *request,
-                               uint64_t timeout_us, uint64_t *ret_id)
+static terse_status send_request(terse_client *client, terse_link *only, terse_wire_op op, pending_kind kind,
+                                 const terse_request *request, uint64_t timeout_us, uint64_t *ret_id)
 {
     /* Operations of our own pass the limit: a cancel must not fail because everything is full. */
     if ((kind == PENDING_INFER && client->n_unanswered >= client->max_outstanding) ||
@@ -138,6 +143,7 @@ terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_k
     entry->shared = request && request->arena;
     entry->ring = request && terse_request_is_placed(request);
     entry->id = client->next_id++;
+    entry->only = only;
     for (int i = 0; i < entry->n_frames; i++)
         entry->bytes += zmq_msg_size(&entry->frames[i]);
     append(client, entry);
@@ -157,11 +163,30 @@ terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_k
     return TERSE_OK;
 }
 
+terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_kind kind, const terse_request *request,
+                               uint64_t timeout_us, uint64_t *ret_id)
+{
+    return send_request(client, NULL, op, kind, request, timeout_us, ret_id);
+}
+
+terse_status terse_client_send_over(terse_client *client, terse_link *link, terse_wire_op op, pending_kind kind)
+{
+    return send_request(client, link, op, kind, NULL, 0, NULL);
+}
+
+terse_status terse_client_want_one(const terse_client *client, const char *what)
+{
+    return client->n_links == 1
+               ? TERSE_OK
+               : CLIENT_FAIL(TERSE_INVALID_ARGUMENT, "%s is asked of one daemon; the endpoint '%.300s' names %d", what,
+                             client->endpoint, client->n_links);
+}
+
 /* --- receiving -------------------------------------------------------------------------------------------- */
 
 /* One whole message into `frames` (initialized ones beyond *ret_n are closed by the caller). false: none is there. A
  * message of too many frames is read to its end and counted as one of 0 frames. */
-static bool receive_message(terse_client *client, zmq_msg_t *frames, int *ret_n)
+static bool receive_message(const terse_link *link, zmq_msg_t *frames, int *ret_n)
 {
     int n = 0;
     bool surplus = false;
@@ -170,7 +195,7 @@ static bool receive_message(terse_client *client, zmq_msg_t *frames, int *ret_n)
         zmq_msg_init(&frame);
         int got;
         do
-            got = zmq_msg_recv(&frame, client->socket, ZMQ_DONTWAIT);
+            got = zmq_msg_recv(&frame, link->socket, ZMQ_DONTWAIT);
         while (got < 0 && errno == EINTR);
         if (got < 0) {
             zmq_msg_close(&frame);
@@ -194,7 +219,7 @@ static bool receive_message(terse_client *client, zmq_msg_t *frames, int *ret_n)
     return false;
 }
 
-static void handle_message(terse_client *client, zmq_msg_t *frames, int n)
+static void handle_message(terse_client *client, terse_link *link, zmq_msg_t *frames, int n)
 {
     terse_error error = {0};
     terse_wire_reply *wire = &client->wire_reply;
@@ -206,8 +231,10 @@ static void handle_message(terse_client *client, zmq_msg_t *frames, int n)
     if (!entry || entry->state == PENDING_DONE)
         return; /* a second answer, or not for us */
     const size_t growth = entry->bytes / WINDOW_GROWTH;
-    client->window_cut -= growth < client->window_cut ? growth : client->window_cut;
-    if (!status && terse_pending_retry(client, entry, wire))
+    link->window_cut -= growth < link->window_cut ? growth : link->window_cut;
+    if (client->n_links > 1 && entry->link != link && (status || wire->status != TERSE_OK))
+        return; /* given up there: another daemon has it, whose word counts */
+    if (!status && (terse_links_turn_away(client, link, entry, wire) || terse_pending_retry(client, entry, wire)))
         return;
     if (entry->kind != PENDING_INFER)
         wire->n_outputs = 0; /* metadata's have no frames; whoever waits decodes the header that is kept */
@@ -240,39 +267,18 @@ static void receive_all(terse_client *client)
 {
     zmq_msg_t frames[MAX_FRAMES];
     int n = 0;
-    while (receive_message(client, frames, &n)) {
-        handle_message(client, frames, n);
-        for (int i = 0; i < n; i++)
-            zmq_msg_close(&frames[i]);
+    for (int i = 0; i < client->n_links; i++) {
+        terse_link *link = &client->links[i];
+        while (receive_message(link, frames, &n)) {
+            terse_links_heard(client, link);
+            handle_message(client, link, frames, n);
+            for (int k = 0; k < n; k++)
+                zmq_msg_close(&frames[k]);
+        }
     }
 }
 
 /* --- loss and time ---------------------------------------------------------------------------------------- */
-
-static void read_monitor(terse_client *client)
-{
-    zmq_msg_t frame;
-    zmq_msg_init(&frame);
-    while (zmq_msg_recv(&frame, client->monitor, ZMQ_DONTWAIT) >= 0) {
-        uint16_t event = 0;
-        if (zmq_msg_size(&frame) >= sizeof event)
-            memcpy(&event, zmq_msg_data(&frame), sizeof event);
-        if (zmq_msg_more(&frame)) /* the endpoint: there is only one */
-            zmq_msg_recv(&frame, client->monitor, 0);
-        if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
-            client->connected = true;
-            for (pending *entry = client->first; entry; entry = entry->next)
-                if (entry->state != PENDING_WAITING && !entry->ring)
-                    terse_pending_queue(client, entry);
-        } else if (event == ZMQ_EVENT_DISCONNECTED) {
-            if (client->connected)
-                client->lost_since_ns = terse_now_ns();
-            client->window_cut = WINDOW_BYTES - LOST_WINDOW_BYTES;
-            client->connected = false;
-        }
-    }
-    zmq_msg_close(&frame);
-}
 
 static void fail_entry(terse_client *client, pending *entry, terse_status status, const char *text)
 {
@@ -356,7 +362,8 @@ static void process_arena(terse_client *client, bool look)
 static void expire(terse_client *client)
 {
     const uint64_t now = terse_now_ns();
-    if (!client->connected && client->first && now - client->lost_since_ns >= client->reconnect_ns)
+    terse_links_tick(client, now);
+    if (client->n_connected == 0 && client->first && now - client->lost_since_ns >= client->reconnect_ns)
         fail_all_lost(client, now);
     while (terse_due_next(client) <= now) {
         pending *entry = client->due[0];
@@ -377,17 +384,20 @@ static void expire(terse_client *client)
         send_unsent(client);
 }
 
-bool terse_client_wants_out(const terse_client *client)
+bool terse_client_wants_out(const terse_client *client, const terse_link *link)
 {
-    return client->unsent_first && client->connected && !client->window_shut;
+    return client->unsent_first && link->connected && link->full;
 }
 
 uint64_t terse_client_next_event_ns(const terse_client *client)
 {
     uint64_t next = terse_due_next(client);
+    const uint64_t silence = terse_links_next_ns(client);
+    if (silence < next)
+        next = silence;
     if (client->arena && client->arena->state == ARENA_LOST && client->arena->retry_ns < next)
         next = client->arena->retry_ns;
-    if (!client->connected && client->first && client->lost_since_ns + client->reconnect_ns < next)
+    if (client->n_connected == 0 && client->first && client->lost_since_ns + client->reconnect_ns < next)
         next = client->lost_since_ns + client->reconnect_ns;
     return next;
 }
@@ -404,7 +414,7 @@ void terse_client_process(terse_client *client)
     if (look) {
         client->unsure = false;
         receive_all(client);
-        read_monitor(client);
+        terse_links_watch(client);
     }
     if (client->arena)
         process_arena(client, look);

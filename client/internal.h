@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* internal.h: what the files of libterse share. Nothing here is part of its interface.
  *
- * A submission is a `pending`: it is in the client's table (by id) and in its list (in the order of submission) from
- * submit until its reply is taken. Frames are shared with the request by libzmq's reference counts: nothing is copied
- * again. */
+ * A client has a `terse_link` for each endpoint (links.h). A submission is a `pending`: it is in the client's table (by
+ * id) and in its list (in the order of submission) from submit until its reply is taken. Frames are shared with the
+ * request by libzmq's reference counts: nothing is copied again. */
 #ifndef TERSE_CLIENT_INTERNAL_H
 #define TERSE_CLIENT_INTERNAL_H
 
@@ -78,21 +78,26 @@ typedef enum pending_kind {
     PENDING_FORGET, /* nobody waits: gone with its reply */
 } pending_kind;
 
+struct terse_link;
+
 typedef struct pending {
     struct pending *next, *previous; /* the client's list */
     struct pending *table_next;      /* same slot of the table */
     struct pending *next_done;       /* completed requests, first come first served */
     struct pending *unsent_next, *unsent_previous;
     uint64_t id;
-    uint64_t deadline_ns; /* the user's, NEVER: none */
-    uint64_t due_ns;      /* when time will do something, NEVER: not */
-    size_t due_at;        /* place in the heap of those + 1; 0: not there */
-    uint64_t unsent_ns;   /* since when it is to be sent */
-    uint64_t no_retry_ns; /* a retry that would come later is not made */
-    uint32_t retries;     /* made so far */
-    size_t bytes;         /* of all frames */
-    bool shared;          /* its tensors lie in the client's arena */
-    bool ring;            /* it goes through the arena's ring */
+    uint64_t deadline_ns;    /* the user's, NEVER: none */
+    uint64_t due_ns;         /* when time will do something, NEVER: not */
+    size_t due_at;           /* place in the heap of those + 1; 0: not there */
+    uint64_t unsent_ns;      /* since when it is to be sent */
+    uint64_t no_retry_ns;    /* a retry that would come later is not made */
+    uint32_t retries;        /* made so far */
+    uint32_t refused;        /* a bit for each link that had no room for it since the last of these */
+    struct terse_link *link; /* SENT: over which; NULL: through the ring */
+    struct terse_link *only; /* goes over this one or not at all; NULL: over any */
+    size_t bytes;            /* of all frames */
+    bool shared;             /* its tensors lie in the client's arena */
+    bool ring;               /* it goes through the arena's ring */
     pending_kind kind;
     pending_state state;
     int n_frames; /* the header counts */
@@ -108,19 +113,18 @@ typedef struct pending_table {
 } pending_table;
 
 struct terse_client {
-    void *context, *socket, *monitor;
-    char *endpoint;
+    void *context;
+    char *endpoint; /* as it was given: one, or several with commas between */
+    struct terse_link *links;
+    int n_links, n_connected, next_link;
+    uint64_t resend_ns; /* several links: one that is silent for so long is passed over */
     uint8_t session[TERSE_WIRE_SESSION_BYTES];
     uint64_t next_id, lost_since_ns, reconnect_ns, retry_budget_ns;
     uint64_t random; /* state of the generator that spreads retries */
     uint32_t max_retries;
     size_t max_outstanding, n_unanswered;
-    size_t sent_bytes; /* of requests that are sent and not answered */
-    size_t window_cut; /* by how much fewer may be, after a connection was lost */
-    bool connected;
-    bool local;       /* the daemon is on this host: it has our clock */
-    uint32_t turns;   /* of those that wait to be sent */
-    bool window_shut; /* what waits to be sent waits for answers, not for the socket */
+    bool local;     /* every daemon is on this host: it has our clock */
+    uint32_t turns; /* of those that wait to be sent */
     pending_table table;
     pending *first, *last; /* in the order of submission */
     pending *done_first, *done_last;
@@ -132,8 +136,7 @@ struct terse_client {
     uint64_t spin_ns;
     uint32_t glances; /* at the completion ring since everything was looked at */
     bool unsure;      /* the sockets may have something of which their descriptors do not tell again */
-    int socket_fd, monitor_fd;
-    pending **due; /* heap: due.c */
+    pending **due;    /* heap: due.c */
     size_t n_due, due_capacity;
     int epoll_fd, timer_fd, event_fd; /* -1 until terse_client_fd is asked */
     uint64_t timer_set_ns;
@@ -147,8 +150,9 @@ struct terse_client {
 terse_error *terse_client_error_slot(void);
 #define CLIENT_FAIL(...) ((terse_status)terse_fail(terse_client_error_slot(), __VA_ARGS__))
 
-/* curve.c: gives the socket the keys that options or environment name; before it connects. */
-terse_status terse_client_set_keys(terse_client *client, const terse_client_options *options);
+/* curve.c: gives the link's socket the keys that options or environment name; before it connects. */
+terse_status terse_client_set_keys(const terse_client *client, struct terse_link *link,
+                                   const terse_client_options *options);
 
 /* table.c */
 bool terse_table_init(pending_table *table, size_t capacity);
@@ -174,7 +178,7 @@ terse_reply *terse_reply_make_failed(uint64_t id, terse_status status, const cha
 
 /* pending.c */
 void terse_pending_queue(terse_client *client, pending *entry); /* to be sent, behind all others */
-void terse_pending_sent(terse_client *client, pending *entry);
+void terse_pending_sent(terse_client *client, pending *entry, struct terse_link *link); /* NULL: the ring */
 void terse_pending_hold(terse_client *client, pending *entry); /* neither sent nor to be sent */
 pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames);
 void terse_pending_free(terse_client *client, pending *entry);
@@ -183,9 +187,13 @@ bool terse_pending_retry(terse_client *client, pending *entry, const terse_wire_
 void terse_pending_complete(terse_client *client, pending *entry, terse_reply *reply);
 
 /* client.c */
+/* The client speaks with one daemon; INVALID_ARGUMENT names `what` cannot be asked of several. */
+terse_status terse_client_want_one(const terse_client *client, const char *what);
 /* Sends client->wire_request (id, session and op are filled in here). `request` may be NULL: no frames. */
 terse_status terse_client_send(terse_client *client, terse_wire_op op, pending_kind kind, const terse_request *request,
                                uint64_t timeout_us, uint64_t *ret_id);
+/* The same over one link only: dropped when that is lost. */
+terse_status terse_client_send_over(terse_client *client, struct terse_link *link, terse_wire_op op, pending_kind kind);
 /* Waits for an operation of ours; a reply whose status is not OK becomes this thread's error. */
 terse_status terse_client_finish(terse_client *client, uint64_t id, int timeout_ms, terse_reply **ret_reply);
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "client/arena.h"
+#include "client/links.h"
 #include "common/bytes.h"
 
 int terse_loop_descriptor(void *socket)
@@ -40,9 +41,12 @@ int terse_client_fd(terse_client *client)
     client->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     client->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     client->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (client->epoll_fd < 0 || !watch(client->epoll_fd, client->event_fd) ||
-        !watch(client->epoll_fd, client->timer_fd) || !watch(client->epoll_fd, terse_loop_descriptor(client->socket)) ||
-        !watch(client->epoll_fd, terse_loop_descriptor(client->monitor))) {
+    bool watched =
+        client->epoll_fd >= 0 && watch(client->epoll_fd, client->event_fd) && watch(client->epoll_fd, client->timer_fd);
+    for (int i = 0; i < client->n_links && watched; i++)
+        watched =
+            watch(client->epoll_fd, client->links[i].socket_fd) && watch(client->epoll_fd, client->links[i].monitor_fd);
+    if (!watched) {
         CLIENT_FAIL(TERSE_SYSTEM, "cannot make a descriptor to watch");
         terse_loop_close(client);
         return -1;
@@ -66,9 +70,12 @@ void terse_loop_update(terse_client *client)
 {
     if (client->epoll_fd < 0)
         return;
-    const int wanted = terse_client_wants_out(client) ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
-    const bool ready = client->done_first || (client->arena && !terse_ring_arm(client->arena)) ||
-                       has_events(client->socket, wanted) || has_events(client->monitor, ZMQ_POLLIN);
+    bool ready = client->done_first || (client->arena && !terse_ring_arm(client->arena));
+    for (int i = 0; i < client->n_links && !ready; i++) {
+        const terse_link *link = &client->links[i];
+        const int wanted = terse_client_wants_out(client, link) ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
+        ready = has_events(link->socket, wanted) || has_events(link->monitor, ZMQ_POLLIN);
+    }
     uint64_t count = 1;
     if (ready && !client->event_set)
         client->event_set = write(client->event_fd, &count, sizeof count) == (ssize_t)sizeof count;

@@ -19,7 +19,7 @@ void terse_loop_close(terse_client *client);
 /* client.c: receives, resends, expires, without waiting; the next moment at which time alone will do something. */
 void terse_client_process(terse_client *client);
 uint64_t terse_client_next_event_ns(const terse_client *client);
-/* Whether something waits for the socket to take more. */
-bool terse_client_wants_out(const terse_client *client);
+/* Whether something waits for the link's socket to take more. */
+bool terse_client_wants_out(const terse_client *client, const struct terse_link *link);
 
 #endif

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "client/links.h"
 #include "client/loop.h"
 #include "common/bytes.h"
 
@@ -15,11 +16,9 @@ enum {
     DEFAULT_CONNECT_MS = 5000,
     DEFAULT_RECONNECT_MS = 30000,
     DEFAULT_RETRY_MS = 30000,
+    DEFAULT_RESEND_MS = 1000,
     DEFAULT_OUTSTANDING = 4096,
     MAX_OUTSTANDING = 1 << 20,
-    /* What may lie in sockets and pipes on its way. What is beyond waits here, where its time can end without costing
-     * the daemon anything: a daemon that falls behind gets what can still be answered, not what is over. */
-    SEND_MARK = 512,
 };
 
 const char *terse_default_endpoint(void)
@@ -32,39 +31,6 @@ const char *terse_default_endpoint(void)
         return "ipc:///run/terse/tersed.sock";
     snprintf(endpoint, sizeof endpoint, "ipc://%s/terse/tersed.sock", runtime);
     return endpoint;
-}
-
-static bool set_options(void *socket)
-{
-    const int zero = 0, yes = 1, mark = SEND_MARK, first_ms = 1, last_ms = 100;
-    const int64_t max_frame = TERSE_MAX_TENSOR_BYTES;
-    return zmq_setsockopt(socket, ZMQ_LINGER, &zero, sizeof zero) == 0 &&
-           zmq_setsockopt(socket, ZMQ_SNDHWM, &mark, sizeof mark) == 0 &&
-           zmq_setsockopt(socket, ZMQ_RCVHWM, &zero, sizeof zero) == 0 &&
-           zmq_setsockopt(socket, ZMQ_IMMEDIATE, &yes, sizeof yes) == 0 &&
-           zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame) == 0 &&
-           zmq_setsockopt(socket, ZMQ_RECONNECT_IVL, &first_ms, sizeof first_ms) == 0 &&
-           zmq_setsockopt(socket, ZMQ_RECONNECT_IVL_MAX, &last_ms, sizeof last_ms) == 0;
-}
-
-static terse_status connect_sockets(terse_client *client, const terse_client_options *options)
-{
-    client->context = zmq_ctx_new();
-    client->socket = client->context ? zmq_socket(client->context, ZMQ_DEALER) : NULL;
-    client->monitor = client->context ? zmq_socket(client->context, ZMQ_PAIR) : NULL;
-    if (!client->socket || !client->monitor || !set_options(client->socket) ||
-        zmq_socket_monitor(client->socket, "inproc://monitor", ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) <
-            0 ||
-        zmq_connect(client->monitor, "inproc://monitor") < 0)
-        return CLIENT_FAIL(TERSE_UNAVAILABLE, "cannot make a ZeroMQ socket: %s", zmq_strerror(zmq_errno()));
-    const terse_status keys = terse_client_set_keys(client, options);
-    if (keys)
-        return keys;
-    if (zmq_connect(client->socket, client->endpoint) < 0)
-        return CLIENT_FAIL(TERSE_INVALID_ARGUMENT,
-                           "endpoint '%.300s' cannot be used: %s (ipc://PATH and tcp://HOST:PORT can)",
-                           client->endpoint, zmq_strerror(zmq_errno()));
-    return TERSE_OK;
 }
 
 static terse_status greet(terse_client *client, uint32_t timeout_ms)
@@ -93,7 +59,7 @@ static terse_status open_client(terse_client *client, const terse_client_options
         1000000u * (uint64_t)(options->reconnect_timeout_ms ? options->reconnect_timeout_ms : DEFAULT_RECONNECT_MS);
     client->next_id = 1;
     client->spin_ns = 1000 * (uint64_t)(options->spin_us < 1000000 ? options->spin_us : 1000000);
-    client->local = strncmp(client->endpoint, "ipc://", 6) == 0;
+    client->resend_ns = 1000000u * (uint64_t)(options->resend_ms ? options->resend_ms : DEFAULT_RESEND_MS);
     client->max_retries = options->max_retries;
     client->retry_budget_ns =
         1000000u * (uint64_t)(options->retry_budget_ms ? options->retry_budget_ms : DEFAULT_RETRY_MS);
@@ -105,10 +71,8 @@ static terse_status open_client(terse_client *client, const terse_client_options
         return CLIENT_FAIL(TERSE_SYSTEM, "cannot draw a session number");
     memcpy(&client->random, client->session, sizeof client->random);
     client->random |= 1;
-    const terse_status status = connect_sockets(client, options);
+    const terse_status status = terse_links_open(client, options);
     client->unsure = true;
-    client->socket_fd = terse_loop_descriptor(client->socket);
-    client->monitor_fd = terse_loop_descriptor(client->monitor);
     return status ? status
                   : greet(client, options->connect_timeout_ms ? options->connect_timeout_ms : DEFAULT_CONNECT_MS);
 }
@@ -156,17 +120,7 @@ void terse_client_close(terse_client *client)
     terse_arena_detach(client->arena);
     free_entries(client);
     terse_loop_close(client);
-    if (client->socket) {
-        zmq_socket_monitor(client->socket, NULL, 0);
-        zmq_close(client->socket);
-    }
-    if (client->monitor) {
-        const int zero = 0;
-        zmq_setsockopt(client->monitor, ZMQ_LINGER, &zero, sizeof zero);
-        zmq_close(client->monitor);
-    }
-    if (client->context) /* messages in replies that live on do not need it */
-        zmq_ctx_term(client->context);
+    terse_links_close(client);
     free(client->endpoint);
     free(client);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "client/internal.h"
+#include "client/links.h"
 
 #include <stdlib.h>
 
@@ -23,7 +23,8 @@ pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames
     entry->state = PENDING_WAITING;
     entry->deadline_ns = entry->due_ns = entry->no_retry_ns = NEVER;
     entry->due_at = 0;
-    entry->retries = 0;
+    entry->retries = entry->refused = 0;
+    entry->link = entry->only = NULL;
     entry->bytes = 0;
     entry->shared = entry->ring = false;
     entry->unsent_next = entry->unsent_previous = NULL;
@@ -81,8 +82,11 @@ void terse_pending_hold(terse_client *client, pending *entry)
         *(entry->unsent_next ? &entry->unsent_next->unsent_previous : last) = entry->unsent_previous;
         entry->unsent_next = entry->unsent_previous = NULL;
     } else if (entry->state == PENDING_SENT) {
-        client->sent_bytes -= entry->bytes;
-        client->window_shut = false;
+        if (entry->link) {
+            entry->link->sent_bytes -= entry->bytes;
+            entry->link->n_sent--;
+        }
+        entry->link = NULL;
     }
     entry->state = PENDING_WAITING;
 }
@@ -99,11 +103,15 @@ void terse_pending_queue(terse_client *client, pending *entry)
     *last = entry;
 }
 
-void terse_pending_sent(terse_client *client, pending *entry)
+void terse_pending_sent(terse_client *client, pending *entry, terse_link *link)
 {
     terse_pending_hold(client, entry);
     entry->state = PENDING_SENT;
-    client->sent_bytes += entry->bytes;
+    entry->link = link;
+    if (link) {
+        link->sent_bytes += entry->bytes;
+        link->n_sent++;
+    }
 }
 
 static uint64_t next_random(uint64_t *state) /* xorshift64* (Vigna 2016) */
@@ -128,6 +136,7 @@ bool terse_pending_retry(terse_client *client, pending *entry, const terse_wire_
     if (due_ns >= entry->no_retry_ns)
         return false;
     entry->retries++;
+    entry->refused = 0;
     terse_pending_hold(client, entry);
     terse_due_set(client, entry, due_ns);
     return true;

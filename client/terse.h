@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* terse.h: libterse, the C client of tersed.
  *
- * A terse_client is one connection to a daemon; any number of requests may be outstanding on it. A terse_request says
- * what to compute, a terse_reply holds the answer. All three are opaque. Links libzmq and msgpack-c, nothing else.
+ * A terse_client is a connection to a daemon, or to several; any number of requests may be outstanding on it. A
+ * terse_request says what to compute, a terse_reply holds the answer. All three are opaque. Links libzmq and msgpack-c,
+ * nothing else.
  *
  *     terse_client *client;
  *     if (terse_client_open(NULL, &client) != TERSE_OK)
@@ -30,6 +31,13 @@
  * daemon knows ids that it has seen, and every request is completed here exactly once: with the daemon's answer, with
  * TERSE_DEADLINE_EXCEEDED when its own time is over, or with TERSE_UNAVAILABLE when no daemon has been reachable for
  * reconnect_timeout_ms.
+ *
+ * Several daemons. An endpoint may name up to 16 daemons that serve the same models, with commas between:
+ * "tcp://a:5555,tcp://b:5555". Each request goes to the one with the fewest unanswered ones. What a daemon has whose
+ * connection is lost goes to the others at once; what one has that falls silent (its process stopped, its network cut)
+ * goes to them after resend_ms. That counts from the daemon's last word and not from the request's submission: one that
+ * computes for long still answers that it lives. A daemon that is full or shutting down is passed over for as long as
+ * it says, and what it refused goes to the others. A request may then run more than once; it is answered once.
  */
 #ifndef TERSE_H
 #define TERSE_H
@@ -109,7 +117,8 @@ TERSE_API size_t terse_dtype_size(terse_dtype dtype);
  * compiled against this header has. A field that is 0 or NULL takes the default in brackets. */
 typedef struct terse_client_options {
     size_t size;
-    /* "ipc:///run/terse/tersed.sock" or "tcp://HOST:PORT" [$TERSE_ENDPOINT, else what terse_default_endpoint says] */
+    /* "ipc:///run/terse/tersed.sock" or "tcp://HOST:PORT", or several with commas between [$TERSE_ENDPOINT, else what
+     * terse_default_endpoint says] */
     const char *endpoint;
     uint32_t connect_timeout_ms;   /* how long terse_client_open waits for the daemon's answer [5000] */
     uint32_t reconnect_timeout_ms; /* how long a lost daemon is waited for before requests fail [30000] */
@@ -126,12 +135,15 @@ typedef struct terse_client_options {
     /* Encrypted tcp (CURVE): the daemon's public key, as its 40 characters or as a file that has it
      * [$TERSE_CURVE_SERVER], and the file with this client's secret key, mode 0600 [$TERSE_CURVE_KEY]: `terse keygen`
      * makes both kinds. Both or none; not looked at over ipc. A daemon that does not know the key does not answer:
-     * UNAVAILABLE. */
+     * UNAVAILABLE. Of several daemons curve_server is everyone's key, or one for each with commas between. */
     const char *curve_server, *curve_key;
+    /* With several daemons: for how long one may bring no word while it owes answers, before others get what it has
+     * [1000]. */
+    uint32_t resend_ms;
 } terse_client_options;
 #define TERSE_CLIENT_OPTIONS_INIT                                                                                      \
     {                                                                                                                  \
-        sizeof(terse_client_options), NULL, 0, 0, 0, 0, 0, 0, NULL, NULL                                               \
+        sizeof(terse_client_options), NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, 0                                            \
     }
 
 /* Where a daemon on this host listens by default: $TERSE_ENDPOINT when set, else ipc:///run/terse/tersed.sock for root
@@ -139,7 +151,7 @@ typedef struct terse_client_options {
  */
 TERSE_API const char *terse_default_endpoint(void);
 
-/* Connects and waits until the daemon has answered once. `options` may be NULL: all defaults.
+/* Connects and waits until the daemon (one of several) has answered once. `options` may be NULL: all defaults.
  * UNAVAILABLE when nothing answers in connect_timeout_ms, INVALID_ARGUMENT for an endpoint that cannot be. */
 TERSE_API terse_status terse_client_open(const terse_client_options *options, terse_client **ret_client);
 /* Ends the connection; unanswered requests are forgotten. Replies that were taken stay valid. */
@@ -274,6 +286,9 @@ TERSE_API terse_status terse_request_place_output(terse_request *request, const 
                                                   void *data, size_t bytes);
 
 /* --- about the daemon ------------------------------------------------------------------------------------- */
+
+/* Of several daemons any one is asked; stats, shared memory, load, unload and configure want one daemon and are
+ * INVALID_ARGUMENT with several. */
 
 /* OK when every model (or `model`, when not NULL) has a warmed worker; UNAVAILABLE while not; NOT_FOUND. */
 TERSE_API terse_status terse_client_ready(terse_client *client, const char *model, int timeout_ms);

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "client/links.h"
 #include "client/loop.h"
 #include "common/bytes.h"
 
@@ -20,8 +21,8 @@ static void wait_for_ring(terse_client *client, long ms)
     terse_client_arena *arena = client->arena;
     struct pollfd watched[] = {{.fd = arena->complete_fd, .events = POLLIN},
                                {.fd = arena->connection, .events = POLLIN},
-                               {.fd = client->socket_fd, .events = POLLIN},
-                               {.fd = client->monitor_fd, .events = POLLIN}};
+                               {.fd = client->links[0].socket_fd, .events = POLLIN},
+                               {.fd = client->links[0].monitor_fd, .events = POLLIN}};
     if (client->unsure || !terse_ring_arm(arena))
         return;
     const int n = poll(watched, sizeof watched / sizeof watched[0], ms > INT32_MAX ? INT32_MAX : (int)ms);
@@ -43,16 +44,24 @@ static void wait_for_events(terse_client *client, uint64_t until_ns)
     if (until_ns != UINT64_MAX)
         ms = until_ns <= now ? 0 : (long)((until_ns - now + 999999) / 1000000);
     /* The handshake may be told before there is a pipe: what could not be sent then waits for one. */
-    const short events = terse_client_wants_out(client) ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN;
-    if (arena && arena->state == ARENA_ATTACHED && events == ZMQ_POLLIN) {
+    zmq_pollitem_t items[2 * TERSE_MAX_LINKS + 1];
+    bool wants_out = false;
+    int n = 0;
+    for (int i = 0; i < client->n_links; i++) {
+        const terse_link *link = &client->links[i];
+        const bool out = terse_client_wants_out(client, link);
+        wants_out |= out;
+        items[n++] = (zmq_pollitem_t){link->socket, 0, (short)(out ? ZMQ_POLLIN | ZMQ_POLLOUT : ZMQ_POLLIN), 0};
+        items[n++] = (zmq_pollitem_t){link->monitor, 0, ZMQ_POLLIN, 0};
+    }
+    if (arena && arena->state == ARENA_ATTACHED && !wants_out) {
         wait_for_ring(client, ms);
         return;
     }
     client->unsure = true;
-    zmq_pollitem_t items[3] = {{client->socket, 0, events, 0}, {client->monitor, 0, ZMQ_POLLIN, 0}};
     if (arena && arena->connection >= 0)
-        items[2] = (zmq_pollitem_t){NULL, arena->connection, ZMQ_POLLIN, 0};
-    zmq_poll(items, arena && arena->connection >= 0 ? 3 : 2, ms);
+        items[n++] = (zmq_pollitem_t){NULL, arena->connection, ZMQ_POLLIN, 0};
+    zmq_poll(items, n, ms);
 }
 
 /* --- taking replies --------------------------------------------------------------------------------------- */
@@ -207,7 +216,8 @@ terse_status terse_client_cancel(terse_client *client, uint64_t id)
     terse_wire_request_init(&client->wire_request);
     client->wire_request.has_target = true;
     client->wire_request.target = id;
-    const terse_status status = terse_client_send(client, TERSE_WIRE_CANCEL, PENDING_FORGET, NULL, 0, NULL);
+    terse_link *link = client->n_links > 1 && entry->link && entry->link->connected ? entry->link : NULL;
+    const terse_status status = terse_client_send_over(client, link, TERSE_WIRE_CANCEL, PENDING_FORGET);
     terse_loop_update(client);
     return status;
 }

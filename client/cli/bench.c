@@ -463,7 +463,7 @@ int terse_cli_bench(int argc, char **argv)
         1, 1};
     const terse_cli_option options[] = {
         {"endpoint", 'e', TERSE_CLI_TEXT, "ENDPOINT", &b.endpoint, 0, 0,
-         "the daemon's (default: $TERSE_ENDPOINT, else this host's)"},
+         "the daemon's, or those of several, with commas between (default: $TERSE_ENDPOINT, else this host's)"},
         {"concurrency", 'c', TERSE_CLI_COUNT, "C", &b.concurrency, 1, 1 << 16,
          "closed loop with C outstanding (default 1)"},
         {"rate", 'r', TERSE_CLI_NUMBER, "R", &b.rate, 1e-3, 1e7, "open loop with R requests a second"},

@@ -204,7 +204,7 @@ int terse_cli_infer(int argc, char **argv)
         2, 2};
     const terse_cli_option options[] = {
         {"endpoint", 'e', TERSE_CLI_TEXT, "ENDPOINT", &j.endpoint, 0, 0,
-         "the daemon's (default: $TERSE_ENDPOINT, else this host's)"},
+         "the daemon's, or those of several, with commas between (default: $TERSE_ENDPOINT, else this host's)"},
         {"output", 'o', TERSE_CLI_TEXT, "OUT.npz", &j.output, 0, 0, "write the outputs there (atomically)"},
         {"model-version", 0, TERSE_CLI_TEXT, "V", &j.version, 0, 0, "the version of the model (default: any)"},
         {"timeout-ms", 0, TERSE_CLI_COUNT, "T", &j.timeout_ms, 1, 1e9, "deadline of each request (default: none)"},
