@@ -9,7 +9,9 @@
 #define TERSE_KERNELS_VEC_DWCONV_U8_H
 
 #include "common/kernels/ref/requantize_ref.h"
+#include "common/kernels/vec/dot.h"
 #include "common/kernels/vec/fixed.h"
+#include "common/kernels/vec/math.h"
 #include "common/kernels/vec/tier.h"
 
 enum { DW_KERNEL = 5, DW_QUARTER = VB / 4 }; /* the largest that has its own code */
@@ -109,11 +111,38 @@ static __attribute__((noinline)) void dw_put_exactly(const dw_strip *s, const in
         }
 }
 
+/* Quarters of sixteen channels side by side. */
+INLINE void dw_in_order(const int32_t all[VB], int64_t sixteen, int32_t ret_sums[16])
+{
+    UNROLL for (int q = 0; q < 4; q++) memcpy(ret_sums + q * 4, all + q * DW_QUARTER + sixteen * 4, 16);
+}
+
+/* Sums as floats or as they are, sixteen channels at a time. */
+static __attribute__((noinline)) void dw_put_wide(const dw_strip *s, const int32_t all[VB], int64_t pixel)
+{
+    const terse_requantize *to = &s->exact;
+    for (int64_t at = 0; at < s->left; at += 16) {
+        const int64_t c = s->c + at, width = s->left - at < 16 ? s->left - at : 16;
+        int32_t sums[16];
+        dw_in_order(all, at / 16, sums);
+        if (to->to == TERSE_SUMS_TO_S32) {
+            memcpy((int32_t *)s->args->output + pixel * s->args->out_stride + c, sums, (size_t)width * 4);
+            continue;
+        }
+        const v16 bias = to->bias_f32 ? v16_load_up_to(to->bias_f32 + c, width) : v16_zero();
+        v16 x = v16_fma(dot_to_float(sums), v16_load_up_to(to->multiplier + c, width), bias);
+        if (to->residual_f32)
+            x = v16_add(x, v16_load_up_to(to->residual_f32 + pixel * to->residual_stride + c, width));
+        v16_store_up_to((float *)s->args->output + pixel * s->args->out_stride + c,
+                        v16_activate_near(x, &to->activation), width);
+    }
+}
+
 INLINE void dw_put(const dw_strip *s, const vi sums[4], int64_t pixel, int64_t left)
 {
     const terse_requantize *to = &s->exact;
-    bool near = true;
-    if (to->to == TERSE_SUMS_TO_U8) {
+    bool near = to->to == TERSE_SUMS_TO_U8;
+    if (near) {
         vf t[4];
         UNROLL for (int i = 0; i < 4; i++) t[i] = vf_set1(s->range.begin);
         if (to->residual) {
@@ -124,14 +153,17 @@ INLINE void dw_put(const dw_strip *s, const vi sums[4], int64_t pixel, int64_t l
         UNROLL for (int i = 0; i < 4; i++) t[i] =
             vf_fma(vf_from(sums[i]), vf_load(s->multiplier + i * DW_QUARTER), t[i]);
         const vb y = fixed_pack(&s->range, t, &near);
-        if (__builtin_expect(!near, 1))
+        if (__builtin_expect(!near, 1)) {
             vb_store_up_to((uint8_t *)s->args->output + pixel * s->args->out_stride + s->c, y, left);
+            return;
+        }
     }
-    if (__builtin_expect(near, 0)) {
-        int32_t all[VB];
-        UNROLL for (int i = 0; i < 4; i++) vi_store(all + i * DW_QUARTER, sums[i]);
+    int32_t all[VB];
+    UNROLL for (int i = 0; i < 4; i++) vi_store(all + i * DW_QUARTER, sums[i]);
+    if (near)
         dw_put_exactly(s, all, pixel);
-    }
+    else
+        dw_put_wide(s, all, pixel);
 }
 
 INLINE void dw_begin(const dw_strip *s, vi sums[4])
