@@ -224,6 +224,21 @@ static void absorb_clips(const terse_edit *edit, terse_scheme *s)
     }
 }
 
+/* x * sigmoid(x) is one function of x: nothing lies between. */
+static void absorb_swishes(const terse_edit *edit, terse_scheme *s)
+{
+    const terse_graph *graph = edit->graph;
+    for (int n = 0; n < graph->n_nodes; n++) {
+        const terse_node *node = &graph->nodes[n];
+        for (int i = 0; i < 2 && s->kinds[n] == TERSE_SCHEME_COMPUTE && node->op == TERSE_OP_MUL; i++) {
+            const int x = node->inputs[1 - i], sigmoid = node->inputs[i], maker = edit->producer[sigmoid];
+            if (maker >= 0 && graph->nodes[maker].op == TERSE_OP_SIGMOID && graph->nodes[maker].inputs[0] == x &&
+                edit->uses[sigmoid] == 1 && s->kinds[maker] == TERSE_SCHEME_COMPUTE)
+                s->demanded[sigmoid] = false;
+        }
+    }
+}
+
 static void find_groups(const terse_graph *graph, terse_scheme *s)
 {
     for (int v = 0; v < graph->n_values; v++) {
@@ -305,6 +320,7 @@ int terse_scheme_build(const terse_graph *graph, const bool *kept, terse_scheme 
     find_kinds(graph, kept, &s, available);
     find_demand(graph, &s);
     absorb_clips(&edit, &s);
+    absorb_swishes(&edit, &s);
     find_groups(graph, &s);
     find_given(&edit, &s);
     free(edit.producer);
@@ -339,6 +355,17 @@ static void drop_activation(terse_edit *edit, int node)
     n->n_attrs = kept;
 }
 
+/* The product without its activation, which reads the value that is returned; -1 when memory is out. */
+static int bare_product(terse_edit *edit, int node)
+{
+    const int before = terse_edit_add_like(edit, edit->graph->nodes[node].outputs[0], "/before");
+    if (before < 0)
+        return -1;
+    drop_activation(edit, node);
+    terse_edit_set_output(edit, node, 0, before);
+    return before;
+}
+
 static void split(terse_edit *edit, int node)
 {
     terse_graph *graph = edit->graph;
@@ -347,12 +374,9 @@ static void split(terse_edit *edit, int node)
         return;
     const double alpha = terse_node_float(&graph->nodes[node], "activation_alpha", 0);
     const double beta = terse_node_float(&graph->nodes[node], "activation_beta", 0);
-    const int y = graph->nodes[node].outputs[0];
-    const int before = terse_edit_add_like(edit, y, "/before");
+    const int y = graph->nodes[node].outputs[0], before = bare_product(edit, node);
     if (before < 0)
         return;
-    drop_activation(edit, node);
-    terse_edit_set_output(edit, node, 0, before);
     char name[TERSE_MAX_NAME];
     snprintf(name, sizeof name, "%.900s/%s", graph->nodes[node].name, terse_op_name(op));
     const int behind = terse_edit_add_node(edit, op, name, &before, 1, &y, 1);
@@ -367,6 +391,24 @@ static void split(terse_edit *edit, int node)
     edit->failed = edit->failed || !good;
 }
 
+/* A convolution's Swish: of images, where a table costs little; the gates of language models stay FP32. */
+static void split_swish(terse_edit *edit, int node)
+{
+    terse_graph *graph = edit->graph;
+    if (graph->nodes[node].op != TERSE_OP_CONV ||
+        strcmp(terse_node_text(&graph->nodes[node], "activation", ""), "Swish") != 0)
+        return;
+    const int y = graph->nodes[node].outputs[0], before = bare_product(edit, node);
+    const int sigmoid = before < 0 ? -1 : terse_edit_add_like(edit, y, "/sigmoid");
+    if (sigmoid < 0)
+        return;
+    char name[TERSE_MAX_NAME];
+    snprintf(name, sizeof name, "%.900s/Sigmoid", graph->nodes[node].name);
+    terse_edit_add_node(edit, TERSE_OP_SIGMOID, name, &before, 1, &sigmoid, 1);
+    snprintf(name, sizeof name, "%.900s/Swish", graph->nodes[node].name);
+    terse_edit_add_node(edit, TERSE_OP_MUL, name, (int[]){before, sigmoid}, 2, &y, 1);
+}
+
 int terse_scheme_split_activations(terse_graph *graph, terse_error *error)
 {
     terse_edit edit;
@@ -375,7 +417,9 @@ int terse_scheme_split_activations(terse_graph *graph, terse_error *error)
         return status;
     char reason[96];
     for (int node = 0, n = graph->n_nodes; node < n && !edit.failed; node++)
-        if (terse_scheme_can_quantize(graph, node, reason, sizeof reason))
+        if (terse_scheme_can_quantize(graph, node, reason, sizeof reason)) {
             split(&edit, node);
+            split_swish(&edit, node);
+        }
     return terse_edit_close(&edit, error);
 }

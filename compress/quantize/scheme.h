@@ -37,7 +37,8 @@ void terse_scheme_done(terse_scheme *scheme); /* accepts a zeroed one */
 bool terse_scheme_can_quantize(const terse_graph *graph, int node, char *reason, size_t size);
 
 /* Products whose activation has no form on bytes but is a table (Sigmoid, HardSwish ...) hand it to a node behind them;
- * so do those with LeakyRelu and the like. Clip stays: it is in the range. Gelu and Swish stay, computed in FP32. */
+ * so do those with LeakyRelu and the like, and convolutions with a Swish. Clip stays: it is in the range. Gelu and the
+ * Swish of a matrix product stay, computed in FP32. */
 int terse_scheme_split_activations(terse_graph *graph, terse_error *error);
 
 /* Does a node read the bytes of its input `slot` (turned back into FP32)? */

@@ -126,6 +126,40 @@ static void activations_without_a_form_on_bytes_become_tables(void **state)
     terse_graph_free(g);
 }
 
+/* x * sigmoid(x) behind a convolution is one table; behind a matrix product it stays FP32. */
+static void the_swish_of_a_convolution_becomes_one_table(void **state)
+{
+    (void)state;
+    terse_graph *g = terse_graph_new();
+    terse_graph_symbol(g, "N");
+    random_state = 12;
+    const int x = make_input(g, "x", DIMS(BATCH, 3, 12, 12)), a = make_conv(g, x, 3, 8, 3, 1, 1, 1);
+    const int swish = make_node(g, TERSE_OP_MUL, INPUTS(a, make_node(g, TERSE_OP_SIGMOID, INPUTS(a))));
+    const int b = make_conv(g, swish, 8, 8, 3, 1, 1, 8);
+    const int again = make_node(g, TERSE_OP_MUL, INPUTS(make_node(g, TERSE_OP_SIGMOID, INPUTS(b)), b));
+    const int mean = make_node(g, TERSE_OP_GLOBAL_AVERAGE_POOL, INPUTS(again));
+    const int w = make_weights(g, 0, 0.5f, DIMS(8, 5)), v = make_weights(g, 0, 0.5f, DIMS(5, 4));
+    const int c = make_node(g, TERSE_OP_MATMUL, INPUTS(make_node(g, TERSE_OP_FLATTEN, INPUTS(mean)), w));
+    const int last = make_node(g, TERSE_OP_MUL, INPUTS(c, make_node(g, TERSE_OP_SIGMOID, INPUTS(c))));
+    make_output(g, make_node(g, TERSE_OP_MATMUL, INPUTS(last, v)));
+    state_values(g);
+    g->batchable = true;
+    assert_int_equal(terse_passes_run(g, TERSE_PASSES_PREPARE, NULL), TERSE_OK);
+    answers before = answer(g, 2, 4);
+    terse_quantize_report report;
+    quantize(g, (terse_quantize_options){.keep_float = "none"}, &report);
+    assert_int_equal(terse_passes_run(g, TERSE_PASSES_FINISH, NULL), TERSE_OK);
+    answers after = answer(g, 2, 4);
+    assert_int_equal(count_ops(g, TERSE_OP_QTABLE), 2);
+    assert_int_equal(count_ops(g, TERSE_OP_MUL) + count_ops(g, TERSE_OP_QMUL) + count_ops(g, TERSE_OP_SIGMOID), 0);
+    assert_int_equal(count_ops(g, TERSE_OP_QUANTIZE_LINEAR), 2); /* the input, and behind the matrix product's Swish */
+    assert_true(apart(&before, &after) < 0.05);
+    answers_done(&before);
+    answers_done(&after);
+    terse_quantize_report_done(&report);
+    terse_graph_free(g);
+}
+
 /* Input and Gelu are there in FP32: Add and Softmax read that. The second product's sum is bytes only. */
 static void float_nodes_read_floats_where_there_are_any(void **state)
 {
@@ -500,6 +534,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tensors_that_move_share_a_scale),
         cmocka_unit_test(activations_without_a_form_on_bytes_become_tables),
+        cmocka_unit_test(the_swish_of_a_convolution_becomes_one_table),
         cmocka_unit_test(float_nodes_read_floats_where_there_are_any),
         cmocka_unit_test(equalization_keeps_the_function),
         cmocka_unit_test(equalization_makes_ranges_equal),
