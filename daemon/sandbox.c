@@ -84,7 +84,7 @@ static const struct {
     {SCMP_SYS(ftruncate), F},
     {SCMP_SYS(fallocate), F},
     {SCMP_SYS(clock_gettime), ALL},
-    {SCMP_SYS(clock_nanosleep), RUNNING},
+    {SCMP_SYS(clock_nanosleep), ALL}, /* a loader's rests */
     {SCMP_SYS(nanosleep), RUNNING},
     {SCMP_SYS(sched_yield), RUNNING},
     {SCMP_SYS(sched_getparam), SERVERS},

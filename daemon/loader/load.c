@@ -14,8 +14,9 @@
 #include "common/expand.h"
 #include "common/model.h"
 #include "common/model_format.h"
+#include "daemon/pages.h"
 
-enum { CHUNK_BYTES = 1 << 20 };
+enum { CHUNK_BYTES = 32 << 10 }; /* a system call's worth: turns end between them (behind.h) */
 
 /* memfd without an executable mapping where the kernel knows that (6.3), else a plain one. */
 static int make_memory(void)
@@ -52,7 +53,7 @@ static int copy_file(const char *path, int from, int to, uint64_t bytes, terse_e
 
 static int verify(const char *path, int fd, uint64_t bytes, bool *ret_batchable, terse_error *error)
 {
-    void *base = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    void *base = terse_pages_map(fd, bytes, PROT_READ, MAP_PRIVATE);
     if (base == MAP_FAILED)
         return terse_fail(error, TERSE_SYSTEM, "cannot map the copy of '%s'", path);
     terse_model *model = NULL;
@@ -60,7 +61,7 @@ static int verify(const char *path, int fd, uint64_t bytes, bool *ret_batchable,
     if (status == TERSE_OK)
         *ret_batchable = model->graph->batchable;
     terse_model_close(model);
-    munmap(base, bytes);
+    terse_pages_unmap(base, bytes);
     return status;
 }
 
@@ -79,14 +80,17 @@ static int peek(const char *path, int file, bool *ret_packed, terse_error *error
     return TERSE_OK;
 }
 
-/* Memory of that size, without a system call that the filter takes away. */
-static bool extend(int memory, uint64_t bytes)
+/* Memory of that size, in large pages where there are some; without a system call that the filter takes away. */
+static bool extend(int memory, uint64_t bytes, bool while_served)
 {
-    return lseek(memory, (off_t)bytes - 1, SEEK_SET) >= 0 && terse_write_full(memory, "", 1);
+    if (lseek(memory, (off_t)bytes - 1, SEEK_SET) < 0 || !terse_write_full(memory, "", 1))
+        return false;
+    terse_pages_enlarge(memory, bytes, while_served);
+    return lseek(memory, 0, SEEK_SET) == 0;
 }
 
 /* The plain form of the packed model in `packed`, in `memory`. */
-static int expand(const char *path, int packed, uint64_t packed_bytes, uint64_t max_bytes, int memory,
+static int expand(const char *path, int packed, uint64_t packed_bytes, const terse_loader_wish *wish, int memory,
                   uint64_t *ret_bytes, terse_error *error)
 {
     const void *base = mmap(NULL, packed_bytes, PROT_READ, MAP_PRIVATE, packed, 0);
@@ -96,12 +100,12 @@ static int expand(const char *path, int packed, uint64_t packed_bytes, uint64_t 
     void *image = MAP_FAILED;
     int status = terse_expand_open(base, packed_bytes, path, &expansion, error);
     const uint64_t bytes = expansion.bytes;
-    if (!status && max_bytes && bytes > max_bytes)
+    if (!status && wish->max_bytes && bytes > wish->max_bytes)
         status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                             "'%s' expands to %" PRIu64 " bytes, there is memory for %" PRIu64 " now", path, bytes,
-                            max_bytes);
-    if (!status && (!extend(memory, bytes) ||
-                    (image = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0)) == MAP_FAILED))
+                            wish->max_bytes);
+    if (!status && (!extend(memory, bytes, wish->while_served) ||
+                    (image = terse_pages_map(memory, bytes, PROT_READ | PROT_WRITE, MAP_SHARED)) == MAP_FAILED))
         status =
             terse_fail(error, TERSE_SYSTEM, "no memory for the %" PRIu64 " bytes that '%s' expands to", bytes, path);
     if (!status)
@@ -115,9 +119,10 @@ static int expand(const char *path, int packed, uint64_t packed_bytes, uint64_t 
     return status;
 }
 
-int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
-                      terse_error *error)
+int terse_loader_load(const char *path, const terse_loader_wish *wish, void (*confine)(uint64_t bytes),
+                      terse_loaded *ret_loaded, terse_error *error)
 {
+    const uint64_t max_bytes = wish->max_bytes;
     TERSE_AUTO(terse_close_fdp) int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (file < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot open '%s'", path);
@@ -139,12 +144,14 @@ int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint
     TERSE_AUTO(terse_close_fdp) int copy = packed ? make_memory() : -1;
     if (memory < 0 || (packed && copy < 0))
         return terse_fail(error, TERSE_SYSTEM, "cannot make memory for '%s'", path);
+    if (!packed && !extend(memory, bytes, wish->while_served))
+        return terse_fail(error, TERSE_SYSTEM, "no memory for the %" PRIu64 " bytes of '%s'", bytes, path);
     if ((status = copy_file(path, file, packed ? copy : memory, bytes, error)))
         return status;
     if (confine)
         confine(!packed ? bytes : bytes + (max_bytes ? max_bytes : (uint64_t)TERSE_MAX_TENSOR_BYTES));
     bool batchable = false;
-    if (packed && (status = expand(path, copy, bytes, max_bytes, memory, &bytes, error)))
+    if (packed && (status = expand(path, copy, bytes, wish, memory, &bytes, error)))
         return status;
     if ((status = verify(path, memory, bytes, &batchable, error)))
         return status;

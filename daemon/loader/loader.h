@@ -2,8 +2,9 @@
 /* loader.h: terse-loader: from a path to a sealed memfd that holds a verified model.
  * Runs in: terse-loader, one process per file, which ends with its answer.
  *
- * The file is copied first (a packed one: expanded into the memory that is handed over, common/expand.h) and the copy is verified: what happens to the file meanwhile or later can harm nobody. The
- * copy is unmapped before it is sealed (F_SEAL_WRITE wants no writable mapping). */
+ * The file is copied first (a packed one: expanded into the memory that is handed over, common/expand.h) and the copy
+ * is verified: what happens to the file meanwhile or later can harm nobody. The copy is unmapped before it is sealed
+ * (F_SEAL_WRITE wants no writable mapping). */
 #ifndef TERSE_LOADER_LOADER_H
 #define TERSE_LOADER_LOADER_H
 
@@ -18,10 +19,14 @@ typedef struct terse_loaded {
     bool batchable;
 } terse_loaded;
 
-/* A file of more than max_bytes (0: any size), or one that expands to more, is RESOURCE_EXHAUSTED. `confine`, called between the copy and the first
- * look at its bytes, may be NULL. */
-int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
-                      terse_error *error);
+typedef struct terse_loader_wish {
+    uint64_t max_bytes; /* a file of more, or one that expands to more, is RESOURCE_EXHAUSTED; 0: any size */
+    bool while_served;  /* others are served meanwhile */
+} terse_loader_wish;
+
+/* `confine`, called between the copy and the first look at its bytes, may be NULL. */
+int terse_loader_load(const char *path, const terse_loader_wish *wish, void (*confine)(uint64_t bytes),
+                      terse_loaded *ret_loaded, terse_error *error);
 
 /* Gives up what reading hostile bytes does not need: memory, processor time, core dumps, every system call but a few
  * (libseccomp; left out of sanitizer builds, which need more). */

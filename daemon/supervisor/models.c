@@ -81,8 +81,7 @@ static void on_loader_message(terse_child *child, const terse_msg *message, int 
         return;
     }
     terse_child_arm(child, 0);
-    /* All that it has is in the message. One that was stopped and sent on in turns must not be waited for: its end may
-     * hang on that (a leak checker's, which stops its threads in the same way). */
+    /* All that it has is in the message, and in its short turns its end would take long. */
     if (model->live)
         terse_child_kill(child);
     if (loaded->status == TERSE_OK) {
@@ -139,9 +138,7 @@ static void start_loader(terse_supervisor *s, terse_supervised_model *model)
         bad_model(s, model, error.status, error.message);
         return;
     }
-    if (model->live)
-        terse_pace(s, &model->loader);
-    else
+    if (!model->live)
         s->n_loading++;
     snprintf(load.path, sizeof load.path, "%s", model->config->file);
     terse_child_send(&model->loader, TERSE_MSG_LOAD, &load.head, sizeof load, -1);
@@ -229,7 +226,6 @@ static void start_trial(terse_supervisor *s, terse_supervised_model *model)
     terse_models_send_one(model, TERSE_MSG_MODEL, &model->trial);
     terse_child_send(&model->trial, TERSE_MSG_TRY, &order, sizeof order, -1);
     terse_child_arm(&model->trial, s->config->value[TERSE_SET_WARM_TIMEOUT]);
-    terse_pace(s, &model->trial);
 }
 
 /* --- slots ----------------------------------------------------------------------------------------------------- */
@@ -285,8 +281,8 @@ int terse_models_begin(terse_supervisor *s, terse_model_config *config, terse_su
                       TERSE_MODEL_SLOTS);
 }
 
-/* Giving 200 MB back takes the kernel 50 ms, on the account of whoever closes them last: of a process that others need
- * not wait for. Small ones are not worth one. */
+/* Giving 200 MB of small pages back takes the kernel 30 ms, on the account of whoever closes them last: of a process
+ * that others need not wait for. Small models are not worth one. */
 static void give_back(terse_supervised_model *model)
 {
     enum { SMALL_BYTES = 4 << 20 };

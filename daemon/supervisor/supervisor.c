@@ -285,7 +285,6 @@ static void tear_down(terse_supervisor *s)
     terse_notify_done(s);
     s->stop_timer = sd_event_source_disable_unref(s->stop_timer);
     s->operation_timer = sd_event_source_disable_unref(s->operation_timer);
-    s->pace_timer = sd_event_source_disable_unref(s->pace_timer);
     s->loop = sd_event_unref(s->loop);
 }
 

@@ -103,11 +103,6 @@ typedef struct terse_supervisor {
     } finished[16]; /* the last ones: whoever lost the answer asks again */
     unsigned n_finished;
     sd_event_source *operation_timer;
-    /* pace.c */
-    const terse_child *paced; /* what prepares a model now; NULL: nothing */
-    bool paced_rests;
-    uint64_t paced_used_us; /* processor time that it had had when its turn began */
-    sd_event_source *pace_timer;
     terse_child frontend, gate;
     terse_gate_socket gate_socket;
     bool workers_warm; /* the front end has one that warmed every model */
@@ -161,9 +156,6 @@ void terse_operations_message(terse_supervisor *s, const terse_msg_model_state *
 void terse_operations_front_gone(terse_supervisor *s);
 void terse_operations_front_started(terse_supervisor *s);
 void terse_operations_stop(terse_supervisor *s); /* answers all that is not done: the daemon ends */
-
-/* pace.c: from now on `child` runs in short turns, until it ends. */
-void terse_pace(terse_supervisor *s, const terse_child *child);
 
 /* reread.c */
 void terse_reread_begin(terse_supervisor *s); /* SIGHUP */

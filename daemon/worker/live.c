@@ -15,15 +15,15 @@
  *   A worker that serves takes a new model, and lets go of an old one, in pieces of SLICE_NS, and begins one only when
  * no batch is there: so nobody waits for longer than that because of it. After a piece it rests for RESTS times as
  * long: a process that is always ready to run is scheduled as one, a whole tick (4 ms) at a time, and the front end and
- * clients on its core would wait for that. Filling the page tables of a model of 200 MB takes 25 ms in all, and taking
- * them down 7: a quarter of a second with the rests.
- *   Whether the model runs at all was found out on trial (trial.c). Here its plans are made, and where a row is quick
- * it runs once, so that no first request has to wait for that.
- *   A mapping is given up before the answer, not after: whoever hears that a model is unloaded may count on it. */
-#define SLICE_NS UINT64_C(100000)
+ * clients on its core would wait for that. Filling the page tables of a model of 200 MB in small
+ * pages takes 25 ms in all, and taking them down 10: a quarter of a second with the rests. In large ones (pages.h) it
+ * is nothing. Whether the model runs at all was found out on trial (trial.c). Here its plans are made, and where a row
+ * is quick it runs once, so that no first request has to wait for that. A mapping is given up before the answer, not
+ * after: whoever hears that a model is unloaded may count on it. */
+#define SLICE_NS UINT64_C(50000)
 #define LONG_NS UINT64_C(1000000) /* a plan may take longer: no reason to rest for seconds */
 #define QUICK_NS UINT64_C(2000000)
-enum { STEP_BYTES = 256 << 10, RESTS = 9 };
+enum { STEP_BYTES = 128 << 10, RESTS = 9 };
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22

@@ -10,6 +10,7 @@
 
 #include "common/bytes.h"
 #include "daemon/log.h"
+#include "daemon/pages.h"
 #include "daemon/worker/worker.h"
 
 /* Plans of one model: batch sizes times shapes. */
@@ -52,7 +53,7 @@ static int open_model(terse_worker_model *served, const terse_msg_model *message
     char name[TERSE_MODEL_NAME + 1] = {0};
     memcpy(name, message->name, TERSE_MODEL_NAME);
     /* Private, though nobody writes: kernels before 6.7 refuse shared mappings of a memfd sealed against writing. */
-    void *base = message->bytes ? mmap(NULL, message->bytes, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+    void *base = message->bytes ? terse_pages_map(fd, message->bytes, PROT_READ, MAP_PRIVATE) : MAP_FAILED;
     if (base == MAP_FAILED)
         return terse_fail(error, TERSE_SYSTEM, "cannot map model '%s' of %" PRIu64 " bytes", name, message->bytes);
     served->base = base;

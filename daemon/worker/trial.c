@@ -5,6 +5,7 @@
 
 #include "daemon/behind.h"
 #include "daemon/log.h"
+#include "daemon/pages.h"
 #include "daemon/sandbox.h"
 #include "daemon/worker/worker.h"
 
@@ -30,6 +31,11 @@ void terse_worker_try(terse_worker *worker)
         tried.status = terse_worker_measure(worker, index, &error);
     for (uint32_t i = 0; !tried.status && i < worker->models[index].n_costs; i++)
         tried.costs[tried.n_costs++] = worker->models[index].costs[i];
+    if (index < worker->n_models) { /* now, in pieces: at its end it would go in one */
+        const terse_worker_model served = worker->models[index];
+        terse_worker_close_model(&worker->models[index]);
+        terse_pages_unmap(served.base, served.bytes);
+    }
     if (tried.status)
         snprintf(tried.error, sizeof tried.error, "%.255s", error.message);
     if (!terse_msg_send(worker->control_fd, &tried, sizeof tried, NULL, 0))
