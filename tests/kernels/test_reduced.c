@@ -224,6 +224,11 @@ static void pool_case(bool average)
     const int64_t out_stride = args.channels + random_in(0, 5);
     uint16_t *input = guarded_half(AREA_A, (pixels - 1) * args.in_stride + args.channels);
     fill_half(input, (pixels - 1) * args.in_stride + args.channels);
+    const int64_t count = (pixels - 1) * args.in_stride + args.channels;
+    for (int64_t i = 0, zeros = random_in(0, 3) == 0 ? count : 0; i < zeros; i++) /* which zero is the larger? */
+        input[i] = random_in(0, 1) ? 0 : 0x8000;
+    for (int64_t i = random_in(0, 3); i > 0; i--) /* another NaN each: the first one stays */
+        input[random_in(0, count - 1)] = (uint16_t)(random_in(0, 1) * 0x8000 + 0x7f81 + i);
     args.input = (const float *)(const void *)input;
     uint16_t *want = guarded_half(AREA_WANT, outs * args.channels);
     args.output = (float *)(void *)want;

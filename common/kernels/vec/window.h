@@ -291,9 +291,61 @@ INLINE void pool_block(const pool_window *w, bool average, int vectors, int64_t 
     }
 }
 
+#if defined(WINDOW_BF16) && defined(__AVX512F__)
+/* `vectors` times thirty-two channels, whose maximum is one of them: no rounding. False, and nothing written, where
+ * one is no number. */
+INLINE bool pool_max_pairs(const pool_window *w, int vectors, int64_t c)
+{
+    const int64_t step = w->args->dilation[2] * w->args->in_stride, taps = w->range[2].end - w->range[2].first;
+    v16 even[2], odd[2];
+    UNROLL for (int v = 0; v < vectors; v++) even[v] = odd[v] = v16_set1(-INFINITY);
+    __mmask16 none = 0;
+    for (int64_t z = w->range[0].first; z < w->range[0].end; z++)
+        for (int64_t y = w->range[1].first; y < w->range[1].end; y++) {
+            const pixel *p = pool_row(w, z, y) + c;
+            for (int64_t x = 0; x < taps; x++, p += step)
+                UNROLL for (int v = 0; v < vectors; v++)
+                {
+                    const v16 pairs = v16_load((const float *)(const void *)(p + v * 32));
+                    const v16 low = v16_pair_even(pairs), high = v16_pair_odd(pairs);
+                    none |= _mm512_cmp_ps_mask(low, high, _CMP_UNORD_Q);
+                    even[v] = v16_max(even[v], low);
+                    odd[v] = v16_max(odd[v], high);
+                }
+        }
+    if (none)
+        return false;
+    UNROLL for (int v = 0; v < vectors; v++)
+    {
+        const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(even[v]), 16);
+        _mm512_storeu_si512(w->output + c + v * 32, _mm512_or_si512(low, _mm512_castps_si512(odd[v])));
+    }
+    return true;
+}
+
+/* The channels before the one returned are done. */
+INLINE int64_t pool_max_channels(const pool_window *w)
+{
+    int64_t c = 0;
+    for (; c + 64 <= w->args->channels; c += 64)
+        if (!pool_max_pairs(w, 2, c))
+            pool_block(w, false, 4, c, 16);
+    for (; c + 32 <= w->args->channels; c += 32)
+        if (!pool_max_pairs(w, 1, c))
+            pool_block(w, false, 2, c, 16);
+    return c;
+}
+#else
+INLINE int64_t pool_max_channels(const pool_window *w)
+{
+    (void)w;
+    return 0;
+}
+#endif
+
 INLINE void pool_channels(const pool_window *w, bool average)
 {
-    int64_t c = 0, channels = w->args->channels;
+    int64_t c = average ? 0 : pool_max_channels(w), channels = w->args->channels;
     for (; c + 64 <= channels; c += 64)
         pool_block(w, average, 4, c, 16);
     for (; c + 16 <= channels; c += 16)
@@ -325,11 +377,12 @@ INLINE void pool_all(const terse_pool_f32_args *args, bool average)
             for (o[1] = 0; o[1] < out[1]; o[1]++)
                 for (o[2] = 0; o[2] < out[2]; o[2]++, w.output += args->out_stride) {
                     int64_t count = 1;
-                    for (int axis = 0; axis < 3; axis++) {
+                    for (int axis = o[2] > 0 ? 2 : 0; axis < 3; axis++) {
                         w.at[axis] = o[axis] * args->stride[axis] - args->pad[axis];
                         w.range[axis] = taps_inside(w.at[axis], in[axis], args->kernel[axis], args->dilation[axis]);
-                        count *= pool_count(&w, axis);
                     }
+                    for (int axis = 0; average && axis < 3; axis++)
+                        count *= pool_count(&w, axis);
                     w.divisor = count ? (float)count : 1.0f; /* no taps: the sum is 0 */
                     pool_channels(&w, average);
                 }
