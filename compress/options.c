@@ -42,7 +42,7 @@ static int set_prune(terse_options *options, const char *argument, terse_error *
     if (!good || !known)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "--prune is '%.100s', allowed are AMOUNT (a share between 0 and 1, or 1 %% to 99 %%) and "
-                          "AMOUNT:KIND with 4x1, unstructured or 2:4",
+                          "AMOUNT:KIND with 4x1, unstructured, 2:4 or channels",
                           argument);
     if (options->prune_kind == TERSE_PRUNE_2TO4 && amount != 0.5)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--prune is '%.100s', 2:4 removes 0.5", argument);
@@ -231,7 +231,8 @@ const terse_option terse_options_table[] = {
     {"--prune", 0, "AMOUNT[:KIND]",
      "set this share of each layer's weights to zero (0.5 or 50%), where the network loses least: with --calibrate by "
      "what the outputs of the layers lose on the samples, else by size. KIND: 4x1 (default: four outputs keep or lose "
-     "the same input, so that it also runs faster), unstructured, 2:4",
+     "the same input, so that it also runs faster), unstructured, 2:4, or channels: whole channels go until this share of "
+     "all multiply-accumulates does, and what is left is a smaller dense network",
      false, set_prune},
     {"--quantize", 0, "MODE",
      "int8: weights and activations in 8 bits, ranges from --calibrate; int8-weights: weights of Gemm, MatMul and Conv "

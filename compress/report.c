@@ -122,6 +122,10 @@ static void print_pruned(const terse_prune_report *r, FILE *out)
         fprintf(out, "%-32.32s %-8.8s %-18.18s %6.1f%% %8s %10s %10s  %s%s\n", l->name, terse_op_name(l->op), l->shape,
                 100.0 * l->kept, error, dense, sparse, l->pruned ? "" : "not pruned: ", l->reason);
     }
+    const double gone = r->macs_before > 0 ? 1 - r->macs_after / r->macs_before : 0;
+    if (r->macs_before > 0)
+        fprintf(out, "%.1f %% of the layers' multiply-accumulates are gone, %.1f %% were asked for%s\n", 100.0 * gone,
+                100.0 * r->amount, gone < 0.99 * r->amount ? ": no more channels can go" : "");
     if (r->samples > 0)
         fprintf(out, "pruned on %" PRId64 " samples; error: share of the layer's output that its zeros cost there\n\n",
                 r->samples);
@@ -332,6 +336,8 @@ static void json_pruned(terse_json *json, const terse_prune_report *r)
     terse_json_text(json, "kind", terse_prune_kind_name(r->kind));
     terse_json_double(json, "amount", r->amount);
     terse_json_int(json, "samples", r->samples);
+    if (r->macs_before > 0)
+        terse_json_double(json, "macs_gone", 1 - r->macs_after / r->macs_before);
     terse_json_array(json, "layers");
     for (int i = 0; i < r->n; i++) {
         const terse_prune_layer *l = &r->layers[i];

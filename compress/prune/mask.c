@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kind_names[TERSE_PRUNE_KINDS] = {
-    [TERSE_PRUNE_4X1] = "4x1", [TERSE_PRUNE_UNSTRUCTURED] = "unstructured", [TERSE_PRUNE_2TO4] = "2:4"};
+static const char *const kind_names[TERSE_PRUNE_KINDS] = {[TERSE_PRUNE_4X1] = "4x1",
+                                                          [TERSE_PRUNE_UNSTRUCTURED] = "unstructured",
+                                                          [TERSE_PRUNE_2TO4] = "2:4",
+                                                          [TERSE_PRUNE_CHANNELS] = "channels"};
 
 const char *terse_prune_kind_name(terse_prune_kind kind)
 {

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "compress/low_rank/steps.h"
+#include "compress/prune/channels.h"
 #include "compress/prune/obs.h"
 #include "compress/quantize/steps.h"
 
@@ -34,6 +35,7 @@ typedef struct job {
     bool with_samples;
     job_layer *layers;
     int n;
+    terse_channels_choice channels; /* of that kind */
     terse_prune_report report;
 } job;
 
@@ -55,6 +57,7 @@ static void job_done(job *j)
         free(j->layers[i].bias);
     }
     free(j->layers);
+    terse_channels_done(&j->channels);
     if (j->with_samples)
         terse_samples_done(&j->samples);
     terse_prune_report_done(&j->report);
@@ -168,6 +171,25 @@ static int choose_weights(const job *j, const terse_low_rank_product *product, c
     return TERSE_OK;
 }
 
+/* What is left of a layer's inputs, fitted. */
+static int keep_channels(const job *j, const terse_low_rank_product *product, const terse_metric *metric,
+                         double *weights, terse_prune_layer *line, terse_error *error)
+{
+    TERSE_AUTO(terse_freep) bool *keep = malloc((size_t)product->k * sizeof *keep + 1);
+    if (!keep)
+        return out_of_memory(error);
+    double lost;
+    const bool gone = terse_channels_keep(&j->channels, product, keep) > 0;
+    if (!gone) {
+        memcpy(weights, metric->target, (size_t)(product->o * product->k) * sizeof *weights);
+        return TERSE_OK;
+    }
+    const int status =
+        terse_channels_fit(metric->target, metric->cov, product->o, product->k, keep, weights, &lost, error);
+    line->error = lost;
+    return status;
+}
+
 /* float weights and bias for the walk */
 static int pretend(const double *from, int64_t n, terse_arena *arena, float **ret_to, terse_error *error)
 {
@@ -201,7 +223,9 @@ static int fit(job *j, job_layer *l, const terse_low_rank_product *product, cons
     l->weights = malloc(count * sizeof *l->weights + 1);
     if (status == TERSE_OK && !l->weights)
         status = out_of_memory(error);
-    if (status == TERSE_OK && l->pruned)
+    if (status == TERSE_OK && j->channels.open)
+        status = keep_channels(j, product, &metric, l->weights, line, error);
+    else if (status == TERSE_OK && l->pruned)
         status = choose_weights(j, product, &metric, l->weights, line, error);
     else if (status == TERSE_OK)
         memcpy(l->weights, metric.target, count * sizeof *l->weights);
@@ -229,7 +253,7 @@ static int fit_layer(job *j, job_layer *l, const terse_walk *s, float **weights,
     if (j->options->progress)
         j->options->progress(j->options->context, text);
     const int status = fit(j, l, &product, s, weights, biases, arena, error);
-    if (status == TERSE_OK && l->pruned) {
+    if (status == TERSE_OK && l->pruned && !j->channels.open) {
         const terse_prune_matrix m = {.w = l->weights, .n = product.o, .k = product.k};
         j->report.layers[l->report].pruned = true;
         j->report.layers[l->report].kept = terse_prune_kept(&m, j->options->kind);
@@ -246,6 +270,8 @@ static int fit_layers(job *j, int64_t samples, terse_error *error)
     terse_arena *arena = terse_arena_new();
     int status = weights && biases && arena ? TERSE_OK : out_of_memory(error);
     const terse_disguise disguise = {.weights = weights, .bias = biases};
+    if (status == TERSE_OK && j->channels.open)
+        status = terse_channels_disguise(&j->channels, arena, weights, error);
     if (status == TERSE_OK && j->with_samples)
         status = terse_walk_open(&j->samples, samples, &disguise, &s, error);
     bool changed = false; /* what comes behind a layer that is no longer exact is fitted too */
@@ -267,30 +293,75 @@ static int fit_layers(job *j, int64_t samples, terse_error *error)
 /* --- the graph ------------------------------------------------------------------------------------------------------
  */
 
+static void write_layer(job *j, const job_layer *l, terse_edit *edit)
+{
+    terse_low_rank_product product = {0};
+    char reason[96];
+    if (!l->weights)
+        return;
+    if (!terse_select_product(edit, l->node, &product, reason, sizeof reason)) {
+        edit->failed = true;
+        return;
+    }
+    terse_factor_refit(edit, &product, l->weights);
+    if (l->bias)
+        terse_factor_bias(edit, &product, l->bias);
+    if (l->pruned)
+        terse_prune_mark(edit, l->node, j->options->kind, j->report.layers[l->report].kept);
+    terse_select_done(&product);
+}
+
 static int write_layers(job *j, terse_error *error)
 {
     terse_edit edit;
     int status = terse_edit_open(j->graph, &edit, error);
     if (status != TERSE_OK)
         return status;
-    for (int i = 0; i < j->n && !edit.failed; i++) {
-        const job_layer *l = &j->layers[i];
-        terse_low_rank_product product = {0};
-        char reason[96];
-        if (!l->weights)
-            continue;
-        if (!terse_select_product(&edit, l->node, &product, reason, sizeof reason)) {
-            edit.failed = true;
-            break;
-        }
-        terse_factor_refit(&edit, &product, l->weights);
-        if (l->bias)
-            terse_factor_bias(&edit, &product, l->bias);
-        if (l->pruned)
-            terse_prune_mark(&edit, l->node, j->options->kind, j->report.layers[l->report].kept);
-        terse_select_done(&product);
-    }
+    for (int i = 0; i < j->n && !edit.failed; i++)
+        write_layer(j, &j->layers[i], &edit);
     return terse_edit_close(&edit, error);
+}
+
+/* --- channels -------------------------------------------------------------------------------------------------------
+ */
+
+/* The lines of all layers say what is left of them; products are fitted to it. */
+static void tell_channels(job *j)
+{
+    const terse_edit *edit = &j->channels.edit;
+    for (int i = 0; i < j->n; i++)
+        j->layers[i].pruned = false;
+    for (int node = 0, line = 0, next = 0; node < j->graph->n_nodes; node++) {
+        if (!terse_edit_is_weighted(edit, node))
+            continue;
+        terse_prune_layer *l = &j->report.layers[line++];
+        l->pruned = terse_channels_line(&j->channels, node, l);
+        while (next < j->n && j->layers[next].node < node)
+            next++;
+        if (next < j->n && j->layers[next].node == node)
+            j->layers[next].pruned = l->pruned;
+    }
+    j->report.macs_before = j->channels.macs_before;
+    j->report.macs_after = j->channels.macs_after;
+}
+
+static int run_channels(job *j, int64_t samples, terse_error *error)
+{
+    terse_channels_choice *c = &j->channels;
+    int status = terse_channels_choose(j->graph, j->with_samples ? &j->samples : NULL, samples, j->options, c, error);
+    if (status != TERSE_OK)
+        return status;
+    tell_channels(j);
+    status = fit_layers(j, samples, error);
+    if (status != TERSE_OK)
+        return status;
+    for (int i = 0; i < j->n && !c->edit.failed; i++)
+        write_layer(j, &j->layers[i], &c->edit);
+    for (int node = 0, line = 0; node < j->graph->n_nodes && !c->edit.failed; node++)
+        if (terse_edit_is_weighted(&c->edit, node) && j->report.layers[line++].pruned)
+            terse_prune_mark(&c->edit, node, TERSE_PRUNE_CHANNELS, j->report.layers[line - 1].kept);
+    terse_couple_cut(&c->couple, c->gone, &c->edit);
+    return terse_channels_finish(c, error);
 }
 
 static int run(job *j, const terse_npz *data, terse_error *error)
@@ -311,6 +382,8 @@ static int run(job *j, const terse_npz *data, terse_error *error)
     }
     if (status == TERSE_OK)
         status = list_layers(j, error);
+    if (status == TERSE_OK && j->options->kind == TERSE_PRUNE_CHANNELS)
+        return run_channels(j, samples, error);
     if (status == TERSE_OK)
         status = fit_layers(j, samples, error);
     return status == TERSE_OK ? write_layers(j, error) : status;

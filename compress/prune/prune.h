@@ -17,6 +17,7 @@ typedef enum terse_prune_kind {
     TERSE_PRUNE_4X1 = 0,      /* four outputs keep or lose the same input: runs sparse */
     TERSE_PRUNE_UNSTRUCTURED, /* any single weight: stored small, run dense */
     TERSE_PRUNE_2TO4,         /* two of four neighbours in K stay: AMOUNT is 0.5 */
+    TERSE_PRUNE_CHANNELS,     /* whole channels (channels.h): a smaller dense network */
     TERSE_PRUNE_KINDS
 } terse_prune_kind;
 
@@ -28,7 +29,7 @@ typedef struct terse_prune_layer {
     terse_op op;
     char shape[64]; /* of the weights as ONNX has them */
     bool pruned, sparse;
-    double kept;     /* share of blocks (4x1) or weights that are left */
+    double kept;     /* share of blocks (4x1) or weights that are left; of a cut layer's weights */
     double error;    /* share of the output's energy that the samples lose by this layer alone; -1: not measured */
     double us_dense; /* of the node on this machine, both ways; 0: not measured */
     double us_sparse;
@@ -37,8 +38,9 @@ typedef struct terse_prune_layer {
 
 typedef struct terse_prune_report {
     terse_prune_kind kind;
-    double amount;   /* 0: not asked for */
-    int64_t samples; /* 0: no data, chosen by magnitude */
+    double amount;                  /* 0: not asked for */
+    int64_t samples;                /* 0: no data, chosen by magnitude */
+    double macs_before, macs_after; /* channels: of products, a sample */
     terse_prune_layer *layers;
     int n, capacity;
 } terse_prune_report;
@@ -46,7 +48,7 @@ typedef struct terse_prune_report {
 void terse_prune_report_done(terse_prune_report *report); /* accepts a zeroed one */
 
 typedef struct terse_prune_options {
-    double amount; /* 0 < amount < 1: share of what is removed in each layer */
+    double amount; /* 0 < amount < 1: share of what is removed in each layer; channels: of the network's work */
     terse_prune_kind kind;
     void (*progress)(void *context, const char *text); /* or NULL */
     void *context;

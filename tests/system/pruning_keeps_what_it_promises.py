@@ -84,6 +84,35 @@ with harness.story("a row has the same bits alone, among others and on every tie
             story.check(other.tobytes() == whole.tobytes(), f"{name}: {tier} has the same bits")
         story.check(ran >= 1, f"{name}: {ran} tiers ran")
 
+with harness.story("channels: a smaller dense network, with and without samples, as ONNX and in int8") as story:
+    calibration, figures = split(story)
+    errors = {}
+    for name, more in (("sized", ()), ("fitted", ("--calibrate", calibration)),
+                       ("bytes", ("--calibrate", calibration, "--quantize", "int8"))):
+        _, dense = compress(story, "dense", *(more if "int8" in more else ()), "--validate", figures)
+        path, said = compress(story, name, "--prune", "40%:channels", *more, "--validate", figures)
+        gone = said["prune"]["macs_gone"]
+        story.check(0.4 <= gone < 0.6, f"{name}: {gone} of the work is gone")
+        story.check(said["after"]["macs"] < 0.65 * said["before"]["macs"], f"{name}: {said['after']['macs']}")
+        story.check(os.path.getsize(path) < 0.8 * dense["after"]["bytes"], f"{name}: {os.path.getsize(path)} bytes")
+        for layer in said["prune"]["layers"]:
+            story.check(layer["reason"] and layer["pruned"] == (layer["kept"] < 1), f"{name}: {layer}")
+        story.check(not any(layer["sparse"] for layer in said["prune"]["layers"]), f"{name} runs dense")
+        last = said["prune"]["layers"][-1]
+        story.check("output" in last["reason"] and "inputs left" in last["reason"], f"the last layer: {last}")
+        errors[name] = said["after"]["mean_error"]
+    story.check(errors["fitted"] < 0.5 * errors["sized"], f"samples choose better: {errors}")
+    with numpy.load(figures) as data:
+        images = data["image"][:32]
+    harness.run("terse", "compress", SAMPLE, "-o", f"{story.folder}/cut.onnx", "-q", "--prune", "40%:channels",
+                "--calibrate", calibration)
+    again, _ = compress(story, "again", onnx=f"{story.folder}/cut.onnx")
+    a = outputs(story, f"{story.folder}/fitted.terse", {"image": images})[0]
+    b = outputs(story, again, {"image": images})[0]
+    story.check(numpy.abs(a - b).max() < 1e-4 * numpy.abs(a).max(), f"by way of ONNX: {numpy.abs(a - b).max()}")
+    _, most = compress(story, "most", "--prune", "99%:channels")
+    story.check(0.5 < most["prune"]["macs_gone"] < 1, f"as much as can go: {most['prune']['macs_gone']}")
+
 with harness.story("two threads have the bits of one") as story:
     onnx_writer.mlp(f"{story.folder}/wide.onnx", [512, 1024, 1024, 96])
     rows = numpy.random.default_rng(3).standard_normal((64, 512)).astype("f4")

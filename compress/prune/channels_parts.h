@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* channels_parts.h: what channels.c and channels_choose.c share; nobody else includes it.
+ * Runs in: terse-compress. Ownership: the plan of channels.c owns everything. */
+#ifndef TERSE_PRUNE_CHANNELS_PARTS_H
+#define TERSE_PRUNE_CHANNELS_PARTS_H
+
+#include "compress/prune/channels.h"
+
+/* A node with weights of its own. */
+typedef struct channel_layer {
+    int node;
+    terse_couple_role role;
+    bool product;   /* one that the walk can measure */
+    int64_t o, k;   /* the matrix that units are columns of */
+    int64_t taps;   /* columns of a channel */
+    double macs;    /* of a sample, as it is */
+    float *moments; /* [k][k] of what it reads, or NULL */
+    double *mean;   /* [k] with them */
+} channel_layer;
+
+/* A layer that reads units of a group. */
+typedef struct channel_reader {
+    int layer;
+    double *lost; /* [n_units] */
+    float *probe; /* in the walk's order, and the bias that goes with it; NULL */
+    float *probe_bias;
+    double weight; /* what the network's outputs lose for a share of this layer's that is lost */
+} channel_reader;
+
+/* Channels that a layer has on one side, without the first r units of a group. */
+typedef struct channel_touch {
+    int layer;
+    bool out;
+    int32_t *without; /* [n_units + 1] */
+} channel_touch;
+
+/* Units that the same products make. */
+typedef struct channel_group {
+    int32_t label;
+    int n_units, n_fixed; /* that may go; that are pinned */
+    int32_t *units;       /* labels; in the order in which they go, once that is known */
+    int step, least;      /* channels that are left: multiples of step units, at least so many */
+    channel_reader *readers;
+    int n_readers;
+    channel_touch *touches;
+    int n_touches;
+    double *cost; /* [n_units + 1] without the first r units */
+    int chosen;   /* units that go */
+} channel_group;
+
+typedef struct channel_plan {
+    terse_channels_choice *choice;
+    const terse_prune_options *options;
+    const terse_samples *samples;
+    int64_t n_samples;
+    channel_layer *layers;
+    int n_layers;
+    channel_group *groups;
+    int n_groups;
+    int32_t *unit_group, *unit_index; /* per label of a unit that may go; -1 */
+    terse_arena *arena;
+} channel_plan;
+
+/* channels_choose.c: fills `chosen` of all groups. */
+int channel_plan_choose(channel_plan *plan, double amount, double *ret_before, double *ret_after, terse_error *error);
+
+#endif
