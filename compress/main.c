@@ -20,7 +20,9 @@
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/weights.h"
 #include "compress/report.h"
+#include "compress/recover.h"
 #include "compress/shrink.h"
+#include "compress/tell.h"
 #include "compress/tune.h"
 
 /* Everything that one run makes. */
@@ -34,6 +36,7 @@ typedef struct job {
     void *onnx;              /* the file's bytes, when ONNX is to be written: as it was before the passes FINISH */
     size_t onnx_bytes;
     terse_report report;
+    terse_recover_zeros zeros; /* where pruning has been, for --recover */
     char name[256];
     char command[512];
     bool progress;
@@ -42,6 +45,7 @@ typedef struct job {
 static void job_done(job *j)
 {
     terse_shrink_done(&j->shrunk);
+    terse_recover_zeros_done(&j->zeros);
     free(j->onnx);
     terse_graph_free(j->exact);
     terse_graph_free(j->compressed);
@@ -101,6 +105,8 @@ static void write_command(job *j)
                        o->keep_float ? o->keep_float : "auto");
     if (o->bf16)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --float bf16");
+    if (o->recover.text)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --recover %.20s", o->recover.text);
     if (o->cluster)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --cluster %d", o->cluster);
     if (o->pack)
@@ -189,6 +195,45 @@ static int quantize(job *j, terse_graph *graph, terse_error *error)
     return status;
 }
 
+static bool recovers(const job *j)
+{
+    return j->options.recover.text != NULL;
+}
+
+/* What low rank and pruning have lost, before anything is rounded; then, `rounded`, what INT8 has. The first takes
+ * three quarters of what is given where there are both. */
+static int recover(job *j, const terse_graph *teacher, terse_graph *graph, bool rounded, terse_error *error)
+{
+    const bool smaller = j->options.low_rank.target || j->options.prune > 0;
+    const bool int8 = j->options.quantize == TERSE_QUANTIZE_INT8 && !j->options.cluster;
+    if (!recovers(j) || !(rounded ? int8 : smaller))
+        return TERSE_OK;
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    terse_tell tell = {.what = rounded ? "recovering in 8 bits" : "recovering",
+                       .terminal = isatty(STDERR_FILENO) == 1,
+                       .quiet = j->options.quiet};
+    terse_recover_options options = j->options.recover;
+    terse_recovered *done = &j->report.recovered;
+    options.report = terse_tell_progress;
+    options.context = &tell;
+    progress(j, "preparing to recover");
+    int status = terse_npz_read(j->options.calibrate, &data, error);
+    if (status == TERSE_OK && !rounded)
+        status = terse_recover_zeros_find(graph, j->options.prune > 0, &j->zeros, error);
+    if (status != TERSE_OK)
+        return status;
+    terse_tell_catch();
+    status = terse_recover_run(teacher, graph, data, &j->zeros, rounded,
+                               !smaller || !int8 ? 1
+                               : rounded         ? 0.25
+                                                 : 0.75,
+                               &options, rounded ? &done->of_rounded : &done->of_floats, error);
+    terse_tell_off();
+    done->floats = done->floats || (status == TERSE_OK && !rounded);
+    done->rounded = status == TERSE_OK && rounded;
+    return status != TERSE_OK ? terse_error_prefix(error, "--recover '%.200s'", j->options.calibrate) : TERSE_OK;
+}
+
 static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
 {
     if (j->options.quantize != TERSE_QUANTIZE_INT8_WEIGHTS && j->options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS)
@@ -229,16 +274,23 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
                      terse_error *error)
 {
     TERSE_AUTO(terse_graph_freep) terse_graph *graph = NULL;
+    TERSE_AUTO(terse_graph_freep) terse_graph *teacher = NULL;
     int status = terse_edit_clone(j->imported, &graph, error);
     if (status == TERSE_OK && !j->options.plain) {
         progress(j, "transforming");
         status = terse_passes_run(graph, TERSE_PASSES_PREPARE, error);
+        if (status == TERSE_OK && compressing && recovers(j))
+            status = terse_edit_clone(graph, &teacher, error);
         if (status == TERSE_OK)
             status = factor(j, graph, compressing, ret_layers, error);
         if (status == TERSE_OK && compressing)
             status = prune(j, graph, error);
         if (status == TERSE_OK && compressing)
+            status = recover(j, teacher, graph, false, error);
+        if (status == TERSE_OK && compressing)
             status = quantize(j, graph, error);
+        if (status == TERSE_OK && compressing && !j->report.recovered.of_floats.stopped)
+            status = recover(j, teacher, graph, true, error);
         if (status == TERSE_OK && compressing)
             status = cluster(j, graph, error);
         if (status == TERSE_OK && compressing && j->options.onnx)

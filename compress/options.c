@@ -127,6 +127,27 @@ static int set_float(terse_options *options, const char *argument, terse_error *
     return TERSE_OK;
 }
 
+static int set_recover(terse_options *options, const char *argument, terse_error *error)
+{
+    return terse_recover_parse(argument, &options->recover, error);
+}
+
+static int set_checkpoint(terse_options *options, const char *argument, terse_error *error)
+{
+    if (!*argument)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--checkpoint needs a file name, found ''");
+    options->recover.checkpoint = argument;
+    return TERSE_OK;
+}
+
+static int set_resume(terse_options *options, const char *argument, terse_error *error)
+{
+    (void)argument;
+    (void)error;
+    options->recover.resume = true;
+    return TERSE_OK;
+}
+
 static int set_cluster(terse_options *options, const char *argument, terse_error *error)
 {
     char *end;
@@ -256,6 +277,16 @@ const terse_option terse_options_table[] = {
      "bf16: weights of products and what flows between them in 16 bits, accumulated in 32: twice the speed where the "
      "CPU has AVX512-BF16, half the bytes everywhere; with --quantize int8 that is for what stays FP32 (default: fp32)",
      false, set_float},
+    {"--recover", 0, "EPOCHS|TIME",
+     "train what --low-rank, --prune and --quantize make against the network as it came, on the samples of --calibrate "
+     "(no labels; a tenth is held out and says what is kept): 20 walks over them at most, or 90s, 10m, 2h. Zeros stay "
+     "zero, factors stay factors. Ctrl-C ends it and writes the best so far",
+     false, set_recover},
+    {"--checkpoint", 0, "FILE", "the state of --recover, written behind every epoch", false, set_checkpoint},
+    {"--resume", 0, NULL,
+     "go on from --checkpoint where that file exists; wants the same command (with --no-tune, where ranks are "
+     "chosen by time)",
+     false, set_resume},
     {"--cluster", 0, "BITS",
      "let each layer have at most 2^BITS different weights (BITS 1 to 8; of 1 two and zero), chosen, with --calibrate, "
      "by what its outputs "
@@ -337,6 +368,22 @@ static int check_onnx(const terse_options *o, terse_error *error)
     return TERSE_OK;
 }
 
+static int check_recover(const terse_options *o, terse_error *error)
+{
+    const terse_recover_options *r = &o->recover;
+    if (!r->text && (r->checkpoint || r->resume))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --recover only",
+                          r->checkpoint ? "--checkpoint" : "--resume");
+    if (r->resume && !r->checkpoint)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--resume needs --checkpoint FILE");
+    if (r->text && !o->calibrate)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--recover needs samples: --calibrate DATA.npz");
+    if (r->text && !o->low_rank.target && o->prune == 0 && !o->quantize)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--recover goes with --low-rank, --prune or --quantize: without them nothing is lost");
+    return TERSE_OK;
+}
+
 int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse_error *error)
 {
     terse_options options = {0};
@@ -371,9 +418,12 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "-o MODEL.terse is missing");
     if (!options.help && options.quantize == TERSE_QUANTIZE_INT8 && !options.calibrate)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--quantize int8 needs --calibrate DATA.npz");
+    const int recovers = options.help ? TERSE_OK : check_recover(&options, error);
+    if (recovers != TERSE_OK)
+        return recovers;
     if (options.calibrate && options.quantize != TERSE_QUANTIZE_INT8 &&
         options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS && !options.low_rank.target && options.prune == 0 &&
-        options.cluster == 0)
+        options.cluster == 0 && !options.recover.text)
         return terse_fail(
             error, TERSE_INVALID_ARGUMENT,
             "--calibrate goes with --low-rank, --prune, --cluster and --quantize int8 and int4-weights only");

@@ -12,6 +12,7 @@
 #include "compress/low_rank/low_rank.h"
 #include "compress/prune/prune.h"
 #include "compress/quantize/histogram.h"
+#include "compress/recover.h"
 
 /* --quantize: what becomes of the weights of products. */
 typedef enum terse_quantize_mode {
@@ -37,6 +38,7 @@ typedef struct terse_options {
     terse_calibration calibration; /* how ranges are chosen */
     const char *keep_float;        /* NULL: automatically */
     int quantize_group;            /* int4-weights: rows of K that share a scale */
+    terse_recover_options recover; /* without progress */
     int cluster;                   /* --cluster BITS; 0: not asked for */
     bool pack;                     /* --pack zstd */
     bool onnx;                     /* the output's name ends in .onnx */

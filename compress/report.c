@@ -133,6 +133,33 @@ static void print_pruned(const terse_prune_report *r, FILE *out)
         fprintf(out, "pruned by size alone, no samples were given (--calibrate)\n\n");
 }
 
+static void print_training(const char *what, const terse_train_summary *s, FILE *out)
+{
+    fprintf(out,
+            "%s: %" PRId64 " numbers in %" PRId64 " epochs, %" PRId64
+            " steps, %.1f s, %.0f samples/s%s; held-out (%" PRId64 " of %" PRId64
+            " samples): agreement %.2f %%, before %.2f %%; divergence %.4f, before %.4f\n",
+            what, s->parameters, s->epochs, s->steps, s->seconds, s->samples_per_second,
+            s->stopped ? ", interrupted"
+            : s->early ? ", ended early"
+                       : "",
+            s->held_out, s->samples + s->held_out, 100 * s->agreement, 100 * s->agreement_before, s->divergence,
+            s->divergence_before);
+    if (*s->frozen || s->frozen_parameters)
+        fprintf(out, "not trained: %" PRId64 " numbers; operators without a gradient: %s\n", s->frozen_parameters,
+                *s->frozen ? s->frozen : "none");
+}
+
+static void print_recovered(const terse_recovered *r, FILE *out)
+{
+    if (r->floats)
+        print_training("recovered", &r->of_floats, out);
+    if (r->rounded)
+        print_training("recovered with rounded weights", &r->of_rounded, out);
+    if (r->floats || r->rounded)
+        fputc('\n', out);
+}
+
 /* The table of --quantize int8: what each layer alone costs, and what stays. */
 static void print_int8(const terse_quantize_report *r, FILE *out)
 {
@@ -188,6 +215,7 @@ void terse_report_print(const terse_report *report, FILE *out)
         print_layers(&report->layers, out);
     if (report->pruned.amount > 0)
         print_pruned(&report->pruned, out);
+    print_recovered(&report->recovered, out);
     print_clustered(&report->int8.clustered, out);
     print_clustered(&report->clustered, out);
     if (report->quantized)
@@ -359,6 +387,38 @@ static void json_pruned(terse_json *json, const terse_prune_report *r)
     terse_json_end(json);
 }
 
+static void json_training(terse_json *json, const char *key, const terse_train_summary *s)
+{
+    terse_json_object(json, key);
+    terse_json_int(json, "epochs", s->epochs);
+    terse_json_int(json, "steps", s->steps);
+    terse_json_double(json, "seconds", s->seconds);
+    terse_json_double(json, "samples_per_second", s->samples_per_second);
+    terse_json_int(json, "samples", s->samples);
+    terse_json_int(json, "held_out", s->held_out);
+    terse_json_double(json, "agreement_before", s->agreement_before);
+    terse_json_double(json, "agreement", s->agreement);
+    terse_json_double(json, "divergence_before", s->divergence_before);
+    terse_json_double(json, "divergence", s->divergence);
+    terse_json_int(json, "parameters", s->parameters);
+    terse_json_int(json, "frozen_parameters", s->frozen_parameters);
+    terse_json_text(json, "no_gradient", s->frozen);
+    terse_json_int(json, "bytes", (int64_t)s->bytes);
+    terse_json_bool(json, "interrupted", s->stopped);
+    terse_json_bool(json, "early", s->early);
+    terse_json_end(json);
+}
+
+static void json_recovered(terse_json *json, const terse_recovered *r)
+{
+    terse_json_object(json, "recover");
+    if (r->floats)
+        json_training(json, "floats", &r->of_floats);
+    if (r->rounded)
+        json_training(json, "rounded", &r->of_rounded);
+    terse_json_end(json);
+}
+
 static void json_layer(terse_json *json, const terse_low_rank_layer *layer, const terse_layer *measured,
                        const terse_quantize_layer *int8)
 {
@@ -407,6 +467,8 @@ void terse_report_json(const terse_report *report, FILE *out)
         json_clustered(&json, &report->int8.clustered, &report->clustered);
     if (report->pruned.amount > 0)
         json_pruned(&json, &report->pruned);
+    if (report->recovered.floats || report->recovered.rounded)
+        json_recovered(&json, &report->recovered);
     if (report->quantized)
         json_quantized(&json, &report->int8);
     terse_json_array(&json, "layers");

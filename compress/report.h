@@ -11,6 +11,7 @@
 #include "compress/cluster/cluster.h"
 #include "compress/prune/prune.h"
 #include "compress/quantize/quantize.h"
+#include "compress/recover.h"
 #include "compress/validate.h"
 
 typedef struct terse_report {
@@ -20,6 +21,7 @@ typedef struct terse_report {
     terse_low_rank_report layers;
     terse_prune_report pruned;      /* amount 0: not asked for */
     terse_cluster_report clustered; /* bits 0: not asked for; those of int8 weights are in int8.clustered */
+    terse_recovered recovered;      /* --recover */
     bool quantized;                 /* --quantize int8 */
     terse_quantize_report int8;
     uint64_t bytes_before, bytes_after;

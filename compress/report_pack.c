@@ -226,6 +226,15 @@ static uint32_t each_layer(const terse_report *r, msgpack_packer *packer)
 /* --- the whole ------------------------------------------------------------------------------------------------------
  */
 
+/* No times: equal options make equal files. */
+static void put_recovered(map *m, const terse_train_summary *s)
+{
+    put_int(m, "recover_epochs", s->epochs);
+    put_int(m, "recover_samples", s->samples + s->held_out);
+    put_number(m, "recover_agreement_before", s->agreement_before);
+    put_number(m, "recover_agreement", s->agreement);
+}
+
 static void put_techniques(map *m, const terse_report *r)
 {
     if (r->layers.samples > 0)
@@ -235,6 +244,8 @@ static void put_techniques(map *m, const terse_report *r)
         put_number(m, "prune_amount", r->pruned.amount);
         put_int(m, "prune_samples", r->pruned.samples);
     }
+    if (r->recovered.floats || r->recovered.rounded)
+        put_recovered(m, r->recovered.floats ? &r->recovered.of_floats : &r->recovered.of_rounded);
     if (r->clustered.bits > 0)
         put_int(m, "cluster_bits", r->clustered.bits);
     if (!r->quantized)

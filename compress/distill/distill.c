@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "compress/onnx/write.h"
 #include "compress/passes/edit.h"
 #include "compress/passes/passes.h"
+#include "compress/tell.h"
 #include "compress/train/student.h"
 #include "compress/validate.h"
 
@@ -28,17 +28,8 @@ typedef struct job {
     int64_t macs_teacher, macs_student; /* of one sample; -1: not known */
     char name[256];
     char command[512];
-    bool terminal;
-    int64_t told_epoch;
+    terse_tell tell;
 } job;
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int signal_number)
-{
-    (void)signal_number;
-    interrupted = 1;
-}
 
 static void job_done(job *j)
 {
@@ -52,47 +43,6 @@ static void job_done(job *j)
 }
 
 /* --- telling ----------------------------------------------------------------------------------------------------- */
-
-static void time_text(double seconds, char *text, size_t size)
-{
-    if (seconds < 0)
-        snprintf(text, size, "?");
-    else if (seconds < 90)
-        snprintf(text, size, "%.0f s", seconds);
-    else if (seconds < 5400)
-        snprintf(text, size, "%.1f min", seconds / 60);
-    else
-        snprintf(text, size, "%.1f h", seconds / 3600);
-}
-
-static bool report(void *context, const terse_train_progress *p)
-{
-    job *j = context;
-    if (j->options.quiet)
-        return !interrupted;
-    char left[32], so_far[32];
-    time_text(p->left, left, sizeof left);
-    time_text(p->seconds, so_far, sizeof so_far);
-    if (p->step == 0 && !p->evaluated)
-        fprintf(stderr, "%strain on %" PRId64 " samples, %" PRId64 " held out, %.1f MB of memory, agreement %.2f %%\n",
-                j->terminal ? "\r\033[K" : "", p->samples, p->held_out, (double)p->bytes / 1e6,
-                100 * p->best_agreement);
-    else if (j->terminal)
-        fprintf(stderr,
-                "\r\033[Kepoch %" PRId64 "%s%.0" PRId64
-                ", loss %.4f, held-out agreement %.2f %%, %.0f samples/s, %s, %s left",
-                p->epoch + !p->evaluated, p->epochs ? " of " : "", p->epochs, p->loss, 100 * p->best_agreement,
-                p->samples_per_second, so_far, left);
-    else if (p->evaluated &&
-             (p->epochs == 0 || p->epoch == p->epochs || p->epoch >= j->told_epoch + (p->epochs + 19) / 20)) {
-        j->told_epoch = p->epoch;
-        fprintf(stderr,
-                "epoch %" PRId64
-                ": loss %.4f, held-out agreement %.2f %% (best %.2f %%), %.0f samples/s, %s, %s left\n",
-                p->epoch, p->loss, 100 * p->agreement, 100 * p->best_agreement, p->samples_per_second, so_far, left);
-    }
-    return !interrupted;
-}
 
 static void print_report(const job *j)
 {
@@ -233,8 +183,9 @@ static int run(job *j, terse_error *error)
     j->macs_teacher = j->macs_student = -1;
     if (terse_validate_cost(j->teacher, &j->macs_teacher, &ignored, NULL) == TERSE_OK)
         terse_validate_cost(j->student, &j->macs_student, &ignored, NULL);
-    status = terse_train_recover(j->teacher, j->student, j->data, &j->options.train, report, j, &j->trained, error);
-    if (j->terminal && !j->options.quiet)
+    status = terse_train_recover(j->teacher, j->student, j->data, &j->options.train, terse_tell_progress, &j->tell,
+                                 &j->trained, error);
+    if (j->tell.terminal && !j->options.quiet)
         fprintf(stderr, "\r\033[K");
     if (status != TERSE_OK)
         return status == TERSE_INVALID_ARGUMENT ? terse_error_prefix(error, "'%.200s'", j->options.data) : status;
@@ -260,11 +211,8 @@ int terse_distill_main(int argc, char **argv)
         terse_distill_options_help(stdout);
         return fflush(stdout) == 0 ? 0 : 1;
     }
-    j.terminal = isatty(STDERR_FILENO) == 1;
-    /* Once: a second Ctrl-C ends the program. */
-    const struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    j.tell = (terse_tell){.what = "train", .terminal = isatty(STDERR_FILENO) == 1, .quiet = j.options.quiet};
+    terse_tell_catch();
     const int status = run(&j, &error);
     if (status != TERSE_OK) {
         for (int i = 0; i < j.source.unsupported.n; i++)

@@ -8,7 +8,7 @@
 #include <xxhash.h>
 
 static const char magic[8] = {'T', 'E', 'R', 'S', 'E', 'T', 'R', 'N'};
-enum { VERSION = 1, N_PARTS = 6 };
+enum { VERSION = 2, N_PARTS = 7 };
 
 typedef struct header {
     char magic[8];
@@ -30,8 +30,9 @@ static void parts_of(const terse_train_state *s, part *parts)
     parts[1] = (part){p->weights, numbers};
     parts[2] = (part){p->first, numbers};
     parts[3] = (part){p->second, numbers};
-    parts[4] = (part){p->running, statistics};
-    parts[5] = (part){s->best, numbers + statistics};
+    parts[4] = (part){p->averaged, numbers};
+    parts[5] = (part){p->running, statistics};
+    parts[6] = (part){s->best, numbers + statistics};
 }
 
 int terse_checkpoint_write(const char *path, const terse_train_state *state, terse_error *error)

@@ -2,8 +2,9 @@
 /* checkpoint.h: the state of a training in a file, so that it can go on with the same bits.
  * Runs in: terse-compress. Ownership: a state borrows the parameters and owns `best`.
  *
- *     0   "TERSETRN", u32 version = 1, u32 zero, XXH3-64 of what follows, key (XXH3-64 of graphs, samples, options)
- *     32  state's numbers, then weights, first and second moments, statistics, best weights, best statistics */
+ *     0   "TERSETRN", u32 version = 2, u32 zero, XXH3-64 of what follows, key (XXH3-64 of graphs, samples, options)
+ *     32  state's numbers, then weights, first and second moments, averages,
+ *         statistics, best weights, best statistics */
 #ifndef TERSE_TRAIN_CHECKPOINT_H
 #define TERSE_TRAIN_CHECKPOINT_H
 
@@ -12,6 +13,7 @@
 typedef struct terse_train_marks {
     int64_t epoch, step, bad_epochs; /* done so far; epochs without a better one */
     double seconds, train_seconds, trained_samples;
+    double good_share; /* of the whole training, when there was a better epoch last */
     double agreement_before, divergence_before, best_agreement, best_divergence, most_agreement;
 } terse_train_marks;
 

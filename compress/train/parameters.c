@@ -16,6 +16,7 @@ void terse_parameters_done(terse_parameters *p)
     free(p->first);
     free(p->second);
     free(p->gradient);
+    free(p->averaged);
     free(p->statistics);
     free(p->running);
     free(p->trained);
@@ -24,7 +25,7 @@ void terse_parameters_done(terse_parameters *p)
 
 size_t terse_parameters_bytes(const terse_parameters *p)
 {
-    size_t bytes = (size_t)p->n_numbers * 4 * sizeof(float);
+    size_t bytes = (size_t)p->n_numbers * 5 * sizeof(float);
     for (int i = 0; i < p->n; i++)
         bytes += p->list[i].rounded ? (size_t)p->list[i].n * sizeof(float) : 0;
     return bytes;
@@ -88,6 +89,18 @@ static unsigned roles(const terse_graph *graph, const terse_node *node)
     default:
         return 0;
     }
+}
+
+bool terse_parameters_may_train(const terse_graph *graph, int value)
+{
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const terse_node *node = &graph->nodes[i];
+        const unsigned which = node->n_inputs > 0 ? roles(graph, node) : 0;
+        for (int k = 0; k < node->n_inputs && k < 3; k++)
+            if (node->inputs[k] == value && which >> k & 1)
+                return is_floats(graph, value);
+    }
+    return false;
 }
 
 static const terse_train_parameter *said_about(const terse_train_options *options, int value)
@@ -180,8 +193,9 @@ static bool allocate(const terse_graph *graph, terse_parameters *p)
     p->first = calloc(n, sizeof(float));
     p->second = calloc(n, sizeof(float));
     p->gradient = calloc(n, sizeof(float));
+    p->averaged = calloc(n, sizeof(float));
     p->running = calloc(s, sizeof(float));
-    if (!p->weights || !p->first || !p->second || !p->gradient || !p->running)
+    if (!p->weights || !p->first || !p->second || !p->gradient || !p->averaged || !p->running)
         return false;
     for (int i = 0; i < p->n; i++) {
         terse_parameter *q = &p->list[i];
@@ -354,6 +368,23 @@ void terse_parameters_step(terse_parameters *p, int64_t step, double lr, double 
     }
 }
 
+void terse_parameters_average(terse_parameters *p, int64_t step, double average)
+{
+    const double first = (1 + (double)step) / (10 + (double)step);
+    const float old = (float)(average < first ? average : first);
+    for (int64_t k = 0; k < p->n_numbers; k++)
+        p->averaged[k] = old * p->averaged[k] + (1 - old) * p->weights[k];
+}
+
+void terse_parameters_swap(terse_parameters *p)
+{
+    for (int64_t k = 0; k < p->n_numbers; k++) {
+        const float swap = p->weights[k];
+        p->weights[k] = p->averaged[k];
+        p->averaged[k] = swap;
+    }
+}
+
 void terse_parameters_learn_statistics(terse_parameters *p, terse_tape *const *tapes, int n)
 {
     for (int i = 0; i < p->n_statistics; i++) {
@@ -386,12 +417,16 @@ static int store_one(terse_graph *graph, int value, const float *numbers, int64_
     return TERSE_OK;
 }
 
-int terse_parameters_store(const terse_parameters *p, terse_graph *graph, terse_error *error)
+int terse_parameters_store(const terse_parameters *p, const terse_train_bytes *bytes, terse_graph *graph,
+                           terse_error *error)
 {
     int status = TERSE_OK;
     for (int i = 0; i < p->n && status == TERSE_OK; i++) {
         const terse_parameter *q = &p->list[i];
-        status = store_one(graph, q->value, q->rounded ? q->rounded : p->weights + q->first, q->n, error);
+        const terse_train_byte *byte = terse_train_bytes_find(bytes, q->value);
+        const float *numbers = q->rounded ? q->rounded : p->weights + q->first;
+        status = byte ? terse_train_bytes_store(byte, numbers, graph, error)
+                      : store_one(graph, q->value, numbers, q->n, error);
     }
     for (int i = 0; i < p->n_statistics && status == TERSE_OK; i++) {
         const terse_statistic *t = &p->statistics[i];

@@ -12,12 +12,14 @@
 #include "compress/train/checkpoint.h"
 #include "compress/train/lanes.h"
 
-enum { MAX_HELD_OUT = 512 };
+enum { MAX_HELD_OUT = 512, FEW_EPOCHS = 5 };
 
 typedef struct trainer {
     terse_train_options options;
     terse_graph *teacher, *student; /* unfused copies */
     terse_samples samples;
+    terse_train_bytes bytes;     /* the student's INT8 weights */
+    terse_train_parameter *said; /* what the options say about weights, and what follows from the bytes */
     terse_distance distance;
     terse_parameters parameters;
     terse_lanes lanes;
@@ -40,6 +42,8 @@ static void trainer_done(trainer *t)
     terse_samples_done(&t->samples);
     terse_graph_free(t->teacher);
     terse_graph_free(t->student);
+    terse_train_bytes_done(&t->bytes);
+    free(t->said);
     free(t->state.best);
     free(t->order);
 }
@@ -76,6 +80,10 @@ static int take_options(trainer *t, const terse_train_options *from, terse_error
         return bad_option(error, "warm_up", o->warm_up, "0 to below 1");
     if (!(o->features >= 0 && o->features <= 1e6))
         return bad_option(error, "features", o->features, "0 to 1e6");
+    if (!(o->patience_share >= 0 && o->patience_share <= 1))
+        return bad_option(error, "patience_share", o->patience_share, "0 to 1");
+    if (!(o->average >= 0 && o->average < 1))
+        return bad_option(error, "average", o->average, "0 to below 1");
     if (o->shift < 0 || o->shift > 64)
         return bad_option(error, "shift", o->shift, "0 to 64");
     return TERSE_OK;
@@ -160,6 +168,8 @@ static uint64_t key_of(const trainer *t)
                               o->warm_up,
                               o->features,
                               (double)o->patience,
+                              o->patience_share,
+                              o->average,
                               o->batch_statistics,
                               o->flip,
                               (double)o->shift,
@@ -196,6 +206,33 @@ static int check_trained(const trainer *t, terse_error *error)
                       "the student has no FP32 weights to train: found %d constants that could be", t->parameters.n);
 }
 
+/* INT8 weights keep their scales. */
+static int say(trainer *t, terse_error *error)
+{
+    terse_train_options *o = &t->options;
+    t->said = calloc((size_t)o->n_parameters + (size_t)t->bytes.n + 1, sizeof *t->said);
+    if (!t->said)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d parameters", o->n_parameters);
+    int n = 0;
+    for (; n < o->n_parameters; n++) {
+        t->said[n] = o->parameters[n];
+        const terse_train_byte *byte = terse_train_bytes_find(&t->bytes, t->said[n].value);
+        if (byte)
+            t->said[n].quantizer = byte->quantizer;
+    }
+    for (int i = 0; i < t->bytes.n; i++) {
+        bool there = false;
+        for (int k = 0; k < o->n_parameters; k++)
+            there = there || o->parameters[k].value == t->bytes.list[i].value;
+        if (!there && terse_parameters_may_train(t->student, t->bytes.list[i].value))
+            t->said[n++] =
+                (terse_train_parameter){.value = t->bytes.list[i].value, .quantizer = t->bytes.list[i].quantizer};
+    }
+    o->parameters = t->said;
+    o->n_parameters = n;
+    return TERSE_OK;
+}
+
 static int prepare(trainer *t, const terse_graph *teacher, const terse_graph *student, const terse_npz *data,
                    terse_error *error)
 {
@@ -204,6 +241,10 @@ static int prepare(trainer *t, const terse_graph *teacher, const terse_graph *st
         status = terse_unfuse(teacher, &t->teacher, error);
     if (status == TERSE_OK)
         status = terse_unfuse(student, &t->student, error);
+    if (status == TERSE_OK)
+        status = terse_train_bytes_expose(t->student, &t->bytes, error);
+    if (status == TERSE_OK)
+        status = say(t, error);
     if (status == TERSE_OK)
         status = terse_samples_open(teacher, data, &t->samples, error);
     if (status == TERSE_OK)
@@ -305,10 +346,28 @@ static void keep(trainer *t)
     memcpy(t->state.best + p->n_numbers, p->running, (size_t)p->n_statistic_numbers * sizeof(float));
 }
 
+/* Has it not become better for as long as the options bear? */
+static bool is_enough(const trainer *t)
+{
+    const terse_train_options *o = &t->options;
+    return (o->patience > 0 && t->state.marks.bad_epochs >= o->patience) ||
+           (o->patience_share > 0 && t->state.marks.bad_epochs >= FEW_EPOCHS &&
+            done_share(t) >= t->state.marks.good_share + o->patience_share);
+}
+
+/* The means of the weights in their place, or the other way round, where they are wanted. */
+static void use_averages(trainer *t)
+{
+    if (t->options.average > 0)
+        terse_parameters_swap(&t->parameters);
+    terse_parameters_round(t->student, &t->parameters);
+}
+
 static int finish_epoch(trainer *t, terse_error *error)
 {
     terse_train_marks *m = &t->state.marks;
     double agreement, divergence;
+    use_averages(t);
     const int status = evaluate(t, &agreement, &divergence, error);
     if (status != TERSE_OK)
         return status;
@@ -320,10 +379,12 @@ static int finish_epoch(trainer *t, terse_error *error)
         m->best_divergence = divergence;
         keep(t);
     }
+    use_averages(t);
     m->bad_epochs = better || agrees ? 0 : m->bad_epochs + 1;
+    m->good_share = better || agrees ? done_share(t) : m->good_share;
     m->epoch++;
     m->seconds = elapsed(t);
-    t->early = t->options.patience > 0 && m->bad_epochs >= t->options.patience;
+    t->early = is_enough(t);
     t->progress.evaluated = true;
     t->progress.agreement = agreement;
     t->progress.divergence = divergence;
@@ -363,13 +424,14 @@ static int run_epoch(trainer *t, int64_t *order, terse_error *error)
             return status;
         m->step++;
         terse_parameters_step(&t->parameters, m->step, rate_at(&t->options, share), t->options.decay, t->options.clip);
+        if (t->options.average > 0)
+            terse_parameters_average(&t->parameters, m->step, t->options.average);
         m->train_seconds += (double)(terse_now_ns() - began) * 1e-9;
         m->trained_samples += (double)t->options.batch;
         t->progress.step = s + 1;
         t->progress.loss += (sum.loss - t->progress.loss) / (double)(s + 1);
         tell(t, false);
     }
-    terse_parameters_round(t->student, &t->parameters);
     return t->stopped ? TERSE_OK : finish_epoch(t, error);
 }
 
@@ -385,12 +447,14 @@ static int begin(trainer *t, terse_error *error)
             t->seconds_before = m->seconds;
             t->progress.epoch = m->epoch;
             terse_parameters_round(t->student, &t->parameters);
+            t->early = m->epoch > 0 && is_enough(t);
             return status;
         }
     }
     const int status = evaluate(t, &m->agreement_before, &m->divergence_before, error);
     m->best_agreement = m->most_agreement = m->agreement_before;
     m->best_divergence = m->divergence_before;
+    memcpy(t->parameters.averaged, t->parameters.weights, (size_t)t->parameters.n_numbers * sizeof(float));
     keep(t);
     return status;
 }
@@ -467,7 +531,7 @@ int terse_train_recover(const terse_graph *teacher, terse_graph *student, const 
         memcpy(p->running, t.state.best + p->n_numbers, (size_t)p->n_statistic_numbers * sizeof(float));
         terse_parameters_round(t.student, &t.parameters);
         summarize(&t, ret_summary);
-        status = terse_parameters_store(&t.parameters, student, error);
+        status = terse_parameters_store(&t.parameters, &t.bytes, student, error);
     }
     trainer_done(&t);
     return status;

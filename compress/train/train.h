@@ -64,9 +64,12 @@ typedef struct terse_train_options {
     double decay;       /* of weights with two axes and more, decoupled; default 0 */
     double clip;        /* largest norm of the gradient; 0: 1 */
     double warm_up;     /* share of the training until lr is reached; 0: 0.05 */
+    double average;     /* what is judged and kept is the mean of the weights, older ones counting `average` a step less
+                         * (Polyak and Juditsky 1992; at most (1 + step) / (10 + step)); 0: the weights */
     double features;    /* weight of the squared error of features; 0: none */
     uint64_t seed;
     int64_t patience;      /* epochs without a better held-out agreement or divergence until it ends; 0: never early */
+    double patience_share; /* the same as a share of the whole training (and five epochs); 0: never */
     bool batch_statistics; /* BatchNormalization trains by its batch and learns its constants */
     bool flip;             /* mirror images [N,C,H,W] left to right, half of them */
     int shift;             /* move them by up to this many pixels, zeros from outside */
