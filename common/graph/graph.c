@@ -49,6 +49,7 @@ bool terse_op_is_arithmetic(terse_op op)
     case TERSE_OP_COS:
     case TERSE_OP_FLOOR:
     case TERSE_OP_CEIL:
+    case TERSE_OP_ROUND:
     case TERSE_OP_SIGN:
     case TERSE_OP_ELU:
     case TERSE_OP_SELU:
@@ -59,6 +60,7 @@ bool terse_op_is_arithmetic(terse_op op)
     case TERSE_OP_MUL:
     case TERSE_OP_DIV:
     case TERSE_OP_POW:
+    case TERSE_OP_MOD:
     case TERSE_OP_MIN:
     case TERSE_OP_MAX:
     case TERSE_OP_PRELU:

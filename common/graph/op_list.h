@@ -22,11 +22,11 @@
     X(HARD_SWISH, hard_swish, "HardSwish") X(TANH, tanh, "Tanh") X(ERF, erf, "Erf") X(GELU, gelu, "Gelu") \
     X(EXP, exp, "Exp") X(LOG, log, "Log") X(SQRT, sqrt, "Sqrt") X(NEG, neg, "Neg") X(ABS, abs, "Abs") \
     X(RECIPROCAL, reciprocal, "Reciprocal") X(SIN, sin, "Sin") X(COS, cos, "Cos") X(FLOOR, floor, "Floor") \
-    X(CEIL, ceil, "Ceil") X(SIGN, sign, "Sign") X(ELU, elu, "Elu") X(SELU, selu, "Selu") \
+    X(CEIL, ceil, "Ceil") X(ROUND, round, "Round") X(SIGN, sign, "Sign") X(ELU, elu, "Elu") X(SELU, selu, "Selu") \
     X(SOFTPLUS, softplus, "Softplus") X(SOFTSIGN, softsign, "Softsign") X(NOT, not, "Not") X(CAST, cast, "Cast") \
     /* element by element, two and more inputs, broadcasting */ \
     X(ADD, add, "Add") X(SUB, sub, "Sub") X(MUL, mul, "Mul") X(DIV, div, "Div") X(POW, pow, "Pow") \
-    X(MIN, min, "Min") X(MAX, max, "Max") X(PRELU, prelu, "PRelu") X(EQUAL, equal, "Equal") \
+    X(MOD, mod, "Mod") X(MIN, min, "Min") X(MAX, max, "Max") X(PRELU, prelu, "PRelu") X(EQUAL, equal, "Equal") \
     X(LESS, less, "Less") X(LESS_OR_EQUAL, less_or_equal, "LessOrEqual") X(GREATER, greater, "Greater") \
     X(GREATER_OR_EQUAL, greater_or_equal, "GreaterOrEqual") X(AND, and, "And") X(OR, or, "Or") \
     X(WHERE, where, "Where") \
@@ -41,7 +41,7 @@
     X(SHAPE, shape, "Shape") X(RANGE, range, "Range") X(CONSTANT_OF_SHAPE, constant_of_shape, "ConstantOfShape") \
     /* along an axis */ \
     X(REDUCE_MEAN, reduce_mean, "ReduceMean") X(REDUCE_SUM, reduce_sum, "ReduceSum") \
-    X(REDUCE_MAX, reduce_max, "ReduceMax") X(SOFTMAX, softmax, "Softmax") X(LOG_SOFTMAX, log_softmax, "LogSoftmax") \
+    X(REDUCE_MAX, reduce_max, "ReduceMax") X(REDUCE_PROD, reduce_prod, "ReduceProd") X(SOFTMAX, softmax, "Softmax") X(LOG_SOFTMAX, log_softmax, "LogSoftmax") \
     X(ARG_MAX, arg_max, "ArgMax") X(TOP_K, top_k, "TopK") X(CUM_SUM, cum_sum, "CumSum") \
     /* normalization */ \
     X(BATCH_NORMALIZATION, batch_normalization, "BatchNormalization") X(LRN, lrn, "LRN") \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Arithmetic of two inputs with numpy's broadcasting: Add, Sub, Mul, Div, Pow, PRelu, and Min, Max of any number.
+/* Arithmetic of two inputs with numpy's broadcasting: Add, Sub, Mul, Div, Mod, Pow, PRelu, and Min, Max of any number.
  * A row function computes one run: y[i] = a[i * sa] op b[i * sb], sa and sb being 0 or 1. Integers wrap around;
  * division by zero gives 0. Min and Max hand NaN on. */
 #include "common/ops/walk.h"
@@ -64,6 +64,16 @@ ROW(div_i8, int8_t, DIV_SIGNED(int8_t, uint32_t))
 ROW(div_i32, int32_t, DIV_SIGNED(int32_t, uint32_t))
 ROW(div_i64, int64_t, DIV_SIGNED(int64_t, uint64_t))
 ROW(div_u8, uint8_t, v == 0 ? 0 : u / v)
+/* What a division that truncates leaves has the sign of u; `floor` moves it to that of v. */
+#define MOD_SIGNED(floor) (v == 0 || v == -1 ? 0 : (floor) && u % v != 0 && (u % v < 0) != (v < 0) ? u % v + v : u % v)
+#define ROWS_MOD(suffix, type)                                                                                         \
+    ROW(mod_##suffix, type, MOD_SIGNED(true))                                                                          \
+    ROW(rest_##suffix, type, MOD_SIGNED(false))
+ROWS_MOD(i8, int8_t)
+ROWS_MOD(i32, int32_t)
+ROWS_MOD(i64, int64_t)
+ROW(mod_u8, uint8_t, v == 0 ? 0 : u % v)
+ROW(rest_f32, float, fmodf(u, v))
 ROW(min_f32, float, u != u || u < v ? u : v)
 ROW(max_f32, float, u != u || u > v ? u : v)
 /* The product is made in any case: a choice between two numbers is no branch. */
@@ -85,10 +95,19 @@ static const binary_type types[TERSE_OP_COUNT] = {
     [TERSE_OP_SUB] = {sub_f32, sub_i8, sub_i32, sub_i64, sub_u8},
     [TERSE_OP_MUL] = {mul_f32, mul_i8, mul_i32, mul_i64, mul_u8},
     [TERSE_OP_DIV] = {div_f32, div_i8, div_i32, div_i64, div_u8},
+    [TERSE_OP_MOD] = {NULL, mod_i8, mod_i32, mod_i64, mod_u8},
     [TERSE_OP_MIN] = {min_f32, min_i8, min_i32, min_i64, min_u8},
     [TERSE_OP_MAX] = {max_f32, max_i8, max_i32, max_i64, max_u8},
     [TERSE_OP_PRELU] = {.f32 = prelu_f32, .i32 = prelu_i32, .i64 = prelu_i64},
 };
+
+/* Mod with fmod = 1, which floats must have. */
+static const binary_type rest = {rest_f32, rest_i8, rest_i32, rest_i64, mod_u8};
+
+static const binary_type *type_of(const terse_node *node)
+{
+    return node->op == TERSE_OP_MOD && terse_node_int(node, "fmod", 0) != 0 ? &rest : &types[node->op];
+}
 
 static binary_row *row_of(const binary_type *type, terse_dtype dtype)
 {
@@ -118,7 +137,7 @@ static int plan_binary(terse_op_plan *plan, terse_error *error)
     const terse_op op = plan->node->op;
     unsigned allowed = 0;
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
-        if (row_of(&types[op], dtypes[i]))
+        if (row_of(type_of(plan->node), dtypes[i]))
             allowed |= 1u << dtypes[i];
     int status = terse_op_expect(plan, 0, "A", allowed, error);
     if (status)
@@ -147,7 +166,7 @@ static int plan_binary(terse_op_plan *plan, terse_error *error)
     binary *params = terse_op_params(plan, sizeof *params, error);
     if (!params)
         return TERSE_RESOURCE_EXHAUSTED;
-    params->row = row_of(&types[op], first->dtype);
+    params->row = row_of(type_of(plan->node), first->dtype);
     return terse_op_output(plan, 0, first->dtype, rank, dims, error);
 }
 
@@ -297,6 +316,7 @@ BINARY(add, "Add", TERSE_OP_IN_PLACE_ANY, 2, plan_binary, run_binary)
 BINARY(sub, "Sub", TERSE_OP_IN_PLACE_ANY, 2, plan_binary, run_binary)
 BINARY(mul, "Mul", TERSE_OP_IN_PLACE_ANY, 2, plan_binary, run_binary)
 BINARY(div, "Div", TERSE_OP_IN_PLACE_ANY, 2, plan_binary, run_binary)
+BINARY(mod, "Mod", TERSE_OP_IN_PLACE_ANY, 2, plan_binary, run_binary)
 BINARY(pow, "Pow", TERSE_OP_IN_PLACE, 2, plan_pow, run_pow)
 BINARY(prelu, "PRelu", TERSE_OP_IN_PLACE, 2, plan_binary, run_binary)
 /* In place on the first only: the output is written before the third is read. */

@@ -56,6 +56,7 @@ ROW(sin, float, sinf(v))
 ROW(cos, float, cosf(v))
 ROW(floor, float, floorf(v))
 ROW(ceil, float, ceilf(v))
+ROW(round, float, rintf(v))
 ROW(sign_f32, float, v > 0 ? 1.0f : v < 0 ? -1.0f : v == 0 ? 0.0f : v)
 ROW(softsign, float, v / (1.0f + fabsf(v)))
 ROW(not, uint8_t, v == 0)
@@ -152,6 +153,7 @@ static const unary_type types[TERSE_OP_COUNT] = {
     [TERSE_OP_COS] = {.f32 = row_cos},
     [TERSE_OP_FLOOR] = {.f32 = row_floor},
     [TERSE_OP_CEIL] = {.f32 = row_ceil},
+    [TERSE_OP_ROUND] = {.f32 = row_round},
     [TERSE_OP_SIGN] = {row_sign_f32, row_sign_i8, row_sign_i32, row_sign_i64, row_sign_u8, NULL},
     [TERSE_OP_ELU] = {.f32 = row_elu},
     [TERSE_OP_SELU] = {.f32 = row_selu},
@@ -282,6 +284,7 @@ UNARY(sin, "Sin")
 UNARY(cos, "Cos")
 UNARY(floor, "Floor")
 UNARY(ceil, "Ceil")
+UNARY(round, "Round")
 UNARY(sign, "Sign")
 UNARY(elu, "Elu")
 UNARY(selu, "Selu")

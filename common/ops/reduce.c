@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Design notes. ReduceSum, ReduceMean, ReduceMax over any set of axes. Neighbouring axes of the same kind are merged,
- * so what is left alternates between kept and reduced ones. When the last axis is reduced, each output element is made
- * of dense rows: fp32 rows go through the kernels' 16-lane sum and the rows' results are added in index order. When the
- * last axis is kept, whole rows are accumulated in index order. Either order is fixed per output element. */
+/* Design notes. ReduceSum, ReduceMean, ReduceMax, ReduceProd over any set of axes. Neighbouring axes of the same kind
+ * are merged, so what is left alternates between kept and reduced ones. When the last axis is reduced, each output
+ * element is made of dense rows: fp32 rows go through the kernels' 16-lane sum and the rows' results are added in index
+ * order. When the last axis is kept, whole rows are accumulated in index order. Either order is fixed per output
+ * element. */
 #include <inttypes.h>
 #include <string.h>
 
 #include "common/ops/support.h"
 
-typedef enum reduce_kind { REDUCE_SUM, REDUCE_MEAN, REDUCE_MAX } reduce_kind;
+typedef enum reduce_kind { REDUCE_SUM, REDUCE_MEAN, REDUCE_MAX, REDUCE_PROD } reduce_kind;
 
 typedef struct axes_walk {
     int rank;
@@ -121,12 +122,24 @@ static int plan_reduce(terse_op_plan *plan, reduce_kind kind, unsigned dtypes, t
 
 static void add_row(const terse_op_call *call, reduce_kind kind, const float *row, float *y, int64_t n)
 {
+    if (kind == REDUCE_PROD) {
+        call->kernels->mul_f32(y, 1, row, 1, y, n);
+        return;
+    }
     if (kind != REDUCE_MAX) {
         call->kernels->add_f32(y, 1, row, 1, y, n);
         return;
     }
     for (int64_t i = 0; i < n; i++)
         y[i] = y[i] > row[i] || y[i] != y[i] ? y[i] : row[i];
+}
+
+static float product_of(const float *row, int64_t n)
+{
+    float product = 1.0f;
+    for (int64_t i = 0; i < n; i++)
+        product *= row[i];
+    return product;
 }
 
 static void reduce_f32(const terse_op_call *call, const reduce_params *p)
@@ -141,8 +154,9 @@ static void reduce_f32(const terse_op_call *call, const reduce_params *p)
             const float *row = from + offset_of(&p->reduced, r);
             float value;
             if (p->last_reduced) {
-                value = p->kind == REDUCE_MAX ? call->kernels->max_f32(row, p->width)
-                                              : call->kernels->sum_f32(row, p->width);
+                value = p->kind == REDUCE_MAX    ? call->kernels->max_f32(row, p->width)
+                        : p->kind == REDUCE_PROD ? product_of(row, p->width)
+                                                 : call->kernels->sum_f32(row, p->width);
                 row = &value;
             }
             if (r == 0)
@@ -155,7 +169,7 @@ static void reduce_f32(const terse_op_call *call, const reduce_params *p)
     }
 }
 
-/* Integers: sums wrap, means truncate towards zero. */
+/* Integers: sums and products wrap, means truncate towards zero. */
 #define REDUCE_INTEGERS(name, type)                                                                                    \
     static void name(const terse_op_call *call, const reduce_params *p)                                                \
     {                                                                                                                  \
@@ -165,17 +179,19 @@ static void reduce_f32(const terse_op_call *call, const reduce_params *p)
         for (int64_t i = 0; i < p->kept.count; i++)                                                                    \
             for (int64_t j = 0; j < step; j++) {                                                                       \
                 const type *from = x + offset_of(&p->kept, i) + j;                                                     \
-                uint64_t sum = 0;                                                                                      \
+                uint64_t sum = 0, product = 1;                                                                         \
                 type most = *from;                                                                                     \
                 for (int64_t r = 0; r < p->reduced.count; r++)                                                         \
                     for (int64_t k = 0; k < width; k++) {                                                              \
                         const type value = from[offset_of(&p->reduced, r) + k];                                        \
                         sum += (uint64_t)value;                                                                        \
+                        product *= (uint64_t)value;                                                                    \
                         most = value > most ? value : most;                                                            \
                     }                                                                                                  \
-                *y++ = (type)(p->kind == REDUCE_MAX   ? most                                                           \
-                              : p->kind == REDUCE_SUM ? (type)sum                                                      \
-                                                      : (type)((type)sum / (type)p->elements));                        \
+                *y++ = (type)(p->kind == REDUCE_MAX    ? most                                                          \
+                              : p->kind == REDUCE_PROD ? (type)product                                                 \
+                              : p->kind == REDUCE_SUM  ? (type)sum                                                     \
+                                                       : (type)((type)sum / (type)p->elements));                        \
             }                                                                                                          \
     }
 REDUCE_INTEGERS(reduce_i8, int8_t)
@@ -183,19 +199,20 @@ REDUCE_INTEGERS(reduce_u8, uint8_t)
 REDUCE_INTEGERS(reduce_i32, int32_t)
 REDUCE_INTEGERS(reduce_i64, int64_t)
 
-/* What nothing at all reduces to: 0, or the least number of the type. */
+/* What nothing at all reduces to: 0, 1, or the least number of the type. */
 static void fill_identity(const terse_tensor *y, reduce_kind kind)
 {
     const int64_t count = terse_tensor_count(y);
     for (int64_t i = 0; i < count; i++) {
         if (y->dtype == TERSE_FP32)
-            ((float *)y->data)[i] = kind == REDUCE_MAX   ? -__builtin_inff()
-                                    : kind == REDUCE_SUM ? 0.0f
-                                                         : __builtin_nanf("");
+            ((float *)y->data)[i] = kind == REDUCE_MAX    ? -__builtin_inff()
+                                    : kind == REDUCE_SUM  ? 0.0f
+                                    : kind == REDUCE_PROD ? 1.0f
+                                                          : __builtin_nanf("");
         else if (y->dtype == TERSE_INT32)
-            ((int32_t *)y->data)[i] = kind == REDUCE_MAX ? INT32_MIN : 0;
+            ((int32_t *)y->data)[i] = kind == REDUCE_MAX ? INT32_MIN : kind == REDUCE_PROD;
         else if (y->dtype == TERSE_INT64)
-            ((int64_t *)y->data)[i] = kind == REDUCE_MAX ? INT64_MIN : 0;
+            ((int64_t *)y->data)[i] = kind == REDUCE_MAX ? INT64_MIN : kind == REDUCE_PROD;
         else
             ((int8_t *)y->data)[i] = y->dtype == TERSE_INT8 ? INT8_MIN : 0;
     }
@@ -242,6 +259,11 @@ static int plan_mean(terse_op_plan *plan, terse_error *error)
     return plan_reduce(plan, REDUCE_MEAN, SUM_DTYPES, error);
 }
 
+static int plan_prod(terse_op_plan *plan, terse_error *error)
+{
+    return plan_reduce(plan, REDUCE_PROD, SUM_DTYPES, error);
+}
+
 static int plan_max(terse_op_plan *plan, terse_error *error)
 {
     return plan_reduce(plan, REDUCE_MAX, SUM_DTYPES | 1u << TERSE_INT8 | 1u << TERSE_UINT8 | 1u << TERSE_BOOL, error);
@@ -261,3 +283,4 @@ static int plan_max(terse_op_plan *plan, terse_error *error)
 REDUCE_IMPL(reduce_sum, "ReduceSum", plan_sum);
 REDUCE_IMPL(reduce_mean, "ReduceMean", plan_mean);
 REDUCE_IMPL(reduce_max, "ReduceMax", plan_max);
+REDUCE_IMPL(reduce_prod, "ReduceProd", plan_prod);

@@ -462,6 +462,7 @@ static int special_axis(const terse_onnx_lanes *lanes, const terse_node *node)
     case TERSE_OP_REDUCE_MEAN:
     case TERSE_OP_REDUCE_SUM:
     case TERSE_OP_REDUCE_MAX:
+    case TERSE_OP_REDUCE_PROD:
         return reduce_rule(lanes, node);
     case TERSE_OP_SPLIT:
     case TERSE_OP_ARG_MAX:

@@ -123,9 +123,14 @@ int terse_onnx_rewrite_top_k(terse_onnx_builder *builder, int index, terse_error
     return TERSE_OK;
 }
 
+int terse_onnx_reduce_axes(terse_onnx_builder *builder, int index, int since, terse_error *error)
+{
+    return moved_list(builder, index, since, 1, "axes", error);
+}
+
 int terse_onnx_rewrite_reduce(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    return moved_list(builder, index, node_of(builder, index)->op == TERSE_OP_REDUCE_SUM ? 13 : 18, 1, "axes", error);
+    return terse_onnx_reduce_axes(builder, index, node_of(builder, index)->op == TERSE_OP_REDUCE_SUM ? 13 : 18, error);
 }
 
 /* Opset 1: `tiles` copies along `axis`, both inputs of one element. That is a Concat of the input with itself. */

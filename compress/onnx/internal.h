@@ -134,7 +134,19 @@ terse_onnx_rewrite terse_onnx_rewrite_broadcast, terse_onnx_rewrite_prelu, terse
     terse_onnx_rewrite_qlinear_where, terse_onnx_rewrite_qlinear_unary, terse_onnx_rewrite_qlinear_concat,
     terse_onnx_rewrite_qgemm, terse_onnx_rewrite_dynamic_quantize_matmul, terse_onnx_rewrite_matmul_integer_to_float;
 
+/* ---- compose.c: operators that are made of others ---- */
+
+terse_onnx_rewrite terse_onnx_compose_sum, terse_onnx_compose_mean, terse_onnx_compose_reduce_l1,
+    terse_onnx_compose_reduce_l2, terse_onnx_compose_reduce_sum_square, terse_onnx_compose_reduce_log_sum,
+    terse_onnx_compose_reduce_log_sum_exp, terse_onnx_compose_reduce_min, terse_onnx_compose_arg_min,
+    terse_onnx_compose_size, terse_onnx_compose_lp_normalization, terse_onnx_compose_rms_normalization,
+    terse_onnx_compose_mish, terse_onnx_compose_swish, terse_onnx_compose_celu, terse_onnx_compose_thresholded_relu,
+    terse_onnx_compose_tan, terse_onnx_compose_is_nan, terse_onnx_compose_xor, terse_onnx_compose_space_to_depth,
+    terse_onnx_compose_one_hot;
+
 /* Helpers of the rewrites. */
+/* The axes of a reduction as an input; from opset `since` on they are one. */
+int terse_onnx_reduce_axes(terse_onnx_builder *builder, int node, int since, terse_error *error);
 bool terse_onnx_set_input(terse_graph *graph, int node, int position, int value);
 int terse_onnx_no_memory(terse_error *error);
 /* A value's integers when it is a constant of rank <= 1: how many, or -1. */

@@ -308,11 +308,11 @@ static visitor *const visitors[TERSE_OP_COUNT] = {
     [TERSE_OP_EXP] = visit_unary, [TERSE_OP_LOG] = visit_unary, [TERSE_OP_SQRT] = visit_unary,
     [TERSE_OP_NEG] = visit_unary, [TERSE_OP_ABS] = visit_unary, [TERSE_OP_RECIPROCAL] = visit_unary,
     [TERSE_OP_SIN] = visit_unary, [TERSE_OP_COS] = visit_unary, [TERSE_OP_FLOOR] = visit_unary,
-    [TERSE_OP_CEIL] = visit_unary, [TERSE_OP_SIGN] = visit_unary, [TERSE_OP_ELU] = visit_unary,
+    [TERSE_OP_CEIL] = visit_unary, [TERSE_OP_ROUND] = visit_unary, [TERSE_OP_SIGN] = visit_unary, [TERSE_OP_ELU] = visit_unary,
     [TERSE_OP_SELU] = visit_unary, [TERSE_OP_SOFTPLUS] = visit_unary, [TERSE_OP_SOFTSIGN] = visit_unary,
     [TERSE_OP_NOT] = visit_unary, [TERSE_OP_CAST] = visit_unary, [TERSE_OP_IDENTITY] = visit_unary,
     [TERSE_OP_ADD] = visit_broadcast, [TERSE_OP_SUB] = visit_broadcast, [TERSE_OP_MUL] = visit_broadcast,
-    [TERSE_OP_DIV] = visit_broadcast, [TERSE_OP_POW] = visit_broadcast, [TERSE_OP_MIN] = visit_broadcast,
+    [TERSE_OP_DIV] = visit_broadcast, [TERSE_OP_MOD] = visit_broadcast, [TERSE_OP_POW] = visit_broadcast, [TERSE_OP_MIN] = visit_broadcast,
     [TERSE_OP_MAX] = visit_broadcast, [TERSE_OP_PRELU] = visit_broadcast, [TERSE_OP_EQUAL] = visit_broadcast,
     [TERSE_OP_LESS] = visit_broadcast, [TERSE_OP_LESS_OR_EQUAL] = visit_broadcast,
     [TERSE_OP_GREATER] = visit_broadcast, [TERSE_OP_GREATER_OR_EQUAL] = visit_broadcast,
@@ -325,7 +325,7 @@ static visitor *const visitors[TERSE_OP_COUNT] = {
     [TERSE_OP_FLATTEN] = terse_region_visit_flatten, [TERSE_OP_RESHAPE] = terse_region_visit_reshape,
     [TERSE_OP_SOFTMAX] = visit_softmax, [TERSE_OP_LOG_SOFTMAX] = visit_softmax,
     [TERSE_OP_REDUCE_MEAN] = visit_reduce, [TERSE_OP_REDUCE_SUM] = visit_reduce,
-    [TERSE_OP_REDUCE_MAX] = visit_reduce, [TERSE_OP_ARG_MAX] = visit_reduce,
+    [TERSE_OP_REDUCE_MAX] = visit_reduce, [TERSE_OP_REDUCE_PROD] = visit_reduce, [TERSE_OP_ARG_MAX] = visit_reduce,
 };
 /* clang-format on */
 

@@ -27,6 +27,8 @@ static void test_reductions_over_any_axes(void **state)
     check_reduce(TERSE_OP_REDUCE_MEAN, 0, (int64_t[]){0}, 0, 1, (float[]){6.5});
     check_reduce(TERSE_OP_REDUCE_MAX, 2, (int64_t[]){2, 1}, 0, 2, (float[]){6, 12});
     check_reduce(TERSE_OP_REDUCE_MAX, 2, (int64_t[]){0, 1}, 0, 3, (float[]){10, 11, 12});
+    check_reduce(TERSE_OP_REDUCE_PROD, 1, (int64_t[]){-1}, 1, 4, (float[]){6, 120, 504, 1320});
+    check_reduce(TERSE_OP_REDUCE_PROD, 2, (int64_t[]){0, 1}, 0, 3, (float[]){280, 880, 1944});
 }
 
 static void test_reductions_of_integers_and_of_nothing(void **state)
@@ -48,6 +50,17 @@ static void test_reductions_of_integers_and_of_nothing(void **state)
     CASE_INTS(&c, 1, 1);
     case_ok(&c);
     CASE_WANT(&c, 0, 0, 0, 0);
+    case_free(&c);
+    c = case_new(TERSE_OP_REDUCE_PROD, 1);
+    case_input(&c, 0, CASE_DIMS(2, 0));
+    CASE_INTS(&c, 1, 1);
+    case_ok(&c);
+    CASE_WANT(&c, 0, 0, 1, 1);
+    case_free(&c);
+    c = case_new(TERSE_OP_REDUCE_PROD, 1);
+    case_constant(&c, 0, TERSE_INT64, 1, (int64_t[]){3}, (int64_t[]){INT64_MAX, 2, -1});
+    case_ok(&c);
+    assert_true(((int64_t *)c.outputs[0].data)[0] == 2); /* wraps */
     case_free(&c);
     c = case_new(TERSE_OP_REDUCE_SUM, 1);
     CASE_FLOATS(&c, 0, CASE_DIMS(2), 3, 4);
