@@ -244,7 +244,10 @@ $(B)/echo: $(B)/obj/tests/bench/echo.o $(B)/libcommon.a
 $(B)/beside: $(B)/obj/tests/bench/beside.o $(B)/obj/tests/bench/peak.o $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lopenblas $(LIBS_COMMON)
-bench: all $(B)/echo $(B)/beside
+$(B)/sink: $(B)/obj/tests/bench/sink.o
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL)
+bench: all $(B)/echo $(B)/beside $(B)/sink
 	@python3 tests/bench/bench.py $(BENCH)
 
 # --- manuals and completions, made by asking the programs: packaging/man/README.md ------------------------------

@@ -28,7 +28,7 @@ enum {
     OLD_BYTE = 64,    /* charged for a byte of an old protocol */
 };
 
-enum { FLAG_LONG = 2, FLAG_COMMAND = 4 };
+enum { FLAG_MORE = 1, FLAG_LONG = 2, FLAG_COMMAND = 4 };
 
 typedef enum reading { IN_GREETING, AT_FLAGS, IN_LENGTH, IN_BODY, OLD, OTHER } reading;
 
@@ -40,7 +40,8 @@ typedef struct entry {
     _Atomic uint64_t user;     /* the uid and 1; 0: nobody knows */
     reading state;
     uint8_t flags, length_left, greeting_left;
-    uint64_t length; /* of the body; what is left of it */
+    uint32_t n_parts; /* of the message that has not ended */
+    uint64_t length;  /* of the body; what is left of it */
 } entry;
 
 static struct {
@@ -156,6 +157,7 @@ bool terse_tap_accepted(int listener, int fd)
             break;
     e->state = is_stream(fd) ? IN_GREETING : OTHER;
     e->greeting_left = GREETING;
+    e->n_parts = 0;
     atomic_store(&e->cost, 0);
     atomic_store(&e->trusted, trusted);
     atomic_store(&e->ended, false);
@@ -185,6 +187,7 @@ static void begin_body(entry *e, uint64_t *cost, bool *keeps_buffer)
     e->state = e->length ? IN_BODY : AT_FLAGS;
     if (e->flags & FLAG_COMMAND) /* answered at once and gone */
         return;
+    e->n_parts = e->flags & FLAG_MORE ? e->n_parts + 1 : 0;
     *cost += FRAME_BYTES + (e->length < UINT64_MAX / 4 ? e->length : UINT64_MAX / 4);
     *keeps_buffer |= e->length > INLINE_BODY && e->length < BUFFER_BYTES;
 }
@@ -222,7 +225,7 @@ static uint64_t cost_of(entry *e, const uint8_t *data, size_t got)
 {
     uint64_t cost = 0;
     bool keeps_buffer = false;
-    for (size_t at = 0; at < got;) {
+    for (size_t at = 0; at < got && e->n_parts <= TERSE_TAP_MOST_PARTS;) {
         const size_t left = got - at;
         if (e->state == OLD) {
             cost += OLD_BYTE * (uint64_t)left;
@@ -282,7 +285,7 @@ bool terse_tap_received(int fd, const void *data, size_t got, size_t room)
     if (before == 0)
         atomic_store_explicit(&e->since_ns, terse_now_ns(), memory_order_relaxed);
     const uint64_t total = atomic_fetch_add(&tap.bytes, more) + more;
-    if (cost > tap.limits.connection_bytes) {
+    if (cost > tap.limits.connection_bytes || e->n_parts > TERSE_TAP_MOST_PARTS) {
         if (!atomic_exchange(&e->ended, true))
             atomic_fetch_add(&tap.cut_off, 1);
         return false;
@@ -360,9 +363,15 @@ terse_tap_counts terse_tap_count(void)
 
 void terse_tap_trim(void)
 {
-    static uint64_t seen;
+    enum { MOST_CALLS = 30 };
+    static uint64_t seen, trimmed;
+    static int waited;
     const uint64_t ended = atomic_load(&tap.cut_off);
-    if (ended != seen)
+    /* Not while it goes on: whoever wants memory meanwhile would wait, and fetch back what was given away. */
+    if (ended != trimmed && (ended == seen || ++waited >= MOST_CALLS)) {
         malloc_trim(0);
+        trimmed = ended;
+        waited = 0;
+    }
     seen = ended;
 }

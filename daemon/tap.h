@@ -8,7 +8,7 @@
  * that is. But it reads and accepts through the C library, and tap_calls.c, linked into the program, stands in
  * front of these calls: accept4, recv, close. There every connection's frames are followed by their lengths, and what
  * they cost since the last whole message is known at any time. A connection that passes its limit is ended where it
- * reads, as if the peer had gone: ZeroMQ then frees all that it kept.
+ * reads, as if the peer had gone: ZeroMQ then frees all that it kept. So is one whose message has too many parts.
  *
  * The calls come from ZeroMQ's one I/O thread; the main thread takes messages (terse_tap_took), ends connections, and
  * accepts those that speak another protocol. */
@@ -19,6 +19,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+/* A request has 65 parts at most; one with a few more is answered with an error, one with more than this is ended
+ * before its end: nobody sends such by mistake, and each of them costs memory and time. */
+enum { TERSE_TAP_MOST_PARTS = 512 };
 
 enum { TERSE_TAP_ANYONE = 1, TERSE_TAP_TRUSTED = 2 }; /* listeners: who comes in there counts, or does not */
 
@@ -59,7 +63,7 @@ void terse_tap_know(terse_tap_id id);
 void terse_tap_drop_unknown(void);
 
 terse_tap_counts terse_tap_count(void);
-/* Gives the memory of connections that were ended since the last call back to the kernel. */
+/* Called each second: gives the memory of connections that were ended back to the kernel, once no more are. */
 void terse_tap_trim(void);
 
 /* --- for tap_calls.c and the tests ------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 import zmtp
@@ -70,22 +71,45 @@ def attack(endpoint, kind, seed, stop):
             stop.wait(0.05)
 
 
+KINDS = ("nothing", "garbage", "half", "endless", "flood")
+
+
+def beside(tools, honest, attacked, steps_back):
+    """Figures of the honest client while hostile ones are at work: processes of their own, so that what they compute is
+    theirs and not the client's."""
+    behind = ["chrt", "--idle", "0"] if steps_back else []
+    attackers = [subprocess.Popen([*behind, sys.executable, __file__, attacked, kind, str(HOSTILE // len(KINDS))],
+                                  stdin=subprocess.PIPE) for kind in KINDS]
+    try:
+        time.sleep(0.5)  # all are there
+        return bench(tools, honest, "m")
+    finally:
+        for one in attackers:
+            one.communicate()
+
+
 def hostile(tools, folder, model):
-    kinds = ("nothing", "garbage", "half", "endless", "flood")
-    with tools.Tersed(folder, {"m": model}) as tersed:
-        ratios = []
-        for _ in range(ROUNDS):
-            before = bench(tools, tersed.endpoint, "m")["p99_us"]
-            # Processes of their own: what they compute is theirs, not the client's.
-            attackers = [subprocess.Popen([sys.executable, __file__, tersed.endpoint, kind, str(HOSTILE // len(kinds))],
-                                          stdin=subprocess.PIPE) for kind in kinds]
-            during = bench(tools, tersed.endpoint, "m")["p99_us"]
-            for one in attackers:
-                one.communicate()
-            ratios.append((during / before, before, during))
-    ratio, before, during = sorted(ratios)[len(ratios) // 2]
-    print(f"p99 of an honest client over ipc beside {HOSTILE} hostile ones: {before:.0f} us without, {during:.0f} us with them, "
-          f"{ratio:.2f} times, asked < 2: {'yes' if ratio < 2 else 'NO'}")
+    """Alone; beside 200 that attack tersed; beside 200 that send the same to somebody else, who only reads it: that is the
+    competition for processors and nothing of tersed's. Then all of it again with attackers that compute only when
+    nobody else does, as if they had processors of their own."""
+    with tools.Tersed(folder, {"m": model}) as tersed, subprocess.Popen([tools.program("sink"), f"{folder}/sink"],
+                                                                        stdout=subprocess.PIPE) as sink:
+        sink.stdout.readline()
+        for steps_back in (False, True):
+            runs = []
+            for _ in range(ROUNDS):
+                alone = bench(tools, tersed.endpoint, "m")
+                runs.append((alone, beside(tools, tersed.endpoint, tersed.endpoint, steps_back),
+                             beside(tools, tersed.endpoint, f"ipc://{folder}/sink", steps_back)))
+            print(f"an honest client over ipc beside {HOSTILE} hostile ones" +
+                  (", which step back for everybody" if steps_back else ""))
+            for figure in ("p50_us", "p99_us"):
+                alone, attacked, elsewhere = (statistics.median(run[i][figure] for run in runs) for i in range(3))
+                ratios = [statistics.median(run[i][figure] / run[0][figure] for run in runs) for i in (1, 2)]
+                asked = f", asked < 2: {'yes' if ratios[0] < 2 else 'NO'}" if figure == "p99_us" else ""
+                print(f"    {figure[:3]} alone {alone:6.0f} us, they attack tersed {attacked:6.0f} us ({ratios[0]:.2f} times), a "
+                      f"bare reader {elsewhere:6.0f} us ({ratios[1]:.2f} times){asked}", flush=True)
+        sink.kill()
 
 
 def run(tools, folder):

@@ -143,6 +143,26 @@ static void a_message_without_end_ends_its_connection(void **state)
     }
 }
 
+/* However little its parts cost: as many as a request can have and some more, then no more. */
+static void a_message_of_too_many_parts_ends_its_connection(void **state)
+{
+    peer p;
+    (void)state;
+    for (unsigned n = TERSE_TAP_MOST_PARTS; n <= TERSE_TAP_MOST_PARTS + 1; n++) {
+        assert_true(come(&p, -1));
+        greet(&p);
+        const uint64_t before = terse_tap_count().cut_off;
+        for (unsigned i = 0; i < TERSE_TAP_MOST_PARTS; i++)
+            assert_true(frame(&p, true, 0, false));
+        /* The last part ends the message, and the next may have as many again; one more of it ends the connection. */
+        assert_int_equal(frame(&p, n > TERSE_TAP_MOST_PARTS, 0, false), n == TERSE_TAP_MOST_PARTS);
+        assert_int_equal(terse_tap_count().cut_off - before, n > TERSE_TAP_MOST_PARTS);
+        for (unsigned i = 0; n == TERSE_TAP_MOST_PARTS && i < TERSE_TAP_MOST_PARTS; i++)
+            assert_true(frame(&p, true, 0, false));
+        go(&p);
+    }
+}
+
 static void whoever_ends_messages_may_send_for_ever(void **state)
 {
     peer p;
@@ -264,6 +284,7 @@ int main(void)
         cmocka_unit_test(frames_are_counted_by_their_lengths),
         cmocka_unit_test(an_announced_length_counts),
         cmocka_unit_test(a_message_without_end_ends_its_connection),
+        cmocka_unit_test(a_message_of_too_many_parts_ends_its_connection),
         cmocka_unit_test(whoever_ends_messages_may_send_for_ever),
         cmocka_unit_test(old_protocols_are_charged_by_the_byte),
         cmocka_unit_test(the_worst_goes_when_all_have_too_much),
