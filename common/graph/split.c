@@ -275,6 +275,31 @@ static void dequantize_u8(const uint8_t *x, float scale, int32_t zero_point, flo
                     &(bytes_call){.base = current->base, .x = x, .y = y, .scale = scale, .zero_point = zero_point});
 }
 
+typedef struct half_call {
+    const terse_kernels *base;
+    const float *x;
+    uint16_t *y;
+    int64_t x_stride, n;
+} half_call;
+
+static void run_half(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const half_call *c = context;
+    c->base->f32_rows_to_bf16(c->x + first * c->x_stride, c->x_stride, last - first, c->n,
+                              c->y + first * (c->n + c->n % 2));
+}
+
+static void f32_rows_to_bf16(const float *x, int64_t x_stride, int64_t rows, int64_t n, uint16_t *y)
+{
+    half_call call = {.base = current->base, .x = x, .y = y, .x_stride = x_stride, .n = n};
+    const int64_t grain = ELEMENTS / (n > 0 ? n : 1) + 1;
+    if (rows < 2 * grain)
+        run_half(&call, 0, rows, 0);
+    else
+        terse_split_spread(current, rows, grain, (int64_t)2 * current->n, run_half, &call);
+}
+
 void terse_split_elements(terse_kernels *table)
 {
     TERSE_SPLIT_REPLACE(table, exp_f32);
@@ -292,4 +317,5 @@ void terse_split_elements(terse_kernels *table)
     TERSE_SPLIT_REPLACE(table, quantize_u8);
     TERSE_SPLIT_REPLACE(table, quantize_float_u8);
     TERSE_SPLIT_REPLACE(table, dequantize_u8);
+    TERSE_SPLIT_REPLACE(table, f32_rows_to_bf16);
 }

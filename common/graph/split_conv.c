@@ -14,6 +14,8 @@ typedef struct conv_kernel {
     size_t (*scratch_sparse_f32)(const terse_sparse_f32_args *args);
     void (*run_sparse_u8)(const terse_sparse_u8s8_args *args);
     size_t (*scratch_sparse_u8)(const terse_sparse_u8s8_args *args);
+    void (*run_bf16)(const terse_conv_bf16_args *args);
+    size_t (*scratch_bf16)(const terse_conv_bf16_args *args); /* or NULL: none */
     bool is_f32, has_sparse;
     bool has_columns; /* its weights can be cut by panels of filters */
     int64_t align;    /* rows that must stay together */
@@ -23,6 +25,7 @@ struct conv_call {
     conv_kernel kernel;
     terse_conv_f32_args f32;
     terse_conv_u8s8_args u8;
+    terse_conv_bf16_args bf16;
     terse_sparse sparse; /* the weights of a sparse kernel */
     split_slide slide;
     split_rows rows;
@@ -74,6 +77,31 @@ static void rows_u8(terse_conv_u8s8_args *args, const split_rows *rows, const sp
     terse_split_requantize_rows(&args->requantize, offset);
 }
 
+/* Output and residual `n` elements on. */
+static void results_bf16(terse_conv_bf16_args *args, int64_t output, int64_t residual)
+{
+    const int64_t size = args->wide ? 4 : 2;
+    args->output = (char *)args->output + output * size;
+    if (args->residual)
+        args->residual = (const char *)args->residual + residual * size;
+}
+
+static void columns_bf16(terse_conv_bf16_args *args, int64_t first, int64_t last)
+{
+    args->filters = last - first;
+    if (args->weights)
+        args->weights = (const uint16_t *)args->weights + first * split_pixels(args->kernel) * args->channels;
+    args->bias = args->bias ? args->bias + first : NULL;
+    results_bf16(args, first, first);
+}
+
+static void rows_bf16(terse_conv_bf16_args *args, const split_rows *rows, const split_piece *p)
+{
+    SPLIT_NARROW(args, rows, p);
+    const int64_t offset = split_output_offset(rows, p);
+    results_bf16(args, offset * args->out_stride, offset * args->residual_stride);
+}
+
 /* Sparse weights from column `first` on. */
 static terse_sparse sparse_from(const conv_call *call, int64_t first)
 {
@@ -111,6 +139,13 @@ static size_t do_u8(const conv_call *call, const terse_conv_u8s8_args *args, int
     return run ? 0 : call->kernel.scratch_u8(args);
 }
 
+static size_t do_bf16(const conv_call *call, const terse_conv_bf16_args *args, bool run)
+{
+    if (run)
+        call->kernel.run_bf16(args);
+    return run || !call->kernel.scratch_bf16 ? 0 : call->kernel.scratch_bf16(args);
+}
+
 static size_t do_columns(const conv_call *call, int64_t first, int64_t last, char *scratch, bool run)
 {
     if (call->kernel.is_f32) {
@@ -118,6 +153,12 @@ static size_t do_columns(const conv_call *call, int64_t first, int64_t last, cha
         columns_f32(&args, first, last);
         args.scratch = scratch;
         return do_f32(call, &args, first, run);
+    }
+    if (call->kernel.run_bf16) {
+        terse_conv_bf16_args args = call->bf16;
+        columns_bf16(&args, first, last);
+        args.scratch = scratch;
+        return do_bf16(call, &args, run);
     }
     terse_conv_u8s8_args args = call->u8;
     columns_u8(&args, first, last);
@@ -132,6 +173,12 @@ static size_t do_piece(const conv_call *call, const split_piece *piece, char *sc
         rows_f32(&args, &call->rows, piece);
         args.scratch = scratch;
         return do_f32(call, &args, 0, run);
+    }
+    if (call->kernel.run_bf16) {
+        terse_conv_bf16_args args = call->bf16;
+        rows_bf16(&args, &call->rows, piece);
+        args.scratch = scratch;
+        return do_bf16(call, &args, run);
     }
     terse_conv_u8s8_args args = call->u8;
     rows_u8(&args, &call->rows, piece);
@@ -208,6 +255,17 @@ static void plan_u8(const terse_conv_u8s8_args *args, conv_kernel kernel, terse_
     plan_call(call, args->filters, args->groups, args->channels);
 }
 
+static void plan_bf16(const terse_conv_bf16_args *args, conv_kernel kernel, conv_call *call)
+{
+    *call = (conv_call){.kernel = kernel, .bf16 = *args, .scratch = args->scratch};
+    SPLIT_SLIDE_OF(&call->slide, args);
+    if (kernel.has_columns && split_is_pointwise(&call->slide)) {
+        SPLIT_FLATTEN(&call->bf16);
+        SPLIT_SLIDE_OF(&call->slide, &call->bf16);
+    }
+    plan_call(call, args->filters, kernel.has_columns ? 1 : args->channels, args->channels);
+}
+
 static void run_call(conv_call *call)
 {
     terse_split_spread(terse_split_current(), call->units, call->align, call->parts, run_range, call);
@@ -232,6 +290,16 @@ static void convolve_u8(const terse_conv_u8s8_args *args, conv_kernel kernel, te
         run_call(&call);
     else
         do_u8(&call, args, 0, true);
+}
+
+static void convolve_bf16(const terse_conv_bf16_args *args, conv_kernel kernel)
+{
+    conv_call call;
+    plan_bf16(args, kernel, &call);
+    if (call.parts > 1)
+        run_call(&call);
+    else
+        do_bf16(&call, args, true);
 }
 
 /* Enough for every thread, and for the call in one piece. */
@@ -274,6 +342,11 @@ static size_t scratch_u8(const terse_conv_u8s8_args *args, conv_kernel kernel)
     (conv_kernel)                                                                                                      \
     {                                                                                                                  \
         .run_u8 = BASE->conv_u8s8, .scratch_u8 = BASE->conv_u8s8_scratch, .has_columns = true, .align = 1              \
+    }
+#define CONV_BF16                                                                                                      \
+    (conv_kernel)                                                                                                      \
+    {                                                                                                                  \
+        .run_bf16 = BASE->conv_bf16, .scratch_bf16 = BASE->conv_bf16_scratch, .has_columns = true, .align = 1          \
     }
 #define SPARSE_F32                                                                                                     \
     (conv_kernel)                                                                                                      \
@@ -318,6 +391,23 @@ static void winograd_f32(const terse_conv_f32_args *args)
 static size_t winograd_f32_scratch(const terse_conv_f32_args *args)
 {
     return scratch_f32(args, WINOGRAD);
+}
+
+static void conv_bf16(const terse_conv_bf16_args *args)
+{
+    convolve_bf16(args, CONV_BF16);
+}
+
+static size_t conv_bf16_scratch(const terse_conv_bf16_args *args)
+{
+    conv_call call;
+    plan_bf16(args, CONV_BF16, &call);
+    return scratch_for(&call, do_bf16(&call, args, false));
+}
+
+static void dwconv_bf16(const terse_conv_bf16_args *args)
+{
+    convolve_bf16(args, (conv_kernel){.run_bf16 = BASE->dwconv_bf16, .align = 1});
 }
 
 static void conv_u8s8(const terse_conv_u8s8_args *args)
@@ -367,6 +457,9 @@ void terse_split_convolutions(terse_kernels *table)
     TERSE_SPLIT_REPLACE(table, dwconv_f32);
     TERSE_SPLIT_REPLACE(table, winograd_f32);
     TERSE_SPLIT_REPLACE(table, winograd_f32_scratch);
+    TERSE_SPLIT_REPLACE(table, conv_bf16);
+    TERSE_SPLIT_REPLACE(table, conv_bf16_scratch);
+    TERSE_SPLIT_REPLACE(table, dwconv_bf16);
     TERSE_SPLIT_REPLACE(table, conv_u8s8);
     TERSE_SPLIT_REPLACE(table, conv_u8s8_scratch);
     TERSE_SPLIT_REPLACE(table, dwconv_u8s8);

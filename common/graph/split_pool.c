@@ -3,9 +3,10 @@
 #include "common/graph/split_rows.h"
 
 typedef struct pool_call {
-    void (*run_f32)(const terse_pool_f32_args *args); /* one of the two */
+    void (*run_f32)(const terse_pool_f32_args *args); /* one of the two; also with BF16 behind the pointers */
     void (*run_u8)(const terse_pool_u8_args *args);
     const void *args;
+    bool is_bf16;
     split_slide slide;
     split_rows rows;
 } pool_call;
@@ -20,6 +21,21 @@ typedef struct pool_call {
         (args)->output += split_output_offset(&(call)->rows, piece) * (args)->out_stride;                              \
     } while (0)
 
+static const float *skip_bf16(const float *p, int64_t n)
+{
+    return (const float *)(const void *)((const uint16_t *)(const void *)p + n);
+}
+
+/* NARROW_POOL moves pointers of floats; what lies behind these is half as large. */
+static void narrow_bf16(terse_pool_f32_args *args, const pool_call *call, const split_piece *piece)
+{
+    const float *input = skip_bf16(args->input, split_input_offset(&call->rows, piece) * args->in_stride);
+    const float *output = skip_bf16(args->output, split_output_offset(&call->rows, piece) * args->out_stride);
+    NARROW_POOL(args, call, piece);
+    args->input = input;
+    args->output = (float *)(uintptr_t)output;
+}
+
 static void run_range(void *context, int64_t first, int64_t last, int thread)
 {
     (void)thread;
@@ -29,7 +45,10 @@ static void run_range(void *context, int64_t first, int64_t last, int thread)
     for (int i = 0; i < n; i++)
         if (call->run_f32) {
             terse_pool_f32_args args = *(const terse_pool_f32_args *)call->args;
-            NARROW_POOL(&args, call, &pieces[i]);
+            if (call->is_bf16)
+                narrow_bf16(&args, call, &pieces[i]);
+            else
+                NARROW_POOL(&args, call, &pieces[i]);
             call->run_f32(&args);
         } else {
             terse_pool_u8_args args = *(const terse_pool_u8_args *)call->args;
@@ -57,6 +76,13 @@ static void pool_f32(const terse_pool_f32_args *args, void (*run)(const terse_po
     spread_pool(&call, args->channels, 4);
 }
 
+static void pool_bf16(const terse_pool_f32_args *args, void (*run)(const terse_pool_f32_args *args))
+{
+    pool_call call = {.run_f32 = run, .args = args, .is_bf16 = true};
+    SPLIT_SLIDE_OF(&call.slide, args);
+    spread_pool(&call, args->channels, 2);
+}
+
 static void pool_u8(const terse_pool_u8_args *args, void (*run)(const terse_pool_u8_args *args))
 {
     pool_call call = {.run_u8 = run, .args = args};
@@ -74,6 +100,16 @@ static void average_pool_f32(const terse_pool_f32_args *args)
     pool_f32(args, terse_split_current()->base->average_pool_f32);
 }
 
+static void max_pool_bf16(const terse_pool_f32_args *args)
+{
+    pool_bf16(args, terse_split_current()->base->max_pool_bf16);
+}
+
+static void average_pool_bf16(const terse_pool_f32_args *args)
+{
+    pool_bf16(args, terse_split_current()->base->average_pool_bf16);
+}
+
 static void max_pool_u8(const terse_pool_u8_args *args)
 {
     pool_u8(args, terse_split_current()->base->max_pool_u8);
@@ -88,6 +124,8 @@ void terse_split_pools(terse_kernels *table)
 {
     TERSE_SPLIT_REPLACE(table, max_pool_f32);
     TERSE_SPLIT_REPLACE(table, average_pool_f32);
+    TERSE_SPLIT_REPLACE(table, max_pool_bf16);
+    TERSE_SPLIT_REPLACE(table, average_pool_bf16);
     TERSE_SPLIT_REPLACE(table, max_pool_u8);
     TERSE_SPLIT_REPLACE(table, average_pool_u8);
 }

@@ -123,6 +123,31 @@ static void gemm_f32s4(const terse_gemm_f32s4_args *args)
     spread_product(args, args->m, args->n, args->k, run_f32s4);
 }
 
+static void run_bf16(void *context, int64_t first, int64_t last, int thread)
+{
+    (void)thread;
+    const product *p = context;
+    terse_gemm_bf16_args args = *(const terse_gemm_bf16_args *)p->args;
+    const size_t size = args.wide ? 4 : 2;
+    if (p->columns) {
+        args.n = last - first;
+        args.b += first * args.k;
+        args.bias = from(args.bias, first);
+    } else {
+        args.m = last - first;
+        args.a += first * args.lda;
+    }
+    args.c = (char *)args.c + (size_t)(p->columns ? first : first * args.ldc) * size;
+    if (args.residual)
+        args.residual = (const char *)args.residual + (size_t)(p->columns ? first : first * args.ldr) * size;
+    p->split->base->gemm_bf16(&args);
+}
+
+static void gemm_bf16(const terse_gemm_bf16_args *args)
+{
+    spread_product(args, args->m, args->n, args->k, run_bf16);
+}
+
 size_t terse_split_sum_bytes(const terse_requantize *requantize)
 {
     return requantize->to == TERSE_SUMS_TO_U8 ? 1 : 4;
@@ -176,4 +201,5 @@ void terse_split_products(terse_kernels *table)
     TERSE_SPLIT_REPLACE(table, gemm_f32s8);
     TERSE_SPLIT_REPLACE(table, gemm_f32s4);
     TERSE_SPLIT_REPLACE(table, gemm_u8s8);
+    TERSE_SPLIT_REPLACE(table, gemm_bf16);
 }

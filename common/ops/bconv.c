@@ -131,10 +131,6 @@ static void round_image(const terse_op_call *call, const bconv_params *params, i
     const terse_tensor *x = call->inputs[0];
     const int64_t channels = params->channels, even = params->args.channels;
     const int64_t first = image * params->pixels * x->row_stride;
-    if (x->dtype == TERSE_FP32 && channels == even && x->row_stride == channels) {
-        call->kernels->f32_to_bf16((const float *)x->data + first, to, params->pixels * channels);
-        return;
-    }
     if (x->dtype == TERSE_FP32) {
         call->kernels->f32_rows_to_bf16((const float *)x->data + first, x->row_stride, params->pixels, channels, to);
         return;

@@ -96,8 +96,7 @@ static int run_bgemm(const terse_op_call *call, terse_error *error)
                                  .wide = p->wide};
     if (p->rounds) {
         uint16_t *rows = call->scratch;
-        for (int64_t i = 0; i < p->m; i++)
-            call->kernels->f32_to_bf16((const float *)x->data + i * args.lda, rows + i * p->k, p->k);
+        call->kernels->f32_rows_to_bf16(x->data, args.lda, p->m, p->k, rows);
         args.a = rows;
         args.lda = p->k;
     } else if (args.lda % 2 != 0 || (uintptr_t)args.a % 4 != 0) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Kernels cut into parts give the bits of the kernel in one piece, on every tier. */
+#include "common/kernels/bf16.h"
 #include "tests/unit/threads_case.h"
 
 static terse_threads *threads;
@@ -82,6 +83,39 @@ static void gemm_f32_case(void)
     split.table.gemm_f32(&args);
     expect_same(&o, "gemm_f32");
     free(a), free(b), free(bias), free(residual);
+}
+
+static uint16_t *random_halves(int64_t n)
+{
+    uint16_t *p = fresh((size_t)n * sizeof *p);
+    for (int64_t i = 0; i < n; i++)
+        p[i] = bf16_from((float)random_in(-9999, 9999) / 9999.0f);
+    return p;
+}
+
+static void gemm_bf16_case(void)
+{
+    terse_gemm_bf16_args args = {.m = random_in(1, 90), .n = random_in(1, 300), .k = 2 * random_in(1, 100)};
+    if (random_in(0, 3) == 0)
+        args.m = random_in(1, 4), args.n = random_in(400, 1500);
+    args.lda = args.k + 2 * random_in(0, 3);
+    args.ldc = args.n + random_in(0, 3);
+    args.ldr = args.n + random_in(0, 3);
+    args.wide = random_in(0, 1);
+    uint16_t *a = random_halves(args.m * args.lda), *b = random_halves((args.n + 15) / 16 * 16 * args.k);
+    float *bias = random_floats(args.n), *wide = random_floats(args.m * args.ldr);
+    uint16_t *narrow = random_halves(args.m * args.ldr);
+    args.a = a;
+    args.b = b;
+    args.bias = random_in(0, 1) ? bias : NULL;
+    args.residual = random_in(0, 1) ? NULL : args.wide ? (void *)wide : narrow;
+    outputs o = make_outputs(args.m * args.ldc * 4);
+    args.c = o.want;
+    tier->gemm_bf16(&args);
+    args.c = o.got;
+    split.table.gemm_bf16(&args);
+    expect_same(&o, "gemm_bf16");
+    free(a), free(b), free(bias), free(wide), free(narrow);
 }
 
 static void gemm_small_case(bool four)
@@ -273,6 +307,44 @@ static void conv_f32_case(int kind)
     free(input), free(bias), free(residual), free(weights), free(args.scratch);
 }
 
+static void conv_bf16_case(int kind)
+{
+    terse_conv_f32_args s;
+    random_conv(kind, &s);
+    terse_conv_bf16_args args = {.n = s.n,
+                                 .channels = kind == DENSE ? s.channels + s.channels % 2 : s.channels,
+                                 .filters = s.filters,
+                                 .in_stride = s.in_stride + s.in_stride % 2 + 2,
+                                 .out_stride = s.out_stride,
+                                 .residual_stride = s.residual_stride,
+                                 .wide = kind == DENSE && random_in(0, 1)};
+    memcpy(args.in, s.in, sizeof args.in);
+    memcpy(args.out, s.out, sizeof args.out);
+    memcpy(args.kernel, s.kernel, sizeof args.kernel);
+    memcpy(args.stride, s.stride, sizeof args.stride);
+    memcpy(args.dilation, s.dilation, sizeof args.dilation);
+    memcpy(args.pad, s.pad, sizeof args.pad);
+    const int64_t rows_in = args.n * pixels(args.in), rows_out = args.n * pixels(args.out);
+    const int64_t padded = (args.filters + 15) / 16 * 16 * pixels(args.kernel);
+    uint16_t *input = random_halves(rows_in * args.in_stride), *pairs = random_halves(padded * args.channels);
+    float *filters = random_floats(padded), *bias = random_floats(args.filters);
+    float *wide = random_floats(rows_out * args.residual_stride);
+    uint16_t *narrow = random_halves(rows_out * args.residual_stride);
+    args.input = input;
+    args.weights = kind == DENSE ? (void *)pairs : filters;
+    args.bias = random_in(0, 1) ? bias : NULL;
+    args.residual = random_in(0, 1) ? NULL : args.wide ? (void *)wide : narrow;
+    args.scratch = aligned_alloc(64, terse_align(split.table.conv_bf16_scratch(&args) + 1, 64));
+    outputs o = make_outputs(rows_out * args.out_stride * 4);
+    for (int way = 0; way < 2; way++) {
+        const terse_kernels *table = way ? &split.table : tier;
+        args.output = way ? o.got : o.want;
+        (kind == DENSE ? table->conv_bf16 : table->dwconv_bf16)(&args);
+    }
+    expect_same(&o, kind == DENSE ? "conv_bf16" : "dwconv_bf16");
+    free(input), free(pairs), free(filters), free(bias), free(wide), free(narrow), free(args.scratch);
+}
+
 static void conv_u8s8_case(int kind)
 {
     terse_conv_f32_args sizes;
@@ -311,7 +383,9 @@ static void conv_u8s8_case(int kind)
     free(input), free(weights), free(args.scratch), free_columns(&c);
 }
 
-static void pool_case(bool bytes, bool average)
+enum { POOL_F32, POOL_U8, POOL_BF16 };
+
+static void pool_case(int kind, bool average)
 {
     terse_conv_f32_args s;
     random_conv(DEPTHWISE, &s);
@@ -341,24 +415,27 @@ static void pool_case(bool bytes, bool average)
     float *x = random_floats(s.n * pixels(s.in) * s.in_stride);
     uint8_t *q = random_bytes(s.n * pixels(s.in) * s.in_stride);
     outputs o = make_outputs(s.n * pixels(f32.out) * s.channels * 4);
-    f32.input = x;
+    uint16_t *half = random_halves(s.n * pixels(s.in) * s.in_stride);
+    f32.input = kind == POOL_BF16 ? (float *)(void *)half : x;
     u8.input = q;
     for (int way = 0; way < 2; way++) {
         const terse_kernels *table = way ? &split.table : tier;
         u8.output = way ? o.got : o.want;
         f32.output = (float *)(void *)u8.output;
-        if (bytes)
+        if (kind == POOL_BF16)
+            (average ? table->average_pool_bf16 : table->max_pool_bf16)(&f32);
+        else if (kind == POOL_U8)
             (average ? table->average_pool_u8 : table->max_pool_u8)(&u8);
         else
             (average ? table->average_pool_f32 : table->max_pool_f32)(&f32);
     }
     expect_same(&o, average ? "average pool" : "max pool");
-    free(x), free(q);
+    free(x), free(q), free(half);
 }
 
 static void elements_case(void)
 {
-    const int64_t n = random_in(1, 150000), one = random_in(0, 1);
+    const int64_t n = random_in(1, 150000), one = random_in(0, 1), width = random_in(1, 3);
     float *a = random_floats(n), *b = random_floats(n);
     uint8_t *q = random_bytes(n), *p = random_bytes(n), *table = random_bytes(256);
     const terse_binary_u8_args add = {.n = n,
@@ -372,9 +449,9 @@ static void elements_case(void)
                                       .b_scale = 0.01,
                                       .zero_point = 60,
                                       .high = 255};
-    static const char *const names[] = {"exp",      "sigmoid",          "sub",       "add_u8", "mul_u8", "table",
-                                        "quantize", "quantize in FP32", "dequantize"};
-    for (int which = 0; which < 9; which++) {
+    static const char *const names[] = {"exp",      "sigmoid",          "sub",        "add_u8",      "mul_u8", "table",
+                                        "quantize", "quantize in FP32", "dequantize", "rows to BF16"};
+    for (int which = 0; which < 10; which++) {
         outputs o = make_outputs(n * 4);
         for (int way = 0; way < 2; way++) {
             const terse_kernels *k = way ? &split.table : tier;
@@ -407,8 +484,11 @@ static void elements_case(void)
             case 7:
                 k->quantize_float_u8(a, 0.01f, 100, y, n);
                 break;
-            default:
+            case 8:
                 k->dequantize_u8(q, 0.01f, 100, f, n);
+                break;
+            default:
+                k->f32_rows_to_bf16(a, 3, n / 3, width, (uint16_t *)(void *)y);
             }
         }
         expect_same(&o, names[which]);
@@ -420,6 +500,9 @@ static void one_round(void)
 {
     gemm_f32_case();
     gemm_u8s8_case();
+    gemm_bf16_case();
+    conv_bf16_case(DENSE);
+    conv_bf16_case(DEPTHWISE);
     gemm_small_case(false);
     gemm_small_case(true);
     conv_f32_case(DENSE);
@@ -427,8 +510,9 @@ static void one_round(void)
     conv_f32_case(WINOGRAD);
     conv_u8s8_case(DENSE);
     conv_u8s8_case(DEPTHWISE);
-    for (int i = 0; i < 4; i++)
-        pool_case(i & 1, i & 2);
+    for (int kind = POOL_F32; kind <= POOL_BF16; kind++)
+        for (int average = 0; average < 2; average++)
+            pool_case(kind, average);
     elements_case();
 }
 

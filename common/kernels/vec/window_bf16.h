@@ -69,6 +69,10 @@ static int64_t short_rows_to_bf16(const float *x, int64_t rows, int64_t n, uint1
 
 void TIER_NAME(terse_f32_rows_to_bf16)(const float *x, int64_t x_stride, int64_t rows, int64_t n, uint16_t *y)
 {
+    if (n % 2 == 0 && x_stride == n) {
+        row_to_bf16(x, rows * n, y);
+        return;
+    }
     const int64_t first = n > 0 && n <= 8 && x_stride == n ? short_rows_to_bf16(x, rows, n, y) : 0;
     for (int64_t r = first; r < rows; r++)
         row_to_bf16(x + r * x_stride, n, y + r * (n + n % 2));
