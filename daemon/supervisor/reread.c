@@ -20,23 +20,6 @@
 #include "daemon/log.h"
 #include "daemon/supervisor/supervisor.h"
 
-/* What [server] may change while the daemon runs; settings of models may change all. */
-static const terse_setting_id live[] = {
-    TERSE_SET_WORKERS,          TERSE_SET_MODEL_DIR,     TERSE_SET_MAX_QUEUE,        TERSE_SET_MAX_QUEUE_BYTES,
-    TERSE_SET_MAX_CLIENT,       TERSE_SET_LOAD_TIMEOUT,  TERSE_SET_MAX_CLIENT_BYTES, TERSE_SET_WARM_TIMEOUT,
-    TERSE_SET_FRONTEND_TIMEOUT, TERSE_SET_DRAIN_TIMEOUT,
-};
-
-static bool is_live(int id)
-{
-    if (terse_settings[id].where == TERSE_IN_BOTH)
-        return true;
-    for (size_t i = 0; i < sizeof live / sizeof live[0]; i++)
-        if ((int)live[i] == id)
-            return true;
-    return false;
-}
-
 /* Each line that the configuration has to complain of becomes a line of the log. */
 static void log_report(const char *report)
 {
@@ -74,7 +57,7 @@ static terse_config *read_anew(terse_supervisor *s)
 static void keep_settled(const terse_config *old, terse_config *config)
 {
     for (int i = 0; i < TERSE_N_SETTINGS; i++) {
-        if (is_live(i) || config->value[i] == old->value[i])
+        if (terse_setting_on_reload((terse_setting_id)i) != TERSE_RELOAD_RESTART || config->value[i] == old->value[i])
             continue;
         terse_log(TERSE_LOG_WARNING, "SIGHUP: %s is another now: that wants a restart", terse_settings[i].name);
         config->value[i] = old->value[i];

@@ -205,6 +205,30 @@ void terse_settings_print_file(FILE *out)
     }
 }
 
+terse_setting_reload terse_setting_on_reload(terse_setting_id id)
+{
+    switch (id) {
+    case TERSE_SET_FILE:
+    case TERSE_SET_VERSION:
+    case TERSE_SET_THREADS:
+        return TERSE_RELOAD_MODEL;
+    case TERSE_SET_WORKERS:
+    case TERSE_SET_MODEL_DIR:
+    case TERSE_SET_CURVE_CLIENTS:
+    case TERSE_SET_MAX_QUEUE:
+    case TERSE_SET_MAX_QUEUE_BYTES:
+    case TERSE_SET_MAX_CLIENT:
+    case TERSE_SET_MAX_CLIENT_BYTES:
+    case TERSE_SET_LOAD_TIMEOUT:
+    case TERSE_SET_WARM_TIMEOUT:
+    case TERSE_SET_FRONTEND_TIMEOUT:
+    case TERSE_SET_DRAIN_TIMEOUT:
+        return TERSE_RELOAD_AT_ONCE;
+    default: /* settings of models are told to the front end; the rest was given to processes when they started */
+        return terse_settings[id].where == TERSE_IN_BOTH ? TERSE_RELOAD_AT_ONCE : TERSE_RELOAD_RESTART;
+    }
+}
+
 /* A value as the file has it. */
 static void print_value(FILE *out, const terse_setting *s, uint64_t value)
 {
@@ -237,6 +261,9 @@ void terse_settings_print_table(FILE *out)
 {
     static const char *const places[] = {
         [TERSE_IN_SERVER] = "server", [TERSE_IN_MODEL] = "model", [TERSE_IN_BOTH] = "both"};
+    static const char *const reloads[] = {[TERSE_RELOAD_RESTART] = "wants a restart",
+                                          [TERSE_RELOAD_AT_ONCE] = "at once",
+                                          [TERSE_RELOAD_MODEL] = "the model is loaded again"};
     for (int i = 0; i < TERSE_N_SETTINGS; i++) {
         const terse_setting *s = &terse_settings[i];
         const bool numbers =
@@ -256,6 +283,6 @@ void terse_settings_print_table(FILE *out)
             for (const char *c = s->argument; *c; c++)
                 fputs(*c == '|' ? ", " : (char[]){*c, 0}, out);
         }
-        fprintf(out, "\t%s\n", s->description);
+        fprintf(out, "\t%s\t%s\n", s->description, reloads[terse_setting_on_reload((terse_setting_id)i)]);
     }
 }

@@ -124,6 +124,14 @@ const terse_setting *terse_setting_option(const char *option, size_t length);
  * what is allowed. */
 int terse_setting_parse(const terse_setting *setting, const char *text, uint64_t *ret_value, terse_error *error);
 
+/* What a new value in the file does when it is read again (SIGHUP). */
+typedef enum terse_setting_reload {
+    TERSE_RELOAD_RESTART, /* nothing: it wants a restart, and is logged */
+    TERSE_RELOAD_AT_ONCE,
+    TERSE_RELOAD_MODEL, /* models that it stands for are loaded again */
+} terse_setting_reload;
+terse_setting_reload terse_setting_on_reload(terse_setting_id id);
+
 /* Prints the rows: those with an option, as --help has them, or the whole file's manual. */
 void terse_settings_print_options(FILE *out);
 void terse_settings_print_file(FILE *out);

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -92,13 +93,13 @@ with harness.story("every setting is in tersed.conf(5) with its unit, default an
         by_help = set(re.findall(r"^  (\w+) = ", parts[place], re.M))
         by_page = {term.split(" = ")[0] for term in re.findall(r"^\.TP\n(\w+ = .*)$", section(text, title), re.M)}
         story.check(by_help and by_help == by_page, f"[{place}] differs: {by_help ^ by_page}")
-        for where, name, argument, option, unit, default, allowed, *_ in table:
+        for where, name, argument, option, unit, default, allowed, _, reload in table:
             if where not in (place, "both"):
                 continue
             entry = re.search(rf"^\.TP\n{name} = .*?(?=^\.TP|\Z)", section(text, title), re.M | re.S).group(0)
             entry = " ".join(entry.split())
             for fact in (unit and f"Unit: {unit}.", default and f"Default: {default}.", allowed and f"Allowed: {allowed}.",
-                         option and f"Option: {option}."):
+                         option and f"Option: {option}.", f"Reload: {reload}."):
                 story.check(not fact or fact in entry, f"{name}: the page lacks '{fact}'")
         # What the table calls allowed is what the parser takes.
         for where, name, argument, option, unit, default, allowed, *_ in table:
@@ -113,6 +114,32 @@ with harness.story("every setting is in tersed.conf(5) with its unit, default an
                 done = subprocess.run([harness.program("tersed"), "--check", "--config", path], capture_output=True, text=True)
                 refused = f"{name}: found '{value}'" in done.stderr
                 story.check(refused != good, f"{name} = {value}: {done.stderr.strip()}")
+
+with harness.story("what wants a restart is what the page says") as story:
+    table = [line.split("\t")[1:] for line in harness.run("tersed", "--help-table").stdout.splitlines()
+             if line.startswith("setting\t")]
+    wants, other = set(), []
+    for where, name, argument, option, unit, default, allowed, _, reload in table:
+        if where == "model" or not allowed or default == "latency":  # texts are no numbers; of objective one is enough
+            continue
+        value = {"no": "yes", "0660": "0600", "64M": "32M", "1024": "2048", "8M": "16M", "64": "32", "0": "10", "32": "8",
+                 "1": "2", "60000": "50000", "120000": "110000", "10000": "9000", "30000": "20000", "4096": "1000",
+                 "automatic": {"bytes": "1G", "processes": "3", "milliseconds": "60000"}.get(unit, "5000")}[default]
+        other.append(f"{name} = {value}")
+        wants |= {name} if reload == "wants a restart" else set()
+    model = story.digits()
+    config = f"{story.folder}/tersed.conf"
+    def write(*lines):
+        with open(config, "w") as file:
+            file.write("\n".join(["[server]", *lines, "[model digits]", f"file = {model}"]) + "\n")
+    write("workers = 1")
+    tersed = story.tersed({}, "--config", config)
+    write(*other)
+    tersed.process.send_signal(signal.SIGHUP)
+    harness.wait_until(lambda: len(re.findall(r"SIGHUP: (\w+) is another now", tersed.log())) >= len(wants), "it has read the file")
+    harness.wait_until(lambda: len(tersed.workers()) == 3, "what goes at once is in force")
+    told = set(re.findall(r"SIGHUP: (\w+) is another now: that wants a restart", tersed.log()))
+    story.check(len(wants) > 8 and told == wants, f"page and daemon differ: {told ^ wants}")
 
 with harness.story("pages are good roff") as story:
     tools = [["groff", "-man", "-ww", "-z", "-Tutf8"], ["man", "--warnings", "-E", "UTF-8", "-l"], ["mandoc", "-T", "lint", "-W",
