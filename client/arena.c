@@ -170,30 +170,36 @@ static uint8_t *map(int fd, uint64_t bytes)
     return base == MAP_FAILED ? NULL : base;
 }
 
-/* Copies what was ever written, not the holes. */
-static void copy_written(int fd, const uint8_t *from, uint8_t *to, uint64_t bytes)
+/* Copies what was ever written, not the holes. By the system, not by stores: it fills fresh pages without clearing them
+ * before, and without a fault for each. */
+static bool copy_written(int from_fd, const uint8_t *from, int to_fd, uint64_t bytes)
 {
     for (off_t at = 0; at >= 0 && (uint64_t)at < bytes;) {
-        const off_t data = lseek(fd, at, SEEK_DATA);
+        off_t data = lseek(from_fd, at, SEEK_DATA);
         if (data < 0)
-            return;
-        const off_t hole = lseek(fd, data, SEEK_HOLE);
+            return errno == ENXIO; /* nothing but a hole is left */
+        const off_t hole = lseek(from_fd, data, SEEK_HOLE);
         const uint64_t end = hole < 0 || (uint64_t)hole > bytes ? bytes : (uint64_t)hole;
-        if ((uint64_t)data < end)
-            memcpy(to + data, from + data, end - (uint64_t)data);
+        while ((uint64_t)data < end) {
+            const ssize_t done = pwrite(to_fd, from + data, end - (uint64_t)data, data);
+            if (done <= 0 && errno != EINTR)
+                return false;
+            data += done > 0 ? done : 0;
+        }
         at = (off_t)end;
     }
+    return true;
 }
 
 /* The new memory at the old address, with the old content. */
-static bool replace(int old_fd, uint8_t **base, uint8_t *fresh, uint64_t bytes)
+static bool replace(int old_fd, uint8_t **base, int fresh_fd, uint8_t *fresh, uint64_t bytes)
 {
     if (!*base) {
         *base = fresh;
         return true;
     }
-    copy_written(old_fd, *base, fresh, bytes);
-    return mremap(fresh, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, *base) != MAP_FAILED;
+    return copy_written(old_fd, *base, fresh_fd, bytes) &&
+           mremap(fresh, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, *base) != MAP_FAILED;
 }
 
 static void close_fds(terse_client_arena *arena)
@@ -235,8 +241,8 @@ static terse_status take(terse_client_arena *arena, answer *a)
     }
     if (!status && (!fresh[0] || !fresh[1] || !fresh[2]))
         status = CLIENT_FAIL(TERSE_SYSTEM, "cannot map the shared memory");
-    if (!status && (!replace(arena->input_fd, &arena->inputs, fresh[0], a->input_bytes) ||
-                    !replace(arena->output_fd, &arena->outputs, fresh[1], a->output_bytes)))
+    if (!status && (!replace(arena->input_fd, &arena->inputs, a->fds[0], fresh[0], a->input_bytes) ||
+                    !replace(arena->output_fd, &arena->outputs, a->fds[1], fresh[1], a->output_bytes)))
         status = CLIENT_FAIL(TERSE_SYSTEM, "cannot map the shared memory again");
     if (status) {
         const uint64_t sizes[3] = {a->input_bytes, a->output_bytes, rings};
