@@ -51,12 +51,17 @@ static void fake_bind(fake *f)
     assert_int_equal(zmq_bind(f->router, f->endpoint), 0);
 }
 
-static void fake_init(fake *f)
+static void fake_init_at(fake *f, const char *name)
 {
     memset(f, 0, sizeof *f);
-    snprintf(f->endpoint, sizeof f->endpoint, "ipc:///tmp/terse-test-client-%d.sock", (int)getpid());
+    snprintf(f->endpoint, sizeof f->endpoint, "ipc:///tmp/terse-test-client-%d%s.sock", (int)getpid(), name);
     f->context = zmq_ctx_new();
     fake_bind(f);
+}
+
+static void fake_init(fake *f)
+{
+    fake_init_at(f, "");
 }
 
 static void fake_forget(fake *f)

@@ -411,6 +411,202 @@ static void nobody_there_is_told_in_time(void **state)
     assert_null(client);
 }
 
+/* --- several daemons ------------------------------------------------------------------------------------------ */
+
+enum { RESEND_MS = 200 };
+
+typedef struct pair {
+    fake a, b;
+    terse_client *client;
+    char endpoints[300];
+} pair;
+
+static void *open_pair(void *user)
+{
+    const pair *p = user;
+    terse_client_options options = TERSE_CLIENT_OPTIONS_INIT;
+    terse_client *client = NULL;
+    options.endpoint = p->endpoints;
+    options.resend_ms = RESEND_MS;
+    return terse_client_open(&options, &client) == TERSE_OK ? client : NULL;
+}
+
+static void no_reply(const pair *p, int ms)
+{
+    terse_reply *none = NULL;
+    assert_int_equal(terse_client_poll(p->client, ms, &none), TERSE_OK);
+    assert_null(none);
+}
+
+/* Until the fakes hold so many messages; the client's turns come between. */
+static void pump(pair *p, int in_a, int in_b)
+{
+    for (int turns = 0; p->a.n_held < in_a || p->b.n_held < in_b; turns++) {
+        assert_true(turns < 10000);
+        no_reply(p, 1);
+        fake_take(&p->a, 0);
+        fake_take(&p->b, 0);
+    }
+    assert_true(p->a.n_held == in_a && p->b.n_held == in_b);
+}
+
+static void answered(const pair *p, uint64_t id, float value)
+{
+    terse_reply *reply = next_reply(p->client);
+    assert_int_equal(terse_reply_id(reply), id);
+    assert_int_equal(terse_reply_status(reply), TERSE_OK);
+    assert_true(*(const float *)terse_reply_data(reply, 0, NULL) == value);
+    terse_reply_free(reply);
+}
+
+/* Both are connected: each has had a request, and answered it. */
+static void pair_init(pair *p)
+{
+    pthread_t thread;
+    void *client = NULL;
+    fake_init_at(&p->a, "-a");
+    fake_init_at(&p->b, "-b");
+    snprintf(p->endpoints, sizeof p->endpoints, "%s,%s", p->a.endpoint, p->b.endpoint);
+    assert_int_equal(pthread_create(&thread, NULL, open_pair, p), 0);
+    while (pthread_tryjoin_np(thread, &client) != 0)
+        if (!fake_take(&p->a, 5))
+            fake_take(&p->b, 5);
+    assert_non_null(client);
+    p->client = client;
+    for (int turns = 0; p->a.n_held == 0 || p->b.n_held == 0; turns++) {
+        assert_true(turns < 200);
+        submit(p->client, 0);
+        no_reply(p, 5);
+        while (fake_take(&p->a, 5) || fake_take(&p->b, 5))
+            ;
+    }
+    for (int i = 0; i < p->a.n_held; i++)
+        fake_answer(&p->a, &p->a.held[i], &(float){0});
+    for (int i = 0; i < p->b.n_held; i++)
+        fake_answer(&p->b, &p->b.held[i], &(float){0});
+    while (terse_client_outstanding(p->client) > 0)
+        terse_reply_free(next_reply(p->client));
+    fake_forget(&p->a);
+    fake_forget(&p->b);
+}
+
+static void pair_done(pair *p)
+{
+    terse_client_close(p->client);
+    fake_done(&p->a);
+    fake_done(&p->b);
+}
+
+static void a_silent_daemon_is_given_up_and_its_late_word_changes_nothing(void **state)
+{
+    static pair p;
+    (void)state;
+    pair_init(&p);
+    submit(p.client, 1);
+    submit(p.client, 2);
+    pump(&p, 1, 1); /* each has one */
+    const uint64_t mine = p.a.held[0].id, other = p.b.held[0].id;
+    fake_answer(&p.b, &p.b.held[0], &(float){20});
+    answered(&p, other, 20);
+    for (int turns = 0; p.b.n_held < 2; turns++) { /* nobody takes from a's socket: it does not say that it lives */
+        assert_true(turns < 10000);
+        no_reply(&p, 1);
+        fake_take(&p.b, 0);
+    }
+    assert_true(p.b.held[1].id == mine);
+    assert_memory_equal(p.b.held[1].session, p.a.held[0].session, sizeof p.a.held[0].session);
+    fake_refuse(&p.a, &p.a.held[0], TERSE_INTERNAL, "late");
+    no_reply(&p, 50);
+    fake_answer(&p.b, &p.b.held[1], &(float){10});
+    answered(&p, mine, 10);
+    fake_answer(&p.a, &p.a.held[0], &(float){11});
+    no_reply(&p, 50);
+    assert_int_equal(terse_client_outstanding(p.client), 0);
+    pair_done(&p);
+}
+
+static void the_first_of_two_answers_counts(void **state)
+{
+    static pair p;
+    (void)state;
+    pair_init(&p);
+    submit(p.client, 1);
+    submit(p.client, 2);
+    pump(&p, 1, 1);
+    const uint64_t mine = p.a.held[0].id, other = p.b.held[0].id;
+    fake_answer(&p.b, &p.b.held[0], &(float){20});
+    answered(&p, other, 20);
+    for (int turns = 0; p.b.n_held < 2; turns++) {
+        assert_true(turns < 10000);
+        no_reply(&p, 1);
+        fake_take(&p.b, 0);
+    }
+    fake_answer(&p.a, &p.a.held[0], &(float){11});
+    answered(&p, mine, 11);
+    fake_answer(&p.b, &p.b.held[1], &(float){10});
+    no_reply(&p, 50);
+    pair_done(&p);
+}
+
+static void what_says_that_it_lives_keeps_what_it_has(void **state)
+{
+    static pair p;
+    (void)state;
+    pair_init(&p);
+    submit(p.client, 1);
+    submit(p.client, 2);
+    pump(&p, 1, 1);
+    const uint64_t until_ns = terse_now_ns() + 3 * RESEND_MS * UINT64_C(1000000);
+    while (terse_now_ns() < until_ns) { /* "live" is answered, the requests are not */
+        no_reply(&p, 1);
+        fake_take(&p.a, 0);
+        fake_take(&p.b, 0);
+    }
+    assert_true(p.a.n_held == 1 && p.b.n_held == 1);
+    pair_done(&p);
+}
+
+static void a_full_daemons_refusal_is_the_answer_when_all_refuse(void **state)
+{
+    static pair p;
+    (void)state;
+    pair_init(&p);
+    const uint64_t id = submit(p.client, 1);
+    while (!fake_take(&p.a, 1) && !fake_take(&p.b, 1))
+        no_reply(&p, 1);
+    fake *first = p.a.n_held ? &p.a : &p.b, *second = first == &p.a ? &p.b : &p.a;
+    fake_refuse_for(first, &first->held[0], TERSE_RESOURCE_EXHAUSTED, 1000);
+    for (int turns = 0; !fake_take(second, 1); turns++) {
+        assert_true(turns < 10000);
+        no_reply(&p, 1);
+    }
+    assert_true(second->held[0].id == id);
+    fake_refuse_for(second, &second->held[0], TERSE_RESOURCE_EXHAUSTED, 1000);
+    terse_reply *reply = next_reply(p.client);
+    assert_int_equal(terse_reply_status(reply), TERSE_RESOURCE_EXHAUSTED);
+    assert_int_equal(terse_reply_retry_after_ms(reply), 1000);
+    terse_reply_free(reply);
+    pair_done(&p);
+}
+
+static void a_cancel_goes_where_its_target_is(void **state)
+{
+    static pair p;
+    (void)state;
+    pair_init(&p);
+    submit(p.client, 1);
+    submit(p.client, 2);
+    pump(&p, 1, 1);
+    assert_int_equal(terse_client_cancel(p.client, p.b.held[0].id), TERSE_OK);
+    pump(&p, 1, 2);
+    assert_int_equal(p.b.held[1].op, TERSE_WIRE_CANCEL);
+    assert_true(p.b.held[1].target == p.b.held[0].id);
+    assert_int_equal(terse_client_cancel(p.client, p.a.held[0].id), TERSE_OK);
+    pump(&p, 2, 2);
+    assert_int_equal(p.a.held[1].op, TERSE_WIRE_CANCEL);
+    pair_done(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -425,6 +621,11 @@ int main(void)
         cmocka_unit_test(a_reply_that_lies_is_an_internal_error),
         cmocka_unit_test(bad_arguments_are_refused_before_they_travel),
         cmocka_unit_test(nobody_there_is_told_in_time),
+        cmocka_unit_test(a_silent_daemon_is_given_up_and_its_late_word_changes_nothing),
+        cmocka_unit_test(the_first_of_two_answers_counts),
+        cmocka_unit_test(what_says_that_it_lives_keeps_what_it_has),
+        cmocka_unit_test(a_full_daemons_refusal_is_the_answer_when_all_refuse),
+        cmocka_unit_test(a_cancel_goes_where_its_target_is),
     };
     return cmocka_run_group_tests_name("client", tests, NULL, NULL);
 }
