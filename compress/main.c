@@ -12,6 +12,7 @@
 #include "common/model.h"
 #include "compress/cluster/cluster.h"
 #include "compress/distill/distill.h"
+#include "compress/job.h"
 #include "compress/onnx/import.h"
 #include "compress/onnx/write.h"
 #include "compress/options.h"
@@ -21,31 +22,17 @@
 #include "compress/quantize/weights.h"
 #include "compress/report.h"
 #include "compress/recover.h"
+#include "compress/search/judge.h"
 #include "compress/shrink.h"
 #include "compress/tell.h"
 #include "compress/tune.h"
-
-/* Everything that one run makes. */
-typedef struct job {
-    terse_options options;
-    terse_onnx_report source;
-    terse_graph *imported;   /* as the importer gave it */
-    terse_graph *exact;      /* after the passes, without compression: only made for --validate */
-    terse_graph *compressed; /* what is written */
-    terse_shrunk shrunk;     /* how its constants are stored, with --pack */
-    void *onnx;              /* the file's bytes, when ONNX is to be written: as it was before the passes FINISH */
-    size_t onnx_bytes;
-    terse_report report;
-    terse_recover_zeros zeros; /* where pruning has been, for --recover */
-    char name[256];
-    char command[512];
-    bool progress;
-} job;
 
 static void job_done(job *j)
 {
     terse_shrink_done(&j->shrunk);
     terse_recover_zeros_done(&j->zeros);
+    terse_search_plan_done(&j->found);
+    terse_npz_free(j->fit);
     free(j->onnx);
     terse_graph_free(j->exact);
     terse_graph_free(j->compressed);
@@ -54,10 +41,15 @@ static void job_done(job *j)
     terse_report_done(&j->report);
 }
 
-static void progress(const job *j, const char *text)
+void terse_job_progress(const job *j, const char *text)
 {
     if (j->progress)
         fprintf(stderr, "\r\033[K%.70s", text);
+}
+
+static void progress(const job *j, const char *text)
+{
+    terse_job_progress(j, text);
 }
 
 static void layer_progress(void *context, int layer, int n_layers, const char *name)
@@ -89,6 +81,10 @@ static void write_command(job *j)
     char text[TERSE_QUANTIZE_TEXT];
     const char *slash = strrchr(o->input, '/');
     int at = snprintf(j->command, sizeof j->command, "terse compress %.200s", slash ? slash + 1 : o->input);
+    if (o->goal.plan || terse_goal_is_set(&o->goal)) {
+        snprintf(j->command + at, sizeof j->command - (size_t)at, " --calibrate --plan");
+        return;
+    }
     if (o->low_rank.target)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --low-rank %.100s", o->low_rank.ranks);
     if (o->prune > 0)
@@ -135,16 +131,25 @@ static void quantize_progress(void *context, const char *text)
     progress(context, text);
 }
 
+/* The samples of --calibrate that may be fitted to. */
+static int read_samples(job *j, terse_npz **ret_data, terse_error *error)
+{
+    return j->fit ? terse_judge_copy(j->fit, ret_data, error) : terse_npz_read(j->options.calibrate, ret_data, error);
+}
+
 /* Weights are plain and activations fused here. */
 static int prune(job *j, terse_graph *graph, terse_error *error)
 {
     if (j->options.prune == 0)
         return TERSE_OK;
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
-    const terse_prune_options options = {
-        .amount = j->options.prune, .kind = j->options.prune_kind, .progress = quantize_progress, .context = j};
+    const terse_prune_options options = {.amount = j->options.prune,
+                                         .kind = j->options.prune_kind,
+                                         .choices = j->options.choices,
+                                         .progress = quantize_progress,
+                                         .context = j};
     progress(j, "pruning");
-    int status = j->options.calibrate ? terse_npz_read(j->options.calibrate, &data, error) : TERSE_OK;
+    int status = j->options.calibrate ? read_samples(j, &data, error) : TERSE_OK;
     if (status != TERSE_OK)
         return status;
     status = terse_prune_run(graph, data, &options, &j->report.pruned, error);
@@ -154,8 +159,11 @@ static int prune(job *j, terse_graph *graph, terse_error *error)
 
 static terse_cluster_options cluster_options(job *j)
 {
-    return (terse_cluster_options){
-        .bits = j->options.cluster, .entropy = j->options.pack, .progress = quantize_progress, .context = j};
+    return (terse_cluster_options){.bits = j->options.cluster,
+                                   .choices = j->options.choices,
+                                   .entropy = j->options.pack,
+                                   .progress = quantize_progress,
+                                   .context = j};
 }
 
 /* FP32 weights: with --quantize int8 those that it has left, by themselves. */
@@ -167,7 +175,7 @@ static int cluster(job *j, terse_graph *graph, terse_error *error)
     const terse_cluster_options options = cluster_options(j);
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
     progress(j, "clustering");
-    int status = j->options.calibrate && !rest ? terse_npz_read(j->options.calibrate, &data, error) : TERSE_OK;
+    int status = j->options.calibrate && !rest ? read_samples(j, &data, error) : TERSE_OK;
     if (status == TERSE_OK)
         status = terse_cluster_run(graph, data, &options, &j->report.clustered, error);
     return status != TERSE_OK && data ? terse_error_prefix(error, "'%s'", j->options.calibrate) : status;
@@ -187,7 +195,7 @@ static int quantize(job *j, terse_graph *graph, terse_error *error)
                                             .progress = quantize_progress,
                                             .context = j};
     progress(j, "reading samples");
-    int status = terse_npz_read(j->options.calibrate, &data, error);
+    int status = read_samples(j, &data, error);
     if (status != TERSE_OK)
         return status;
     status = terse_quantize_run(graph, data, &options, &j->report.int8, error);
@@ -217,7 +225,7 @@ static int recover(job *j, const terse_graph *teacher, terse_graph *graph, bool 
     options.report = terse_tell_progress;
     options.context = &tell;
     progress(j, "preparing to recover");
-    int status = terse_npz_read(j->options.calibrate, &data, error);
+    int status = read_samples(j, &data, error);
     if (status == TERSE_OK && !rounded)
         status = terse_recover_zeros_find(graph, j->options.prune > 0, &j->zeros, error);
     if (status != TERSE_OK)
@@ -241,7 +249,7 @@ static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
     progress(j, "rounding weights");
     const int group = j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? j->options.quantize_group : 0;
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
-    int status = j->options.calibrate ? terse_npz_read(j->options.calibrate, &data, error) : TERSE_OK;
+    int status = j->options.calibrate ? read_samples(j, &data, error) : TERSE_OK;
     if (status != TERSE_OK)
         return status;
     status = terse_quantize_weights(graph, group, data, NULL, error);
@@ -257,7 +265,8 @@ static int factor(job *j, terse_graph *graph, bool compressing, terse_low_rank_r
         options.target = TERSE_LOW_RANK_NONE;
     int status = TERSE_OK;
     if (options.target && j->options.calibrate)
-        status = terse_npz_read(j->options.calibrate, &data, error);
+        status = read_samples(j, &data, error);
+    options.choices = j->options.choices;
     options.data = data;
     options.measure = !j->options.no_tune;
     options.bytes = j->options.quantize == TERSE_QUANTIZE_INT8;
@@ -269,9 +278,33 @@ static int factor(job *j, terse_graph *graph, bool compressing, terse_low_rank_r
     return status != TERSE_OK && data ? terse_error_prefix(error, "'%s'", j->options.calibrate) : status;
 }
 
-/* A copy of the imported graph through all passes; without `compressing` only through those that keep its numbers. */
-static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_low_rank_report *ret_layers,
-                     terse_error *error)
+/* Which kernels run what is measured, or as the plan has it. */
+static int tune_algorithms(job *j, terse_graph *graph, bool tune, terse_error *error)
+{
+    int status = tune && !(j->plan && j->plan->is_tuned) ? terse_tune_algorithms(graph, error) : TERSE_OK;
+    if (status == TERSE_OK && j->plan)
+        status = terse_tuning_algorithms(j->plan, graph, error);
+    return status;
+}
+
+static int choose_sparse(job *j, terse_graph *graph, bool tune, terse_error *error)
+{
+    return j->plan ? terse_tuning_sparse(j->plan, graph, &j->report.pruned, tune, error)
+                   : terse_prune_choose(graph, tune, &j->report.pruned, error);
+}
+
+static int tune_tiles(job *j, terse_graph *graph, bool tune, terse_error *error)
+{
+    int status = tune && !(j->plan && j->plan->is_tuned) ? terse_tune_tiles(graph, error) : TERSE_OK;
+    if (status == TERSE_OK && j->plan)
+        status = terse_tuning_tiles(j->plan, graph, error);
+    if (status == TERSE_OK && j->plan)
+        j->plan->is_tuned = true;
+    return status;
+}
+
+int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse_low_rank_report *ret_layers,
+                        terse_error *error)
 {
     TERSE_AUTO(terse_graph_freep) terse_graph *graph = NULL;
     TERSE_AUTO(terse_graph_freep) terse_graph *teacher = NULL;
@@ -279,6 +312,8 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
     if (status == TERSE_OK && !j->options.plain) {
         progress(j, "transforming");
         status = terse_passes_run(graph, TERSE_PASSES_PREPARE, error);
+        if (status == TERSE_OK && compressing && j->plan)
+            status = terse_search_plan_check(j->plan, graph, error);
         if (status == TERSE_OK && compressing && recovers(j))
             status = terse_edit_clone(graph, &teacher, error);
         if (status == TERSE_OK)
@@ -302,11 +337,11 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
             progress(j, "choosing algorithms");
         if (status == TERSE_OK && small)
             status = terse_tune_direct(graph, error);
-        else if (status == TERSE_OK && tune && !j->options.bf16)
-            status = terse_tune_algorithms(graph, error);
+        else if (status == TERSE_OK && compressing && !j->options.bf16)
+            status = tune_algorithms(j, graph, tune, error);
         const bool sparse = compressing && j->options.prune > 0 && !small && !j->options.bf16;
         if (status == TERSE_OK && sparse)
-            status = terse_prune_choose(graph, tune, &j->report.pruned, error);
+            status = choose_sparse(j, graph, tune, error);
         if (status == TERSE_OK && compressing && j->options.bf16)
             status = terse_pass_bf16_mark(graph, error);
         if (status == TERSE_OK)
@@ -315,8 +350,8 @@ static int transform(job *j, bool compressing, terse_graph **ret_graph, terse_lo
             status = terse_prune_pack(graph, &j->report.pruned, error);
         if (tune)
             progress(j, "choosing tiles");
-        if (status == TERSE_OK && tune)
-            status = terse_tune_tiles(graph, error);
+        if (status == TERSE_OK && compressing)
+            status = tune_tiles(j, graph, tune, error);
         if (status == TERSE_OK && compressing)
             status = quantize_weights(j, graph, error);
     }
@@ -331,7 +366,7 @@ static int validate(job *j, terse_error *error)
     terse_low_rank_report ignored = {0};
     int status = terse_npz_read(j->options.validate, &data, error);
     if (status == TERSE_OK)
-        status = transform(j, false, &j->exact, &ignored, error);
+        status = terse_job_transform(j, false, &j->exact, &ignored, error);
     terse_low_rank_report_done(&ignored);
     if (status != TERSE_OK)
         return status;
@@ -364,88 +399,6 @@ static int measure_cost(job *j, terse_error *error)
     return TERSE_OK;
 }
 
-/* Where -o names an open descriptor of ours, its number; -1 otherwise. */
-static int descriptor_of(const char *path)
-{
-    static const char *const forms[] = {"/dev/fd/", "/proc/self/fd/"};
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        const size_t length = strlen(forms[i]);
-        if (strncmp(path, forms[i], length) != 0)
-            continue;
-        char *end;
-        const long number = strtol(path + length, &end, 10);
-        if (end != path + length && !*end && number >= 0 && number < 1 << 20)
-            return (int)number;
-    }
-    return -1;
-}
-
-/* The size of the file that the model makes, by writing it to memory. */
-static int measure_bytes(job *j, const terse_model *about, terse_error *error)
-{
-    TERSE_AUTO(terse_close_fdp) int fd = memfd_create("terse-compress", MFD_CLOEXEC);
-    struct stat st;
-    if (fd < 0)
-        return terse_fail(error, TERSE_SYSTEM, "cannot create memory for the model");
-    const int status = terse_model_write_fd(fd, j->compressed, about, error);
-    if (status != TERSE_OK)
-        return status;
-    if (fstat(fd, &st) < 0)
-        return terse_fail(error, TERSE_SYSTEM, "cannot measure the model");
-    j->report.bytes_after = (uint64_t)st.st_size;
-    return TERSE_OK;
-}
-
-static int write_onnx(job *j, terse_error *error)
-{
-    terse_atomic_file file;
-    progress(j, "writing");
-    j->report.bytes_after = j->onnx_bytes;
-    int status = terse_atomic_open(j->options.output, &file, error);
-    if (status != TERSE_OK)
-        return status;
-    if (terse_write_full(file.fd, j->onnx, j->onnx_bytes))
-        status = terse_atomic_commit(&file, true, error);
-    else
-        status = terse_fail(error, TERSE_SYSTEM, "cannot write '%s'", j->options.output);
-    terse_atomic_discard(&file);
-    return status;
-}
-
-/* Packs the report twice: its size is the same, so the first round tells how large the file will be. */
-static int write_model(job *j, terse_error *error)
-{
-    int status = TERSE_OK;
-    if (j->options.pack || j->options.cluster) {
-        progress(j, "packing");
-        status = terse_shrink_run(j->compressed, j->options.pack, &j->shrunk, error);
-    }
-    j->report.packed = j->shrunk.packed != NULL;
-    j->report.memory_after = j->shrunk.bytes_plain;
-    for (int v = 0; v < j->imported->n_values; v++)
-        j->report.memory_before += j->imported->values[v].data ? (int64_t)j->imported->values[v].bytes : 0;
-    progress(j, "writing");
-    terse_model about = {.tool = "terse " TERSE_VERSION,
-                         .source_sha256 = j->source.source_sha256,
-                         .command = j->command,
-                         .packed = j->shrunk.packed};
-    const int fd = descriptor_of(j->options.output);
-    for (int round = 0; round < 2 && status == TERSE_OK; round++) {
-        msgpack_sbuffer packed;
-        msgpack_sbuffer_init(&packed);
-        status = terse_report_pack(&j->report, &packed, error);
-        about.report = packed.data;
-        about.report_bytes = packed.size;
-        if (status == TERSE_OK && round == 0)
-            status = measure_bytes(j, &about, error);
-        else if (status == TERSE_OK)
-            status = fd >= 0 ? terse_model_write_fd(fd, j->compressed, &about, error)
-                             : terse_model_write(j->options.output, j->compressed, &about, error);
-        msgpack_sbuffer_destroy(&packed);
-    }
-    return status;
-}
-
 /* An ONNX file may not take the place of the one it is made of. */
 static int check_places(const terse_options *o, terse_error *error)
 {
@@ -469,7 +422,14 @@ static int run(job *j, terse_error *error)
         name_from_path(j->options.input, j->name, sizeof j->name);
     write_command(j);
     j->imported->name = j->name;
-    status = transform(j, true, &j->compressed, &j->report.layers, error);
+    j->report.input = j->options.input;
+    j->report.output = j->options.output;
+    j->report.name = j->name;
+    status = terse_drive_open(j, error);
+    if (status == TERSE_OK && terse_goal_is_set(&j->options.goal))
+        status = terse_drive_search(j, error);
+    else if (status == TERSE_OK)
+        status = terse_job_transform(j, true, &j->compressed, &j->report.layers, error);
     if (status == TERSE_OK && j->options.validate)
         status = validate(j, error);
     if (status != TERSE_OK)
@@ -477,12 +437,11 @@ static int run(job *j, terse_error *error)
     status = measure_cost(j, error);
     if (status != TERSE_OK)
         return status;
-    j->report.input = j->options.input;
-    j->report.output = j->options.output;
-    j->report.name = j->name;
     j->report.low_rank = j->options.low_rank.target != TERSE_LOW_RANK_NONE;
     j->report.n_nodes_after = j->compressed->n_nodes;
-    status = j->options.onnx ? write_onnx(j, error) : write_model(j, error);
+    status = j->options.onnx ? TERSE_OK : terse_job_pack(j, error);
+    if (status == TERSE_OK)
+        status = j->options.onnx ? terse_job_write_onnx(j, error) : terse_job_write(j, error);
     if (status == TERSE_OK && j->options.report)
         status = terse_report_html(&j->report, j->options.report, error);
     return status;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "compress/options.h"
+#include "compress/options_check.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -148,6 +148,54 @@ static int set_resume(terse_options *options, const char *argument, terse_error 
     return TERSE_OK;
 }
 
+static int set_max_drop(terse_options *options, const char *argument, terse_error *error)
+{
+    return terse_goal_set_max_drop(&options->goal, argument, error);
+}
+
+static int set_target_ms(terse_options *options, const char *argument, terse_error *error)
+{
+    return terse_goal_set_target_ms(&options->goal, argument, error);
+}
+
+static int set_target_speedup(terse_options *options, const char *argument, terse_error *error)
+{
+    return terse_goal_set_target_speedup(&options->goal, argument, error);
+}
+
+static int set_target_size(terse_options *options, const char *argument, terse_error *error)
+{
+    return terse_goal_set_target_size(&options->goal, argument, error);
+}
+
+static int set_time(terse_options *options, const char *argument, terse_error *error)
+{
+    return terse_goal_set_time(&options->goal, argument, error);
+}
+
+static int set_threads(terse_options *options, const char *argument, terse_error *error)
+{
+    return terse_goal_set_threads(&options->goal, argument, error);
+}
+
+static int set_batch(terse_options *options, const char *argument, terse_error *error)
+{
+    return terse_goal_set_batch(&options->goal, argument, error);
+}
+
+static int set_seed(terse_options *options, const char *argument, terse_error *error)
+{
+    return terse_goal_set_seed(&options->goal, argument, error);
+}
+
+static int set_plan(terse_options *options, const char *argument, terse_error *error)
+{
+    if (!*argument)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--plan needs a file name, found ''");
+    options->goal.plan = argument;
+    return TERSE_OK;
+}
+
 static int set_cluster(terse_options *options, const char *argument, terse_error *error)
 {
     char *end;
@@ -252,7 +300,8 @@ const terse_option terse_options_table[] = {
     {"--prune", 0, "AMOUNT[:KIND]",
      "set this share of each layer's weights to zero (0.5 or 50%), where the network loses least: with --calibrate by "
      "what the outputs of the layers lose on the samples, else by size. KIND: 4x1 (default: four outputs keep or lose "
-     "the same input, so that it also runs faster), unstructured, 2:4, or channels: whole channels go until this share of "
+     "the same input, so that it also runs faster), unstructured, 2:4, or channels: whole channels go until this share "
+     "of "
      "all multiply-accumulates does, and what is left is a smaller dense network",
      false, set_prune},
     {"--quantize", 0, "MODE",
@@ -299,6 +348,28 @@ const terse_option terse_options_table[] = {
      "once "
      "when the model is loaded (default: none)",
      false, set_pack},
+    {"--max-drop", 0, "PCT",
+     "search: choose for each layer what it becomes, so that the network is as fast as it can be (with --pack zstd: "
+     "the "
+     "file as small) and loses at most so many points of top-1 (outputs that are no classes: percent of their power) "
+     "on "
+     "the half of --calibrate's samples that nothing is fitted to; without labels, what the network itself expects to "
+     "lose. Times are measured here. The best so far is always in -o; Ctrl-C ends it",
+     false, set_max_drop},
+    {"--target-ms", 0, "MS", "search: at most so many milliseconds a run, with the least drop", false, set_target_ms},
+    {"--target-size", 0, "BYTES",
+     "search: a file of at most so many bytes (also 800k, 0.8M, 1MiB), with the least drop", false, set_target_size},
+    {"--target-speedup", 0, "X", "search: X times as fast as the fastest dense network, with the least drop", false,
+     set_target_speedup},
+    {"--time", 0, "TIME", "what a search may take: 90s, 10m, 2h (default: 10m)", false, set_time},
+    {"--threads", 0, "N", "threads of the runs that a search times (default: 1)", false, set_threads},
+    {"--batch", 0, "N", "samples of one such run (default: 1)", false, set_batch},
+    {"--seed", 0, "N", "of the lots that a search draws (default: 0)", false, set_seed},
+    {"--plan", 0, "FILE.json",
+     "do what the plan says, which a search has written (to OUTPUT.plan.json) and which may be changed: the same bytes "
+     "for the same input. With a search: the plan goes there, and where it is there already, the search goes on from "
+     "it",
+     false, set_plan},
     {"--validate", 0, "DATA.npz",
      "compare before and after on these samples: the inputs by name, axis 0 = samples, and optionally labels", false,
      set_validate},
@@ -348,45 +419,10 @@ static int set_operand(terse_options *options, const char *text, terse_error *er
     return TERSE_OK;
 }
 
-/* What ONNX has no operators for, told before any work. */
-static int check_onnx(const terse_options *o, terse_error *error)
-{
-    const char *option = o->quantize == TERSE_QUANTIZE_INT8_WEIGHTS   ? "--quantize int8-weights"
-                         : o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? "--quantize int4-weights"
-                         : o->bf16                                    ? "--float bf16"
-                         : o->pack                                    ? "--pack zstd"
-                                                                      : NULL;
-    if (!o->onnx)
-        return TERSE_OK;
-    if (option)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "%s cannot be written as ONNX ('%.200s'), allowed are --low-rank, --prune, --cluster "
-                          "and --quantize int8, or an output that ends in .terse",
-                          option, o->output);
-    if (o->plain)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--plain makes no ONNX ('%.200s')", o->output);
-    return TERSE_OK;
-}
-
-static int check_recover(const terse_options *o, terse_error *error)
-{
-    const terse_recover_options *r = &o->recover;
-    if (!r->text && (r->checkpoint || r->resume))
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --recover only",
-                          r->checkpoint ? "--checkpoint" : "--resume");
-    if (r->resume && !r->checkpoint)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--resume needs --checkpoint FILE");
-    if (r->text && !o->calibrate)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--recover needs samples: --calibrate DATA.npz");
-    if (r->text && !o->low_rank.target && o->prune == 0 && !o->quantize)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "--recover goes with --low-rank, --prune or --quantize: without them nothing is lost");
-    return TERSE_OK;
-}
-
 int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse_error *error)
 {
     terse_options options = {0};
+    terse_goal_init(&options.goal);
     bool operands_only = false;
     for (int i = 1; i < argc; i++) {
         int status;
@@ -416,17 +452,20 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "MODEL.onnx is missing");
     if (!options.help && !options.output)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "-o MODEL.terse is missing");
+    const int searches = options.help ? TERSE_OK : terse_options_check_search(&options, error);
+    if (searches != TERSE_OK)
+        return searches;
     if (!options.help && options.quantize == TERSE_QUANTIZE_INT8 && !options.calibrate)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--quantize int8 needs --calibrate DATA.npz");
-    const int recovers = options.help ? TERSE_OK : check_recover(&options, error);
+    const int recovers = options.help ? TERSE_OK : terse_options_check_recover(&options, error);
     if (recovers != TERSE_OK)
         return recovers;
     if (options.calibrate && options.quantize != TERSE_QUANTIZE_INT8 &&
         options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS && !options.low_rank.target && options.prune == 0 &&
-        options.cluster == 0 && !options.recover.text)
-        return terse_fail(
-            error, TERSE_INVALID_ARGUMENT,
-            "--calibrate goes with --low-rank, --prune, --cluster and --quantize int8 and int4-weights only");
+        options.cluster == 0 && !options.recover.text && !terse_goal_is_set(&options.goal) && !options.goal.plan)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--calibrate goes with --low-rank, --prune, --cluster, --quantize int8 and int4-weights, a "
+                          "search and --plan only");
     if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibration || options.keep_float))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --quantize int8 only",
                           options.calibration ? "--calibration" : "--keep-float");
@@ -445,7 +484,7 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
         return terse_fail(
             error, TERSE_INVALID_ARGUMENT,
             "--plain goes with none of --low-rank, --prune, --cluster, --quantize, --float bf16 and --validate");
-    const int status = options.help ? TERSE_OK : check_onnx(&options, error);
+    const int status = options.help ? TERSE_OK : terse_options_check_onnx(&options, error);
     if (status == TERSE_OK)
         *ret_options = options;
     return status;

@@ -13,6 +13,7 @@
 #include "compress/prune/prune.h"
 #include "compress/quantize/histogram.h"
 #include "compress/recover.h"
+#include "compress/search/goal.h"
 
 /* --quantize: what becomes of the weights of products. */
 typedef enum terse_quantize_mode {
@@ -42,6 +43,8 @@ typedef struct terse_options {
     int cluster;                   /* --cluster BITS; 0: not asked for */
     bool pack;                     /* --pack zstd */
     bool onnx;                     /* the output's name ends in .onnx */
+    terse_search_goal goal;        /* --max-drop, --target-..., --plan */
+    const terse_choices *choices;  /* what layers become where a plan says so; or NULL */
     bool no_tune, json, quiet, plain, help;
 } terse_options;
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "compress/search/tell.h"
 
 void terse_report_done(terse_report *report)
 {
@@ -211,6 +212,8 @@ void terse_report_print(const terse_report *report, FILE *out)
 {
     terse_figure list[TERSE_REPORT_FIGURES];
     terse_report_figures(report, list);
+    if (report->search)
+        terse_tell_search_print(report->search, out);
     if (report->low_rank)
         print_layers(&report->layers, out);
     if (report->pruned.amount > 0)
@@ -471,6 +474,8 @@ void terse_report_json(const terse_report *report, FILE *out)
         json_recovered(&json, &report->recovered);
     if (report->quantized)
         json_quantized(&json, &report->int8);
+    if (report->search)
+        terse_tell_search_json(report->search, &json);
     terse_json_array(&json, "layers");
     for (int i = 0; i < report->layers.n; i++)
         json_layer(&json, &report->layers.layers[i],

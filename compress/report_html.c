@@ -8,6 +8,7 @@
 
 #include "common/bytes.h"
 #include "compress/report.h"
+#include "compress/search/tell.h"
 
 enum { LABEL_WIDTH = 220, BAR_WIDTH = 560, ROW_HEIGHT = 30, BAR_HEIGHT = 11, NUMBER_WIDTH = 90 };
 
@@ -229,6 +230,8 @@ int terse_report_html(const terse_report *report, const char *path, terse_error 
     escaped(out, report->output);
     fprintf(out, ", %d nodes &rarr; %d</p>\n", report->n_nodes_before, report->n_nodes_after);
     write_figures(report, out);
+    if (report->search)
+        terse_tell_search_html(report->search, escaped, out);
     if (report->quantized)
         write_int8(&report->int8, out);
     if (report->measured.n > 0) {

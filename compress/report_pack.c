@@ -4,6 +4,7 @@
 
 #include "common/pack.h"
 #include "compress/report.h"
+#include "compress/search/tell.h"
 
 /* A map whose length is counted first, with a packer of NULL. */
 typedef struct map {
@@ -72,6 +73,7 @@ typedef struct known {
     const terse_prune_layer *pruned;
     const terse_cluster_layer *clustered;
     const terse_layer *measured;
+    const terse_choice *planned;
 } known;
 
 static void put_factored(map *m, const terse_low_rank_layer *l, bool asked)
@@ -140,6 +142,21 @@ static void put_measured(map *m, const terse_layer *l)
     put_number(m, "us_after", l->us_after);
 }
 
+static void put_planned(map *m, const terse_choice *c)
+{
+    char text[TERSE_CHOICE_WHY];
+    put_text(m, "choice", terse_choice_text(c, text, sizeof text));
+    put_text(m, "choice_reason", c->why);
+    if (c->us > 0)
+        put_number(m, "choice_us", c->us);
+    put_number(m, "choice_cost", c->cost);
+    if (c->n_refused == 0 || !key_of(m, "refused"))
+        return;
+    msgpack_pack_array(m->packer, (uint32_t)c->n_refused);
+    for (int i = 0; i < c->n_refused; i++)
+        terse_pack_cstr(m->packer, c->refused[i]);
+}
+
 static void put_layer(map *m, const known *k, bool low_rank)
 {
     const char *name = k->factored ? k->factored->name
@@ -173,6 +190,8 @@ static void put_layer(map *m, const known *k, bool low_rank)
         put_clustered(m, k->clustered);
     if (k->measured)
         put_measured(m, k->measured);
+    if (k->planned)
+        put_planned(m, k->planned);
     put_text(m, "reason",
              k->int8       ? k->int8->reason
              : k->factored ? k->factored->reason
@@ -183,6 +202,8 @@ static void put_layer(map *m, const known *k, bool low_rank)
 static known look(const terse_report *r, const char *name)
 {
     known k = {.measured = terse_layers_find(&r->measured, name)};
+    for (int i = 0; r->search && i < r->search->layers.n && !k.planned; i++)
+        k.planned = strcmp(r->search->layers.list[i].name, name) == 0 ? &r->search->layers.list[i] : NULL;
     for (int i = 0; i < r->layers.n && !k.factored; i++)
         k.factored = strcmp(r->layers.layers[i].name, name) == 0 ? &r->layers.layers[i] : NULL;
     for (int i = 0; i < r->int8.n && !k.int8; i++)
@@ -235,6 +256,21 @@ static void put_recovered(map *m, const terse_train_summary *s)
     put_number(m, "recover_agreement", s->agreement);
 }
 
+/* Of the network that was chosen; the others are in the plan. */
+static void put_search(map *m, const terse_search_plan *plan)
+{
+    const terse_measured *chosen = terse_tell_chosen(plan);
+    put_text(m, "search_goal", plan->goal);
+    put_text(m, "search_culprit", plan->culprit);
+    if (!chosen)
+        return;
+    put_number(m, "search_drop", chosen->drop);
+    put_number(m, "search_drop_low", chosen->low);
+    put_number(m, "search_drop_high", chosen->high);
+    put_number(m, "search_us", chosen->us);
+    put_number(m, "search_dense_us", plan->dense_us);
+}
+
 static void put_techniques(map *m, const terse_report *r)
 {
     if (r->layers.samples > 0)
@@ -248,6 +284,8 @@ static void put_techniques(map *m, const terse_report *r)
         put_recovered(m, r->recovered.floats ? &r->recovered.of_floats : &r->recovered.of_rounded);
     if (r->clustered.bits > 0)
         put_int(m, "cluster_bits", r->clustered.bits);
+    if (r->search)
+        put_search(m, r->search);
     if (!r->quantized)
         return;
     put_int(m, "int8_samples", r->int8.samples);

@@ -168,7 +168,8 @@ static void describe(const terse_graph *graph, row *r)
 /* Why: one reason for each technique, each once. */
 static void reasons(const msgpack_object *layer, char *text)
 {
-    static const char *const keys[] = {"low_rank_reason", "prune_reason", "cluster_reason", "int8_reason", "reason"};
+    static const char *const keys[] = {"choice_reason",  "low_rank_reason", "prune_reason",
+                                       "cluster_reason", "int8_reason",     "reason"};
     *text = 0;
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         char one[160];
@@ -358,6 +359,18 @@ static uint64_t constant_bytes(const terse_graph *graph, const terse_node *node)
     return bytes;
 }
 
+/* Texts, one a line. */
+static void print_list(const msgpack_object *list)
+{
+    for (uint32_t i = 0; i < list->via.array.size; i++) {
+        const msgpack_object *o = &list->via.array.ptr[i];
+        if (o->type == MSGPACK_OBJECT_STR)
+            printf("%s%.*s\n", i ? "                 " : "", (int)o->via.str.size, o->via.str.ptr);
+    }
+    if (list->via.array.size == 0)
+        printf("-\n");
+}
+
 static void print_member(const msgpack_object *key, const msgpack_object *value)
 {
     if (key->type != MSGPACK_OBJECT_STR)
@@ -373,6 +386,8 @@ static void print_member(const msgpack_object *key, const msgpack_object *value)
         printf("%" PRId64 "\n", value->via.i64);
     else if (value->type == MSGPACK_OBJECT_FLOAT64 || value->type == MSGPACK_OBJECT_FLOAT32)
         printf("%.6g\n", value->via.f64);
+    else if (value->type == MSGPACK_OBJECT_ARRAY)
+        print_list(value);
     else
         printf("-\n");
 }
@@ -473,6 +488,9 @@ static void print_all(const explained *e)
         culprit_text(e, text, sizeof text);
         printf("\n%s\n", text);
     }
+    char found[512];
+    if (*text_of(&e->report, "search_culprit", found, sizeof found))
+        printf("\n%s (search for %s)\n", found, text_of(&e->report, "search_goal", (char[256]){0}, 256));
     if (e->n == 0)
         printf("the network has no layer with constant weights\n");
 }

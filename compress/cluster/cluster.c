@@ -41,6 +41,13 @@ static int out_of_memory(terse_error *error)
     return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for clustering");
 }
 
+/* Bits of a layer's codes; 0: it stays as it is. */
+static int bits_of(const terse_cluster_options *o, const char *name)
+{
+    const terse_choice *c = o->choices ? terse_choices_find(o->choices, name) : NULL;
+    return !o->choices ? o->bits : c ? c->cluster : 0;
+}
+
 /* --- one layer ---------------------------------------------------------------------------------------------------- */
 
 /* A layer as rows of one output each: w[o][k]. */
@@ -102,7 +109,7 @@ static int assign(const job *j, matrix *m, const float *scales, terse_metric *me
                       .w = m->w,
                       .scales = steps,
                       .cov = metric->cov,
-                      .bits = j->options->bits,
+                      .bits = bits_of(j->options, line->name),
                       .entropy = j->options->entropy,
                       .integers = scales != NULL};
     if (!terse_assign_run(&a, &book))
@@ -181,12 +188,15 @@ static int cluster_layer(job *j, int node, terse_cluster_layer *line, terse_erro
     terse_metric metric = {0};
     matrix m = {0};
     char reason[96];
+    const int bits = bits_of(j->options, line->name);
     int status = read_matrix(j->graph, node, &m) ? TERSE_OK : out_of_memory(error);
-    if (status == TERSE_OK && !is_own(j, node))
+    if (status == TERSE_OK && bits == 0)
+        snprintf(line->reason, sizeof line->reason, "not asked for");
+    else if (status == TERSE_OK && !is_own(j, node))
         snprintf(line->reason, sizeof line->reason, "its weights are read elsewhere too");
-    else if (status == TERSE_OK && m.o * m.k < LEAST_PER_CODE << j->options->bits)
+    else if (status == TERSE_OK && m.o * m.k < LEAST_PER_CODE << bits)
         snprintf(line->reason, sizeof line->reason, "%" PRId64 " weights are too few for %d codes", m.o * m.k,
-                 1 << j->options->bits);
+                 1 << bits);
     else if (status == TERSE_OK && !all_finite(&m))
         snprintf(line->reason, sizeof line->reason, "its weights are not finite");
     else if (status == TERSE_OK) {

@@ -13,6 +13,7 @@
 #include "common/npz.h"
 #include "compress/quantize/scheme.h"
 #include "compress/samples.h"
+#include "compress/search/choices.h"
 
 enum { TERSE_CLUSTER_MAX_BITS = 8 };
 
@@ -37,6 +38,7 @@ void terse_cluster_report_done(terse_cluster_report *report); /* accepts a zeroe
 
 typedef struct terse_cluster_options {
     int bits;                                          /* 1..8 */
+    const terse_choices *choices;                      /* bits of layers, in the place of `bits`; or NULL */
     bool entropy;                                      /* codes will be entropy-coded: frequent ones are cheaper */
     void (*progress)(void *context, const char *text); /* or NULL */
     void *context;

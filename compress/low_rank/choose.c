@@ -88,6 +88,19 @@ static int choose_by_evbmf(const terse_low_rank_options *options, const terse_lo
     return TERSE_OK;
 }
 
+/* Those of a plan. */
+static terse_low_rank_form planned_ranks(const terse_choices *choices, const char *name, int64_t *ret_rank,
+                                         int64_t *ret_in)
+{
+    const terse_choice *c = terse_choices_find(choices, name);
+    *ret_rank = c ? c->rank : 0;
+    *ret_in = c ? c->rank_in : 0;
+    for (terse_low_rank_form form = TERSE_FORM_SVD; c && form <= TERSE_FORM_SPATIAL; form++)
+        if (strcmp(c->form, terse_low_rank_form_name(form)) == 0)
+            return form;
+    return TERSE_FORM_BEST;
+}
+
 /* The ranks that the options name for a layer; 0: none. */
 static void named_ranks(const terse_low_rank_options *options, const char *name, int64_t *ret_rank, int64_t *ret_in)
 {
@@ -111,8 +124,12 @@ void terse_choose_named(const terse_low_rank_options *options, const terse_low_r
                         terse_low_rank_choice *choice, terse_low_rank_layer *report)
 {
     int64_t rank, rank_in;
-    named_ranks(options, report->name, &rank, &rank_in);
-    terse_low_rank_form form = usual_form(product, options->form);
+    terse_low_rank_form asked = options->form;
+    if (options->choices)
+        asked = planned_ranks(options->choices, report->name, &rank, &rank_in);
+    else
+        named_ranks(options, report->name, &rank, &rank_in);
+    terse_low_rank_form form = usual_form(product, asked);
     if (rank_in > 0 && product->taps > 1)
         form = TERSE_FORM_TUCKER;
     else if (form == TERSE_FORM_TUCKER)

@@ -425,7 +425,7 @@ static int write_layers(job *j, terse_error *error)
 static int check_names(const job *j, terse_error *error)
 {
     const terse_low_rank_options *o = j->options;
-    if (o->target != TERSE_LOW_RANK_RANKS || o->amount > 0)
+    if (o->target != TERSE_LOW_RANK_RANKS || o->amount > 0 || o->choices)
         return TERSE_OK;
     for (const char *at = o->ranks; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
         bool found = false;

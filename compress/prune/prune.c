@@ -63,6 +63,13 @@ static void job_done(job *j)
     terse_prune_report_done(&j->report);
 }
 
+/* The share of a layer that goes. */
+static double amount_of(const terse_prune_options *o, const char *name)
+{
+    const terse_choice *c = o->choices ? terse_choices_find(o->choices, name) : NULL;
+    return !o->choices ? o->amount : c ? c->prune : 0;
+}
+
 /* --- which layers ---------------------------------------------------------------------------------------------------
  */
 
@@ -125,7 +132,9 @@ static int list_layers(job *j, terse_error *error)
             edit.failed = true;
             break;
         }
-        const bool selected = select_layer(&edit, node, layer);
+        const bool asked = amount_of(j->options, layer->name) > 0, selected = asked && select_layer(&edit, node, layer);
+        if (!asked)
+            snprintf(layer->reason, sizeof layer->reason, "not asked for");
         if (!terse_select_product(&edit, node, &product, reason, sizeof reason)) {
             if (selected)
                 snprintf(layer->reason, sizeof layer->reason, "%s", reason);
@@ -152,7 +161,7 @@ static int choose_weights(const job *j, const terse_low_rank_product *product, c
     if (metric->cov)
         status = terse_obs_open(metric->target, product->o, product->k, metric->cov, o->kind, true, &obs, &why);
     if (status == TERSE_OK)
-        status = terse_obs_prune(&obs, o->amount, weights, &line->error, &why);
+        status = terse_obs_prune(&obs, amount_of(o, line->name), weights, &line->error, &why);
     if (status == TERSE_RESOURCE_EXHAUSTED)
         *error = why;
     if (status == TERSE_OK)
@@ -162,7 +171,7 @@ static int choose_weights(const job *j, const terse_low_rank_product *product, c
         return status;
     memcpy(weights, metric->target, (size_t)(product->o * product->k) * sizeof *weights);
     terse_prune_matrix m = {.w = weights, .n = product->o, .k = product->k};
-    if (terse_prune_by_magnitude(&m, o->kind, o->amount) < 0)
+    if (terse_prune_by_magnitude(&m, o->kind, amount_of(o, line->name)) < 0)
         return out_of_memory(error);
     snprintf(line->reason, sizeof line->reason, "by size%s%.90s", metric->cov ? ": " : "",
              metric->cov       ? why.message

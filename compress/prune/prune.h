@@ -12,6 +12,7 @@
 
 #include "common/npz.h"
 #include "compress/passes/edit.h"
+#include "compress/search/choices.h"
 
 typedef enum terse_prune_kind {
     TERSE_PRUNE_4X1 = 0,      /* four outputs keep or lose the same input: runs sparse */
@@ -50,6 +51,7 @@ void terse_prune_report_done(terse_prune_report *report); /* accepts a zeroed on
 typedef struct terse_prune_options {
     double amount; /* 0 < amount < 1: share of what is removed in each layer; channels: of the network's work */
     terse_prune_kind kind;
+    const terse_choices *choices; /* amounts of layers, in the place of `amount` (then the largest); or NULL */
     void (*progress)(void *context, const char *text); /* or NULL */
     void *context;
 } terse_prune_options;

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "compress/options_check.h"
+
+/* What ONNX has no operators for, told before any work. */
+int terse_options_check_onnx(const terse_options *o, terse_error *error)
+{
+    const char *option = o->quantize == TERSE_QUANTIZE_INT8_WEIGHTS   ? "--quantize int8-weights"
+                         : o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? "--quantize int4-weights"
+                         : o->bf16                                    ? "--float bf16"
+                         : o->pack                                    ? "--pack zstd"
+                                                                      : NULL;
+    if (!o->onnx)
+        return TERSE_OK;
+    if (option)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "%s cannot be written as ONNX ('%.200s'), allowed are --low-rank, --prune, --cluster "
+                          "and --quantize int8, or an output that ends in .terse",
+                          option, o->output);
+    if (o->plain)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--plain makes no ONNX ('%.200s')", o->output);
+    return TERSE_OK;
+}
+
+int terse_options_check_recover(const terse_options *o, terse_error *error)
+{
+    const terse_recover_options *r = &o->recover;
+    if (!r->text && (r->checkpoint || r->resume))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --recover only",
+                          r->checkpoint ? "--checkpoint" : "--resume");
+    if (r->resume && !r->checkpoint)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--resume needs --checkpoint FILE");
+    if (r->text && !o->calibrate)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--recover needs samples: --calibrate DATA.npz");
+    if (r->text && !o->low_rank.target && o->prune == 0 && !o->quantize && !o->goal.plan)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--recover goes with --low-rank, --prune or --quantize: without them nothing is lost");
+    return TERSE_OK;
+}
+
+/* A search, and a plan, say what becomes of the layers: nothing else may. */
+int terse_options_check_search(const terse_options *o, terse_error *error)
+{
+    const bool searching = terse_goal_is_set(&o->goal);
+    const char *option = o->low_rank.target             ? "--low-rank"
+                         : o->prune > 0                 ? "--prune"
+                         : o->quantize                  ? "--quantize"
+                         : o->cluster                   ? "--cluster"
+                         : o->bf16                      ? "--float bf16"
+                         : o->keep_float                ? "--keep-float"
+                         : o->calibration               ? "--calibration"
+                         : o->plain                     ? "--plain"
+                         : searching && o->recover.text ? "--recover (give it to --plan)"
+                         : searching && o->onnx         ? "-o MODEL.onnx (write the plan's network with --plan instead)"
+                                                        : NULL;
+    const int status = terse_goal_check(&o->goal, error);
+    if (status != TERSE_OK || (!searching && !o->goal.plan))
+        return status;
+    if (option)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s does not go with %s, which decides that for each layer",
+                          option, searching ? "a search" : "--plan");
+    if (searching && !o->calibrate)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "a search needs samples: --calibrate DATA.npz");
+    return TERSE_OK;
+}

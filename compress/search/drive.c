@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Lends a search what it needs of a run of `terse compress`: networks that a plan makes, and files. */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "compress/job.h"
+#include "compress/passes/passes.h"
+#include "compress/quantize/steps.h"
+#include "compress/search/judge.h"
+#include "compress/search/search.h"
+
+/* What the report says of the search itself, at most, once it is over. */
+enum { SEARCH_BYTES = 320 };
+enum { HELD = 8, EVERY = 2, MOST_SAMPLES = 1024 };
+#define DEFAULT_SECONDS 600.0
+
+/* A network and what is told of it. */
+typedef struct made {
+    terse_graph *graph;
+    terse_low_rank_report layers;
+    terse_prune_report pruned;
+    terse_cluster_report clustered;
+    terse_quantize_report int8;
+    bool quantized;
+    int users;
+} made;
+
+typedef struct drive {
+    job *job;
+    terse_options options;  /* as they were given */
+    terse_search_plan plan; /* that is built now */
+    made *now, *best;
+    made *held[HELD];
+    int n_held;
+    char plan_path[4096];
+} drive;
+
+static void let_go(made *m)
+{
+    if (!m || --m->users > 0)
+        return;
+    terse_graph_free(m->graph);
+    terse_low_rank_report_done(&m->layers);
+    terse_prune_report_done(&m->pruned);
+    terse_cluster_report_done(&m->clustered);
+    terse_quantize_report_done(&m->int8);
+    free(m);
+}
+
+/* The job has that network for a while; nothing of it is the job's own. */
+static void lend(job *j, const made *m)
+{
+    j->compressed = m ? m->graph : NULL;
+    j->report.layers = m ? m->layers : (terse_low_rank_report){0};
+    j->report.pruned = m ? m->pruned : (terse_prune_report){0};
+    j->report.clustered = m ? m->clustered : (terse_cluster_report){0};
+    j->report.int8 = m ? m->int8 : (terse_quantize_report){0};
+    j->report.quantized = m && m->quantized;
+    j->report.low_rank = m && j->options.low_rank.target != TERSE_LOW_RANK_NONE;
+    j->report.n_nodes_after = m ? m->graph->n_nodes : 0;
+}
+
+/* --- hooks
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static int build(void *context, terse_search_plan *plan, const terse_graph **ret_graph, terse_error *error)
+{
+    drive *d = context;
+    job *j = d->job;
+    let_go(d->now);
+    d->now = NULL;
+    j->options = d->options;
+    int status = terse_search_plan_apply(plan, &j->options, error);
+    j->plan = plan;
+    made *m = calloc(1, sizeof *m);
+    if (!m)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a network");
+    m->users = 1;
+    lend(j, NULL);
+    if (status == TERSE_OK)
+        status = terse_job_transform(j, true, &m->graph, &m->layers, error);
+    m->pruned = j->report.pruned;
+    m->clustered = j->report.clustered;
+    m->int8 = j->report.int8;
+    m->quantized = j->report.quantized;
+    lend(j, NULL);
+    if (status != TERSE_OK) {
+        let_go(m);
+        return status;
+    }
+    d->now = m;
+    *ret_graph = m->graph;
+    return TERSE_OK;
+}
+
+static int size(void *context, int64_t *ret_bytes, int64_t *ret_memory, terse_error *error)
+{
+    drive *d = context;
+    lend(d->job, d->now);
+    d->job->report.search = d->job->plan;
+    int status = terse_job_pack(d->job, error);
+    if (status == TERSE_OK)
+        status = terse_job_measure(d->job, error);
+    d->job->report.search = NULL;
+    *ret_bytes = (int64_t)d->job->report.bytes_after + SEARCH_BYTES;
+    *ret_memory = 0;
+    for (int v = 0; v < d->now->graph->n_values; v++)
+        *ret_memory += d->now->graph->values[v].data ? (int64_t)d->now->graph->values[v].bytes : 0;
+    lend(d->job, NULL);
+    return status;
+}
+
+static int hold(void *context, const terse_graph **ret_graph, const terse_quantize_report **ret_int8,
+                terse_error *error)
+{
+    drive *d = context;
+    if (d->n_held == HELD)
+        return terse_fail(error, TERSE_INTERNAL, "more than %d dense networks", HELD);
+    d->now->users++;
+    d->held[d->n_held++] = d->now;
+    *ret_graph = d->now->graph;
+    *ret_int8 = d->now->quantized ? &d->now->int8 : NULL;
+    return TERSE_OK;
+}
+
+static int keep(void *context, terse_error *error)
+{
+    drive *d = context;
+    (void)error;
+    d->now->users++;
+    let_go(d->best);
+    d->best = d->now;
+    return TERSE_OK;
+}
+
+static int write_best(void *context, const terse_search_plan *plan, bool reached, terse_error *error)
+{
+    drive *d = context;
+    job *j = d->job;
+    terse_search_plan copy;
+    int status = terse_search_plan_write(plan, d->plan_path, error);
+    if (status != TERSE_OK || !reached)
+        return status;
+    status = terse_search_plan_copy(plan, &copy, error);
+    if (status != TERSE_OK)
+        return status;
+    j->options = d->options;
+    status = terse_search_plan_apply(&copy, &j->options, error);
+    lend(j, d->best);
+    j->report.search = &copy;
+    if (status == TERSE_OK)
+        status = terse_job_pack(j, error);
+    if (status == TERSE_OK)
+        status = terse_job_write(j, error);
+    j->report.search = NULL;
+    lend(j, NULL);
+    terse_search_plan_done(&copy);
+    return status;
+}
+
+static void tell(void *context, const char *text)
+{
+    const drive *d = context;
+    terse_job_progress(d->job, text);
+}
+
+/* --- Ctrl-C
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static volatile sig_atomic_t interrupted;
+
+/* Files appear when they are whole, so ending at once does no harm either. */
+static void interrupt(int signal_number)
+{
+    static const char text[] = "\nending with the best so far; once more ends at once\n";
+    if (interrupted)
+        _exit(128 + signal_number);
+    interrupted = 1;
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+        interrupted = 1;
+}
+
+static bool stopped(void *context)
+{
+    (void)context;
+    return interrupted;
+}
+
+static void catch_signals(bool catch_them)
+{
+    struct sigaction action = {.sa_flags = SA_RESTART};
+    action.sa_handler = catch_them ? interrupt : SIG_DFL;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* --- the whole
+ * --------------------------------------------------------------------------------------------------------- */
+
+int terse_drive_open(job *j, terse_error *error)
+{
+    if (!j->options.goal.plan || terse_goal_is_set(&j->options.goal))
+        return TERSE_OK;
+    int status = terse_search_plan_read(j->options.goal.plan, &j->found, error);
+    if (status == TERSE_OK)
+        status = terse_search_plan_apply(&j->found, &j->options, error);
+    if (status == TERSE_OK && !j->options.calibrate && j->options.quantize == TERSE_QUANTIZE_INT8)
+        status = terse_fail(error, TERSE_INVALID_ARGUMENT, "'%.200s' quantizes to int8: --calibrate DATA.npz is needed",
+                            j->options.goal.plan);
+    j->plan = &j->found;
+    j->report.search = &j->found;
+    if (status == TERSE_OK && j->options.calibrate && j->found.held_out > 0)
+        status = terse_drive_split(j, error);
+    return status;
+}
+
+static int split(job *j, int every, terse_npz **ret_held, terse_error *error)
+{
+    TERSE_AUTO(terse_npz_freep) terse_npz *all = NULL;
+    int status = terse_npz_read(j->options.calibrate, &all, error);
+    if (status != TERSE_OK)
+        return status;
+    status = terse_judge_split(j->imported, all, every, MOST_SAMPLES, &j->fit, ret_held, error);
+    return status == TERSE_OK ? TERSE_OK : terse_error_prefix(error, "--calibrate '%.200s'", j->options.calibrate);
+}
+
+int terse_drive_split(job *j, terse_error *error)
+{
+    terse_npz *held = NULL;
+    const int status = split(j, j->found.held_out, &held, error);
+    terse_npz_free(held);
+    return status;
+}
+
+/* Where the plan goes: beside the output, or where --plan says. */
+static void place_plan(drive *d)
+{
+    const char *output = d->options.output, *named = d->options.goal.plan;
+    const size_t length = strlen(output), end = length > 6 && strcmp(output + length - 6, ".terse") == 0 ? 6 : 0;
+    if (named)
+        snprintf(d->plan_path, sizeof d->plan_path, "%.4000s", named);
+    else
+        snprintf(d->plan_path, sizeof d->plan_path, "%.*s.plan.json", (int)(length - end < 4000 ? length - end : 4000),
+                 output);
+}
+
+/* An earlier search's, where --plan names a file that is there. */
+static int read_known(const drive *d, terse_search_plan *known, bool *ret_any, terse_error *error)
+{
+    *ret_any = d->options.goal.plan && access(d->options.goal.plan, F_OK) == 0;
+    return *ret_any ? terse_search_plan_read(d->options.goal.plan, known, error) : TERSE_OK;
+}
+
+static int prepare(job *j, terse_graph **ret_graph, terse_error *error)
+{
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = NULL;
+    int status = terse_edit_clone(j->imported, &graph, error);
+    if (status == TERSE_OK)
+        status = terse_passes_run(graph, TERSE_PASSES_PREPARE, error);
+    if (status == TERSE_OK)
+        status = terse_bias_prepare(graph, error);
+    if (status == TERSE_OK)
+        *ret_graph = TERSE_TAKE(graph);
+    return status;
+}
+
+static void announce(const drive *d)
+{
+    size_t bytes = 0, weights = 0;
+    for (int i = 0; i < d->job->fit->n; i++)
+        bytes += (size_t)terse_tensor_bytes(&d->job->fit->tensors[i]);
+    for (int v = 0; v < d->job->imported->n_values; v++)
+        weights += d->job->imported->values[v].data ? d->job->imported->values[v].bytes : 0;
+    /* samples three times (for fitting, for judging, a copy for a pass), weights of options, numbers of the walks */
+    const double most = 3.0 * (double)bytes + 12.0 * (double)weights + 640e6 + 256e6;
+    if (!d->options.quiet)
+        fprintf(stderr, "terse compress: searching for %s; %.0f s, at most about %.1f GB of memory\n", d->plan.goal,
+                d->options.goal.seconds, most / 1e9);
+}
+
+static int search(drive *d, terse_error *error)
+{
+    job *j = d->job;
+    const terse_search_hooks hooks = {.context = d,
+                                      .build = build,
+                                      .size = size,
+                                      .hold = hold,
+                                      .keep = keep,
+                                      .write = write_best,
+                                      .progress = tell,
+                                      .stopped = stopped};
+    TERSE_AUTO(terse_graph_freep) terse_graph *prepared = NULL;
+    TERSE_AUTO(terse_npz_freep) terse_npz *held = NULL;
+    terse_search_plan known = {0};
+    bool any = false, reached = false;
+    int status = read_known(d, &known, &any, error);
+    if (status == TERSE_OK)
+        status = split(j, EVERY, &held, error);
+    if (status == TERSE_OK)
+        status = prepare(j, &prepared, error);
+    const terse_search_input input = {.imported = j->imported,
+                                      .prepared = prepared,
+                                      .fit = j->fit,
+                                      .held = held,
+                                      .goal = &d->options.goal,
+                                      .pack = d->options.pack,
+                                      .held_out = EVERY,
+                                      .known = any ? &known : NULL};
+    terse_goal_text(&d->options.goal, d->plan.goal, sizeof d->plan.goal);
+    if (status == TERSE_OK) {
+        announce(d);
+        catch_signals(true);
+        status = terse_search_run(&input, &hooks, &j->found, &reached, error);
+        catch_signals(false);
+    }
+    terse_search_plan_done(&known);
+    if (status != TERSE_OK || reached)
+        return status;
+    char goal[TERSE_PLAN_TEXT];
+    const terse_measured *m = NULL;
+    for (int i = 0; i < j->found.n_measured; i++)
+        m = j->found.measured[i].chosen ? &j->found.measured[i] : m;
+    return terse_fail(error, TERSE_NOT_FOUND,
+                      "%s: nothing that was built in that time is; the nearest is '%s' (%.3f ms, %" PRId64
+                      " bytes, drop %.2f), which is in '%.200s' for --plan",
+                      terse_goal_text(&d->options.goal, goal, sizeof goal), m->label, m->us / 1000, m->bytes, m->drop,
+                      d->plan_path);
+}
+
+int terse_drive_search(job *j, terse_error *error)
+{
+    drive d = {.job = j, .options = j->options};
+    terse_search_goal *goal = &d.options.goal;
+    goal->seconds = goal->seconds > 0 ? goal->seconds : DEFAULT_SECONDS;
+    goal->threads = goal->threads > 0 ? goal->threads : 1;
+    goal->batch = goal->batch > 0 ? goal->batch : 1;
+    goal->smallest = d.options.pack;
+    d.options.pack = d.options.pack || terse_goal_by_size(goal);
+    place_plan(&d);
+    int status = search(&d, error);
+    j->options = d.options;
+    j->plan = NULL;
+    if (status == TERSE_OK)
+        status = terse_search_plan_apply(&j->found, &j->options, error);
+    let_go(d.now);
+    for (int i = 0; i < d.n_held; i++)
+        let_go(d.held[i]);
+    if (status != TERSE_OK || !d.best) {
+        let_go(d.best);
+        return status;
+    }
+    lend(j, d.best); /* for good: nobody else has it now */
+    free(d.best);
+    j->plan = &j->found;
+    j->report.search = &j->found;
+    return TERSE_OK;
+}

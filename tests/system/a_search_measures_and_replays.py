@@ -1,0 +1,197 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""terse compress --max-drop, --target-...: the search reaches what is asked for or says that it does not, its plan gives
+the same bytes again, and it can be ended at any time."""
+import json
+import os
+import re
+import signal
+import subprocess
+
+import numpy
+
+import harness
+import onnx_writer
+
+TEST_SET = os.path.join(harness.DATA, "digits_test.npz")
+SAMPLE = os.path.join(harness.DATA, "digits.onnx")
+
+
+def halves(story):
+    """Even samples for the search, odd ones for the figures, without and with labels."""
+    with numpy.load(TEST_SET) as data:
+        numpy.savez(f"{story.folder}/calibration.npz", image=data["image"][::2])
+        numpy.savez(f"{story.folder}/figures.npz", image=data["image"][1::2], labels=data["labels"][1::2])
+    return f"{story.folder}/calibration.npz", f"{story.folder}/figures.npz"
+
+
+def search(story, name, *options, onnx=SAMPLE, calibration=None, code=0):
+    out = f"{story.folder}/{name}.terse"
+    calibration = calibration or f"{story.folder}/calibration.npz"
+    done = harness.run("terse", "compress", onnx, "-o", out, "--calibrate", calibration, "--json", *options, code=code)
+    return out, json.loads(done.stdout.strip().splitlines()[-1]) if code == 0 else done.stderr
+
+
+def chosen(said):
+    return [m for m in said["search"]["measured"] if m["chosen"]][0]
+
+
+def same(a, b):
+    with open(a, "rb") as x, open(b, "rb") as y:
+        return x.read() == y.read()
+
+
+def wide_network(folder, seed=5):
+    """Convolutions with channels that repeat each other: low rank, zeros and few bits all have something to take."""
+    lots = numpy.random.default_rng(seed)
+
+    def kernel(o, c, k, rank):
+        a, b = lots.standard_normal((o, rank)), lots.standard_normal((rank, c * k * k))
+        w = a @ b + 0.05 * lots.standard_normal((o, c * k * k))
+        return (w.reshape(o, c, k, k) / numpy.sqrt(rank * c * k * k)).astype("f4")
+
+    constants = {"w1": kernel(32, 3, 3, 8), "w2": kernel(64, 32, 3, 8), "w3": kernel(64, 64, 1, 8),
+                 "w4": kernel(64, 64, 3, 8), "w5": (lots.standard_normal((10, 64)) / 8).astype("f4")}
+    nodes = [("Conv", ["x", "w1"], ["a"], {"pads": [1, 1, 1, 1]}), ("Relu", ["a"], ["b"], {}),
+             ("Conv", ["b", "w2"], ["c"], {"pads": [1, 1, 1, 1], "strides": [2, 2]}), ("Relu", ["c"], ["d"], {}),
+             ("Conv", ["d", "w3"], ["e"], {}), ("Relu", ["e"], ["f"], {}),
+             ("Conv", ["f", "w4"], ["g"], {"pads": [1, 1, 1, 1]}), ("Relu", ["g"], ["h"], {}),
+             ("GlobalAveragePool", ["h"], ["i"], {}), ("Flatten", ["i"], ["j"], {}),
+             ("Gemm", ["j", "w5"], ["y"], {"transB": 1})]
+    onnx_writer.write(f"{folder}/wide.onnx", inputs=[("x", "f4", ["N", 3, 20, 20])], outputs=[("y", "f4", ["N", 10])],
+                      nodes=nodes, constants=constants)
+    numpy.savez(f"{folder}/wide.npz", x=lots.standard_normal((48, 3, 20, 20)).astype("f4"))
+    return f"{folder}/wide.onnx", f"{folder}/wide.npz"
+
+
+with harness.story("the search for speed is never slower than dense and its plan gives the same bytes") as story:
+    calibration, figures = halves(story)
+    out, said = search(story, "fast", "--max-drop", "1", "--time", "120s", "--seed", "3")
+    best = chosen(said)
+    measured = {m["label"]: m for m in said["search"]["measured"]}
+    story.check(best["meets"] and best["drop"] <= 1, f"{best}")
+    story.check(best["us"] <= 1.03 * said["search"]["dense_us"], f"{best}, dense {said['search']['dense_us']}")
+    story.check({"FP32", "int8"} <= set(measured) and measured["FP32"]["single"], f"{sorted(measured)}")
+    for a in said["search"]["measured"]:
+        beaten = [b for b in said["search"]["measured"] if all(b[k] <= a[k] for k in ("drop", "us", "bytes")) and
+                  any(b[k] < a[k] for k in ("drop", "us", "bytes"))]
+        story.check(a["pareto"] == (not beaten) or not beaten, f"{a} is beaten by {beaten}")
+    plan = f"{story.folder}/fast.plan.json"
+    again = f"{story.folder}/again.terse"
+    harness.run("terse", "compress", SAMPLE, "-o", again, "--calibrate", calibration, "--plan", plan)
+    story.check(same(out, again), "the plan gives the same bytes")
+    harness.run("terse", "compress", SAMPLE, "-o", again, "--calibrate", calibration, "--plan", plan, "--no-tune")
+    story.check(same(out, again), "and with --no-tune")
+    harness.run("terse", "inspect", "--verify", out)
+    text = harness.run("terse", "explain", out).stdout
+    story.check("Gemm" in text or "Conv" in text, text)
+
+with harness.story("the search for bytes obeys its target, and mixes what single techniques cannot") as story:
+    onnx, data = wide_network(story.folder)
+    out, said = search(story, "small", "--target-size", "60k", "--time", "120s", onnx=onnx, calibration=data)
+    best = chosen(said)
+    story.check(os.path.getsize(out) <= 60000 and best["bytes"] <= 60000, f"{os.path.getsize(out)}, {best}")
+    story.check(said["after"]["bytes"] == os.path.getsize(out), f"{said['after']}")
+    layers = said["search"]["layers"]
+    story.check([l["name"] for l in layers if not l["why"]] == [], f"every layer says why: {layers}")
+    again = f"{story.folder}/again.terse"
+    plan = f"{story.folder}/small.plan.json"
+    page = f"{story.folder}/page.html"
+    harness.run("terse", "compress", onnx, "-o", again, "--calibrate", data, "--plan", plan, "--report", page)
+    story.check(same(out, again), "the plan gives the same bytes")
+    with open(page) as file:
+        html = file.read()
+    story.check("<svg" in html and html.count("<circle") >= 2 and "http" not in html.replace("http://www.w3.org/2000/svg", ""),
+                "the page has a picture and needs nothing else")
+    layer = [l for l in layers if l["becomes"] != "dense"]
+    if layer:
+        told = harness.run("terse", "explain", out, layer[0]["name"]).stdout
+        story.check(layer[0]["why"] in told, f"{layer[0]['why']}: {told}")
+
+    # what people change in a plan is done
+    with open(plan) as file:
+        changed = json.load(file)
+    for l in changed["layers"]:
+        l.pop("cluster_bits", None)
+        l.pop("prune", None)
+    changed["layers"][3].update(rank=8, form="channel")
+    changed["layers"][1].update(prune=0.5)
+    with open(f"{story.folder}/changed.json", "w") as file:
+        json.dump(changed, file)
+    said = harness.run_json("terse", "compress", onnx, "-o", again, "--calibrate", data, "--plan",
+                            f"{story.folder}/changed.json", "--json")
+    rows = {l["name"]: l for l in said["layers"]}
+    story.check(rows[changed["layers"][3]["name"]].get("rank") == 8, f"{rows}")
+    pruned = {l["name"]: l for l in said["prune"]["layers"]}
+    story.check(abs(pruned[changed["layers"][1]["name"]]["kept"] - 0.5) < 0.05, f"{pruned}")
+    changed["layers"][0]["name"] = "nobody"
+    with open(f"{story.folder}/changed.json", "w") as file:
+        json.dump(changed, file)
+    done = harness.run("terse", "compress", onnx, "-o", again, "--calibrate", data, "--plan", f"{story.folder}/changed.json",
+                       code=1)
+    story.check("a layer 'nobody', which the network does not have; allowed is for example" in done.stderr, done.stderr)
+
+    # what cannot be reached is said, and no file is written for it
+    out, said = search(story, "none", "--target-size", "100", "--time", "120s", onnx=onnx, calibration=data, code=1)
+    story.check("at most 100 bytes" in said and "the nearest is" in said, said)
+    story.check(not os.path.exists(out) and os.path.exists(f"{story.folder}/none.plan.json"), "only the plan is there")
+
+with harness.story("a search is ended at any time and goes on from its plan") as story:
+    onnx, data = wide_network(story.folder)
+    out, plan = f"{story.folder}/ended.terse", f"{story.folder}/ended.plan.json"
+    running = subprocess.Popen([harness.program("terse"), "compress", onnx, "-o", out, "--calibrate", data, "--max-drop",
+                                "2", "--time", "1h", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    harness.wait_until(lambda: os.path.exists(out) or running.poll() is not None, "the first network is written")
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=harness.PATIENCE)
+    story.check(running.returncode == 0, f"exit {running.returncode}: {stderr}")
+    story.check("Sanitizer" not in stderr, stderr)
+    harness.run("terse", "inspect", "--verify", out)
+    again = f"{story.folder}/again.terse"
+    harness.run("terse", "compress", onnx, "-o", again, "--calibrate", data, "--plan", plan)
+    story.check(same(out, again), "the plan of a search that was ended gives the same bytes")
+    before = json.load(open(plan))["measured"]
+    _, said = search(story, "more", "--max-drop", "2", "--time", "120s", "--plan", plan, onnx=onnx, calibration=data)
+    story.check({m["label"] for m in before} <= {m["label"] for m in said["search"]["measured"]}, f"{before}, {said['search']}")
+
+with harness.story("what does not go with a search is refused in one line") as story:
+    calibration, figures = halves(story)
+    with numpy.load(TEST_SET) as images:
+        numpy.savez(f"{story.folder}/one.npz", image=images["image"][:1])
+        numpy.savez(f"{story.folder}/wrong.npz", picture=images["image"])
+        broken = images["image"][:8].copy()
+        broken[3, 0, 2, 2] = numpy.nan
+        numpy.savez(f"{story.folder}/broken.npz", image=broken)
+    with open(f"{story.folder}/no_plan.json", "w") as file:
+        file.write('{"terse_plan": 1, "layers": [{"name": "x", "rnk": 3}]}')
+    usage = [(["--max-drop", "x"], "--max-drop is 'x', allowed are 0 to 100"),
+             (["--max-drop", "101"], "allowed are 0 to 100"),
+             (["--target-ms", "0"], "--target-ms is '0'"),
+             (["--target-size", "-5"], "--target-size is '-5'"),
+             (["--target-speedup", "0.5"], "--target-speedup is '0.5', allowed are 1 to 1000"),
+             (["--target-ms", "1", "--target-size", "1M"], "one of --target-ms, --target-size and --target-speedup"),
+             (["--max-drop", "1", "--time", "0"], "--time is '0'"),
+             (["--max-drop", "1", "--threads", "99"], "--threads is '99', allowed are 1 to 64"),
+             (["--max-drop", "1", "--quantize", "int8"], "--quantize does not go with a search"),
+             (["--max-drop", "1", "--low-rank", "0.9"], "--low-rank does not go with a search"),
+             (["--quantize", "int8", "--seed", "3"], "--seed goes with a search only"),
+             (["--plan", f"{story.folder}/no_plan.json", "--prune", "0.5"], "--prune does not go with --plan")]
+    for options, says in usage:
+        _, said = search(story, "bad", *options, code=2)
+        story.check(says in said and said.count("\n") == 1, f"{options}: {said}")
+    done = harness.run("terse", "compress", SAMPLE, "-o", f"{story.folder}/bad.terse", "--max-drop", "1", code=2)
+    story.check("a search needs samples: --calibrate" in done.stderr, done.stderr)
+    work = [(["--plan", f"{story.folder}/no_plan.json"], calibration, "a layer has no 'rnk'"),
+            (["--plan", f"{story.folder}/absent.json"], calibration, "absent.json"),
+            (["--max-drop", "1", "--plan", f"{story.folder}/no_plan.json"], calibration, "a layer has no 'rnk'"),
+            (["--max-drop", "1"], f"{story.folder}/one.npz", "1 sample, needed are at least 2"),
+            (["--max-drop", "1"], f"{story.folder}/wrong.npz", "'picture' is no input"),
+            (["--max-drop", "1"], f"{story.folder}/broken.npz", "'image'"),
+            (["--max-drop", "1", "--batch", "4096"], calibration, "--batch is 4096, the samples held out are")]
+    for options, data, says in work:
+        _, said = search(story, "bad", *options, calibration=data, code=1)
+        last = said.strip().splitlines()[-1]
+        story.check(says in last and last.startswith("terse compress: "), f"{options}: {said}")
+        story.check(not re.search(r"Sanitizer", said), said)
+
+harness.finish()
