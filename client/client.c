@@ -321,6 +321,7 @@ void terse_client_arena_renewed(terse_client *client, const uint8_t *old_token)
             rename_arena(entry, old_token, client->arena->token);
         if (entry->state != PENDING_WAITING)
             terse_pending_queue(client, entry);
+        terse_pending_next_came(client, entry);
     }
 }
 

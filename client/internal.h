@@ -91,6 +91,7 @@ typedef struct pending {
     size_t due_at;           /* place in the heap of those + 1; 0: not there */
     uint64_t unsent_ns;      /* since when it is to be sent */
     uint64_t no_retry_ns;    /* a retry that would come later is not made */
+    uint64_t ended_ns;       /* when a daemon that shuts down first refused it, NEVER: none has */
     uint32_t retries;        /* made so far */
     uint32_t refused;        /* a bit for each link that had no room for it since the last of these */
     struct terse_link *link; /* SENT: over which; NULL: through the ring */
@@ -184,6 +185,8 @@ pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames
 void terse_pending_free(terse_client *client, pending *entry);
 /* A refusal that is to be no answer: the entry waits to be sent again. false: it is the answer. */
 bool terse_pending_retry(terse_client *client, pending *entry, const terse_wire_reply *wire);
+/* A daemon is there: it may take what one that shut down has refused. */
+void terse_pending_next_came(terse_client *client, pending *entry);
 void terse_pending_complete(terse_client *client, pending *entry, terse_reply *reply);
 
 /* client.c */

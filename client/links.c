@@ -183,10 +183,14 @@ static void connected(terse_client *client, terse_link *link)
     link->connected = true;
     link->refuses_until_ns = 0;
     terse_links_heard(client, link);
-    for (pending *entry = client->first; entry; entry = entry->next)
-        if (!entry->ring && (entry->state == PENDING_UNSENT ||
-                             (entry->state == PENDING_SENT && (entry->link == link || !entry->link->connected))))
+    for (pending *entry = client->first; entry; entry = entry->next) {
+        if (entry->ring)
+            continue;
+        if (entry->state == PENDING_UNSENT ||
+            (entry->state == PENDING_SENT && (entry->link == link || !entry->link->connected)))
             terse_pending_queue(client, entry);
+        terse_pending_next_came(client, entry);
+    }
 }
 
 static void lost(terse_client *client, terse_link *link)

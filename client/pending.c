@@ -21,7 +21,7 @@ pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames
     }
     entry->kind = kind;
     entry->state = PENDING_WAITING;
-    entry->deadline_ns = entry->due_ns = entry->no_retry_ns = NEVER;
+    entry->deadline_ns = entry->due_ns = entry->no_retry_ns = entry->ended_ns = NEVER;
     entry->due_at = 0;
     entry->retries = entry->refused = 0;
     entry->link = entry->only = NULL;
@@ -122,24 +122,47 @@ static uint64_t next_random(uint64_t *state) /* xorshift64* (Vigna 2016) */
     return *state * 0x2545f4914f6cdd1du;
 }
 
+/* A daemon that shuts down takes nothing more in. Whoever comes after it does: its refusal is a connection lost a
+ * little early, for as long as a lost daemon would be waited for. */
+static bool wait_for_next(terse_client *client, pending *entry, uint64_t now)
+{
+    if (entry->ended_ns == NEVER)
+        entry->ended_ns = now;
+    return now - entry->ended_ns < client->reconnect_ns;
+}
+
 /* A refused request that may be sent again waits for as long as the daemon says and up to half of that more, so that
  * those who were refused together do not come together. It is the same request under the same id: it did not run, and
  * the daemon has forgotten it. */
 bool terse_pending_retry(terse_client *client, pending *entry, const terse_wire_reply *wire)
 {
-    if (entry->kind != PENDING_INFER || !wire->has_retry_after || entry->retries >= client->max_retries ||
-        (wire->status != TERSE_RESOURCE_EXHAUSTED && wire->status != TERSE_UNAVAILABLE) ||
-        wire->retry_after_ms > MAX_RETRY_MS)
+    const uint64_t now = terse_now_ns();
+    if (entry->kind != PENDING_INFER || !wire->has_retry_after || wire->retry_after_ms > MAX_RETRY_MS)
         return false;
     const uint64_t after_ns = wire->retry_after_ms * 1000000u;
-    const uint64_t due_ns = terse_now_ns() + after_ns + next_random(&client->random) % (after_ns / 2 + 1);
-    if (due_ns >= entry->no_retry_ns)
-        return false;
-    entry->retries++;
+    uint64_t due_ns = now + after_ns + next_random(&client->random) % (after_ns / 2 + 1);
+    if (wire->status == TERSE_UNAVAILABLE) {
+        if (!wait_for_next(client, entry, now))
+            return false;
+        due_ns = due_ns < entry->deadline_ns ? due_ns : entry->deadline_ns; /* the next may come before that */
+    } else {
+        if (wire->status != TERSE_RESOURCE_EXHAUSTED || entry->retries >= client->max_retries ||
+            due_ns >= entry->no_retry_ns)
+            return false;
+        entry->retries++;
+    }
     entry->refused = 0;
     terse_pending_hold(client, entry);
     terse_due_set(client, entry, due_ns);
     return true;
+}
+
+void terse_pending_next_came(terse_client *client, pending *entry)
+{
+    if (entry->state != PENDING_WAITING || entry->ended_ns == NEVER)
+        return;
+    terse_due_set(client, entry, entry->deadline_ns);
+    terse_pending_queue(client, entry);
 }
 
 /* From unanswered to done; `reply` may be NULL when memory was out, which is told as such when it is taken. */

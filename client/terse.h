@@ -123,9 +123,10 @@ typedef struct terse_client_options {
     uint32_t connect_timeout_ms;   /* how long terse_client_open waits for the daemon's answer [5000] */
     uint32_t reconnect_timeout_ms; /* how long a lost daemon is waited for before requests fail [30000] */
     uint32_t max_outstanding;      /* unanswered requests at most; more are RESOURCE_EXHAUSTED [4096] */
-    /* A request that is refused because the daemon is full (RESOURCE_EXHAUSTED) or not ready (UNAVAILABLE) is sent
-     * again by itself after the time that the daemon names, up to so many times [0: never]; unless that would be later
-     * than so long after its submission [30000], or behind its own timeout. Then its refusal is its reply. */
+    /* A request that is refused because the daemon is full (RESOURCE_EXHAUSTED) is sent again by itself after the time
+     * that the daemon names, up to so many times [0: never]; unless that would be later than so long after its
+     * submission [30000], or behind its own timeout. Then its refusal is its reply. (One that a daemon refuses because
+     * it shuts down waits for the next daemon as if the connection were lost already.) */
     uint32_t max_retries;
     uint32_t retry_budget_ms;
     /* With shared memory: how long a wait looks for the answer before it sleeps, at most a second [0: it sleeps at

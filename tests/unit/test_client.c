@@ -134,6 +134,31 @@ static void take_while_polling(fake *f, terse_client *client)
     }
 }
 
+/* Without retries, and long before the time that the daemon named. */
+static void what_a_daemon_that_ends_refuses_goes_to_the_next(void **state)
+{
+    fake f;
+    (void)state;
+    fake_init(&f);
+    terse_client *client = connect_to(&f);
+    const uint64_t id = submit(client, 1);
+    assert_true(fake_take(&f, 20000));
+    fake_refuse_for(&f, &f.held[0], TERSE_UNAVAILABLE, 3600000);
+    terse_reply *reply = NULL;
+    assert_int_equal(terse_client_poll(client, 50, &reply), TERSE_OK);
+    assert_null(reply);
+    fake_unbind(&f);
+    fake_bind(&f);
+    take_while_polling(&f, client);
+    assert_true(f.held[0].id == id);
+    fake_answer(&f, &f.held[0], &(float){7});
+    reply = next_reply(client);
+    assert_int_equal(terse_reply_status(reply), TERSE_OK);
+    terse_reply_free(reply);
+    terse_client_close(client);
+    fake_done(&f);
+}
+
 static void a_refused_request_comes_again_when_it_is_told_to(void **state)
 {
     fake f;
@@ -613,6 +638,7 @@ int main(void)
         cmocka_unit_test(answers_come_in_any_order_and_once),
         cmocka_unit_test(a_lost_daemon_gets_everything_again_under_the_same_ids),
         cmocka_unit_test(an_own_deadline_ends_what_the_daemon_never_answers),
+        cmocka_unit_test(what_a_daemon_that_ends_refuses_goes_to_the_next),
         cmocka_unit_test(a_refused_request_comes_again_when_it_is_told_to),
         cmocka_unit_test(no_retry_passes_the_timeout_or_the_budget),
         cmocka_unit_test(a_daemon_that_falls_behind_is_not_flooded),
