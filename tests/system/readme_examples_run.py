@@ -27,12 +27,15 @@ with harness.story("the README's clients get the right digits") as story:
     wrong = subprocess.run([harness.program("classify"), "letters", tersed.endpoint], input="1", capture_output=True, text=True)
     story.check(wrong.returncode == 1 and "letters" in wrong.stderr, f"an unknown model is named: {wrong.stderr}")
 
-    block = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    block, python = re.findall(r"```python\n(.*?)```", README, re.S)
     story.check(len(block.splitlines()) <= 22, "the client in any language is short")
     script = block.replace("ipc:///run/terse/tersed.sock", tersed.endpoint).replace(
         "image = numpy.zeros((1, 1, 8, 8), \"f4\")", f"image = numpy.array({images[0].tolist()}, 'f4')[None]")
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     story.check(other.stdout.strip() == str(labels[0]), f"the other client says {labels[0]}: {other.stdout}{other.stderr}")
+    done = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, timeout=60,
+                          env=dict(os.environ, TERSE_ENDPOINT=tersed.endpoint, PYTHONPATH=os.path.join(harness.ROOT, "client/python")))
+    story.check(done.returncode == 0 and re.fullmatch(r"\d \d+\n", done.stdout), f"python3-terse: {done.stdout}{done.stderr}")
 
 with harness.story("terse says what is wrong, once, and with the right exit code") as story:
     digits = story.digits()
