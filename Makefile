@@ -9,7 +9,7 @@ B := build/$(VARIANT)
 
 # Headers missing on a bare machine: install what is needed first, then start again (goals that build).
 SETUP_GOALS := all quickstart check check-long asan ubsan tsan bench fuzz install man
-ifneq ($(filter-out help clean setup format-check uninstall,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out help clean deb setup format-check uninstall,$(or $(MAKECMDGOALS),all)),)
 ifeq ($(shell sh packaging/setup.sh --have >/dev/null 2>&1 || echo missing),missing)
 $(info terse: some Debian packages are missing, installing them (packaging/setup.sh))
 $(if $(shell sh packaging/setup.sh >&2 || echo failed),$(error packaging/setup.sh failed))
@@ -168,7 +168,7 @@ $(B)/tests/%: $(B)/obj/tests/kernels/%.o $(TEST_LIBS)
 $(B)/tests/fuzz_frontend: $(B)/obj/tests/fuzz/fuzz_frontend.o $(call obj,tests/fuzz/play_*.c) $(B)/libdaemon.a $(B)/libcommon.a
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LINK_FUZZER) -Wl,--wrap=terse_now_ns,--wrap=terse_log,--wrap=epoll_pwait2,--wrap=epoll_wait \
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LINK_FUZZER) -Wl,--wrap=terse_now_ns,--wrap=terse_log,--wrap=terse_log_with,--wrap=epoll_pwait2,--wrap=epoll_wait \
 		$(LIBS_SECCOMP) $(LIBS_COMMON)
 $(B)/tests/%: $(B)/obj/tests/fuzz/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
@@ -265,37 +265,48 @@ $(MAN)/.made: $(B)/terse $(B)/terse-compress $(B)/tersed client/terse.h $(wildca
 
 # --- install: everything under $(DESTDIR)$(PREFIX); `uninstall` removes exactly that -----------------------
 HELPERS = terse-compress terse-npz.so terse-frontend terse-gate terse-worker terse-loader
+# Where a distribution wants other places: LIBDIR=lib/x86_64-linux-gnu, DOCDIR, STRIP= to keep symbols for its own tools.
+LIBDIR ?= lib
+DOCDIR ?= share/doc/terse
+STRIP ?= -s
+UNITS = $(notdir $(wildcard packaging/systemd/*.service packaging/systemd/*.socket))
 INSTALLED = bin/terse bin/tersed $(addprefix lib/terse/,$(HELPERS)) \
-	lib/$(SONAME) lib/libterse.so lib/libterse.a lib/pkgconfig/libterse.pc include/terse.h lib/systemd/system/tersed.service \
-	lib/sysusers.d/terse.conf share/doc/terse/tersed.conf share/doc/terse/classify.c \
+	$(LIBDIR)/$(SONAME) $(LIBDIR)/libterse.so $(LIBDIR)/libterse.a $(LIBDIR)/pkgconfig/libterse.pc include/terse.h \
+	$(addprefix lib/systemd/system/,$(UNITS)) lib/sysusers.d/terse.conf $(DOCDIR)/tersed.conf $(DOCDIR)/classify.c \
 	share/bash-completion/completions/terse share/bash-completion/completions/tersed \
 	share/zsh/vendor-completions/_terse share/zsh/vendor-completions/_tersed
 INTO = $(DESTDIR)$(PREFIX)
-fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' -e 's|@LIBS_PRIVATE@|$(LIBS_ZMQ) $(LIBS_MSGPACK)|g'
+fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@DOCDIR@|$(PREFIX)/$(DOCDIR)|g' \
+	-e 's|@VERSION@|$(VERSION)|g' -e 's|@LIBS_PRIVATE@|$(LIBS_ZMQ) $(LIBS_MSGPACK)|g'
 
 .PHONY: install uninstall
 install: all man
 	install -d $(sort $(addprefix $(INTO)/,$(dir $(INSTALLED)))) $(addprefix $(INTO)/share/man/man,1 3 5 7 8)
-	install -s -m 755 $(B)/terse $(B)/tersed $(INTO)/bin/
-	install -s -m 755 $(addprefix $(B)/,$(HELPERS)) $(INTO)/lib/terse/
-	install -s -m 755 $(B)/$(SONAME) $(INTO)/lib/
-	ln -sf $(SONAME) $(INTO)/lib/libterse.so
-	install -m 644 $(B)/libterse.a $(INTO)/lib/
+	install $(STRIP) -m 755 $(B)/terse $(B)/tersed $(INTO)/bin/
+	install $(STRIP) -m 755 $(addprefix $(B)/,$(HELPERS)) $(INTO)/lib/terse/
+	install $(STRIP) -m 644 $(B)/$(SONAME) $(INTO)/$(LIBDIR)/
+	ln -sf $(SONAME) $(INTO)/$(LIBDIR)/libterse.so
+	install -m 644 $(B)/libterse.a $(INTO)/$(LIBDIR)/
 	install -m 644 client/terse.h $(INTO)/include/
-	install -m 644 packaging/terse/tersed.conf client/examples/classify.c $(INTO)/share/doc/terse/
+	install -m 644 packaging/terse/tersed.conf client/examples/classify.c $(INTO)/$(DOCDIR)/
 	install -m 644 packaging/systemd/terse.sysusers $(INTO)/lib/sysusers.d/terse.conf
 	for page in $(MAN)/*.[1-8]; do install -m 644 $$page $(INTO)/share/man/man$${page##*.}/; done
 	install -m 644 $(COMPLETION)/bash/* $(INTO)/share/bash-completion/completions/
 	install -m 644 $(COMPLETION)/zsh/_* $(INTO)/share/zsh/vendor-completions/
-	$(fill) packaging/terse/libterse.pc >$(INTO)/lib/pkgconfig/libterse.pc
-	$(fill) packaging/systemd/tersed.service >$(INTO)/lib/systemd/system/tersed.service
-	chmod 644 $(INTO)/lib/pkgconfig/libterse.pc $(INTO)/lib/systemd/system/tersed.service
+	$(fill) packaging/terse/libterse.pc >$(INTO)/$(LIBDIR)/pkgconfig/libterse.pc
+	for unit in $(UNITS); do $(fill) "packaging/systemd/$$unit" >"$(INTO)/lib/systemd/system/$$unit"; done
+	chmod 644 $(INTO)/$(LIBDIR)/pkgconfig/libterse.pc $(addprefix $(INTO)/lib/systemd/system/,$(UNITS))
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 uninstall:
 	rm -f $(addprefix $(INTO)/,$(INSTALLED))
 	rm -f $(addprefix $(INTO)/share/man/man,1/terse.1 1/terse-*.1 3/libterse.3 5/tersed.conf.5 5/terse-model.5 7/terse-protocol.7 8/tersed.8)
-	-@rmdir $(INTO)/lib/terse $(INTO)/share/doc/terse 2>/dev/null || true
+	-@rmdir $(INTO)/lib/terse $(INTO)/$(DOCDIR) 2>/dev/null || true
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
+
+# Packages of this system, or SUITE=trixie, into build/deb/SUITE.
+.PHONY: deb
+deb:
+	@packaging/deb.sh $(SUITE)
 
 .PHONY: clean help
 clean:
@@ -313,6 +324,7 @@ help:
 	@echo "make bench         speed beside onnxruntime, ncnn, MNN, OpenBLAS, ZeroMQ echo (installs peers with pip)"
 	@echo "make man           manual pages and completions, in build/man and build/completion"
 	@echo "make install       PREFIX=/usr/local DESTDIR="
+	@echo "make deb           Debian packages into build/deb (SUITE=trixie: of another suite, in a root of its own)"
 	@echo "make uninstall     what make install put there"
 	@echo "make setup         only install the Debian packages that building and testing needs"
 	@echo "make format-check check-layers clean"

@@ -330,8 +330,13 @@ static void judge(terse_frontend *fe, terse_request *request, bool counts, bool 
 {
     if (counts || (alone && ++request->kills >= FOREIGN_KILLS))
         request->crashes++;
-    if (request->crashes >= CRASHES)
-        terse_request_fail(fe, request, TERSE_INTERNAL, "this request crashed two workers");
+    if (request->crashes < CRASHES)
+        return;
+    static const char why[] = "this request crashed two workers";
+    const char *model = fe->models[request->lane->model]->name;
+    terse_log_of((.model = model, .request = &request->id, .reason = why), TERSE_LOG_WARNING,
+                 "request %" PRIu64 " of model '%s': %s", request->id, model, why);
+    terse_request_fail(fe, request, TERSE_INTERNAL, why);
 }
 
 static void judge_all(terse_frontend *fe, terse_pool_worker *worker)
@@ -413,9 +418,12 @@ void terse_complete_check_hung(terse_frontend *fe)
             terse_control_kill_worker(fe, i);
             continue;
         }
-        terse_log(TERSE_LOG_WARNING, "worker %d hangs: %" PRIu32 " rows of model '%s' since %" PRIu64 " ms",
-                  worker->pid, worker->rows, fe->models[worker->lane->model]->name,
-                  (fe->now_ns - worker->started_ns) / 1000000);
+        char number[16];
+        snprintf(number, sizeof number, "%" PRIu32, i);
+        terse_log_of((.model = fe->models[worker->lane->model]->name, .worker = number, .reason = "it hangs"),
+                     TERSE_LOG_WARNING, "worker %d hangs: %" PRIu32 " rows of model '%s' since %" PRIu64 " ms",
+                     worker->pid, worker->rows, fe->models[worker->lane->model]->name,
+                     (fe->now_ns - worker->started_ns) / 1000000);
         worker->state = TERSE_POOL_HUNG;
         terse_control_kill_worker(fe, i);
     }

@@ -168,6 +168,23 @@ static unsigned file_line(const terse_model_config *model)
     return model->by_option ? 0 : model->line[TERSE_SET_FILE];
 }
 
+static terse_file_mark mark_of(const struct stat *info)
+{
+    return (terse_file_mark){
+        .device = info->st_dev,
+        .inode = info->st_ino,
+        .bytes = (uint64_t)info->st_size,
+        .changed_ns = (uint64_t)info->st_mtim.tv_sec * 1000000000 + (uint64_t)info->st_mtim.tv_nsec,
+    };
+}
+
+terse_file_mark terse_config_mark(const char *file)
+{
+    struct stat info = {0};
+    (void)stat(file, &info);
+    return mark_of(&info);
+}
+
 static void check_file(terse_config *config, terse_model_config *model)
 {
     struct stat info = {0};
@@ -177,12 +194,7 @@ static void check_file(terse_config *config, terse_model_config *model)
     else if (!S_ISREG(info.st_mode))
         terse_config_complain(config, file_line(model), "model '%s': '%s' is %s, allowed: a regular file", model->name,
                               model->file, S_ISDIR(info.st_mode) ? "a directory" : "not a file");
-    model->mark = (terse_file_mark){
-        .device = info.st_dev,
-        .inode = info.st_ino,
-        .bytes = (uint64_t)info.st_size,
-        .changed_ns = (uint64_t)info.st_mtim.tv_sec * 1000000000 + (uint64_t)info.st_mtim.tv_nsec,
-    };
+    model->mark = mark_of(&info);
 }
 
 /* A setting for a model that model_dir serves has its section; a file= there wins over the directory's. */

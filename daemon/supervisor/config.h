@@ -72,6 +72,8 @@ void terse_config_read_stream(terse_config *config, const char *path, FILE *stre
 /* Lists model_dir, gives every model its values and checks files and endpoints. */
 void terse_config_finish(terse_config *config);
 
+/* A file as it is now; all 0 when there is none. */
+terse_file_mark terse_config_mark(const char *file);
 /* The model of a name; NULL: there is none. */
 terse_model_config *terse_config_model(const terse_config *config, const char *name);
 /* Whether a model may have this name. */

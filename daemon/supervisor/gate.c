@@ -44,7 +44,7 @@ static bool choose_directory(const terse_supervisor *s, char *directory)
     enum { ROOM = sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof "/front" };
     const char *runtime = getenv("RUNTIME_DIRECTORY");
     for (unsigned i = 0; i < s->listeners.n; i++)
-        if (!s->listeners.at[i].tcp &&
+        if (strncmp(s->listeners.at[i].endpoint, "ipc://", 6) == 0 &&
             snprintf(directory, TERSE_ENDPOINT_BYTES, "%s.gate", s->listeners.at[i].endpoint + strlen("ipc://")) <
                 ROOM &&
             make_directory(directory))

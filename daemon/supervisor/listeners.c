@@ -127,34 +127,59 @@ static void close_one(terse_listener *listener)
     close(listener->fd);
 }
 
-/* sd_listen_fds() sets CLOEXEC and takes its variables out of the environment. */
-static int take_activated(terse_listeners *listeners, const terse_config *config, terse_error *error)
+/* The path of an activated socket for shared memory; false when it is none: SOCK_SEQPACKET at the path of a file. */
+static bool attach_path(int fd, char *ret_path)
 {
-    const int n = sd_listen_fds(1);
-    if (n < 0) {
-        errno = -n;
-        return terse_fail(error, TERSE_SYSTEM, "cannot take the sockets of the service manager");
-    }
-    for (int i = 0; i < n; i++) {
-        const int fd = SD_LISTEN_FDS_START + i;
-        struct sockaddr_storage address;
-        socklen_t bytes = sizeof address;
-        if (listeners->n == TERSE_MAX_LISTEN)
-            return terse_fail(error, TERSE_INVALID_ARGUMENT, "the service manager passes %d sockets, allowed: %d", n,
-                              TERSE_MAX_LISTEN);
-        if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0 ||
-            getsockname(fd, (struct sockaddr *)&address, &bytes) < 0)
-            return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                              "descriptor %d of the service manager is not a listening stream socket", fd);
+    struct sockaddr_un address = {0};
+    socklen_t bytes = sizeof address;
+    if (sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 1) <= 0 || getsockname(fd, (struct sockaddr *)&address, &bytes) < 0 ||
+        !address.sun_path[0])
+        return false;
+    return snprintf(ret_path, TERSE_ENDPOINT_BYTES, "attach:%.*s", (int)sizeof address.sun_path, address.sun_path) <
+           TERSE_ENDPOINT_BYTES;
+}
+
+static int take_stream(terse_listener *listener, const terse_config *config, terse_error *error)
+{
+    struct sockaddr_storage address;
+    socklen_t bytes = sizeof address;
+    terse_endpoint endpoint;
+    if (sd_is_socket(listener->fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0 ||
+        getsockname(listener->fd, (struct sockaddr *)&address, &bytes) < 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "descriptor %d of the service manager is not a listening stream socket", listener->fd);
+    int r = terse_endpoint_of((const struct sockaddr *)&address, bytes, listener->endpoint, error);
+    if (r == TERSE_OK)
+        r = terse_endpoint_parse(listener->endpoint, &endpoint, error);
+    if (r == TERSE_OK)
+        r = terse_config_allow(config, listener->endpoint, &endpoint, error);
+    if (r != TERSE_OK)
+        return terse_error_prefix(error, "descriptor %d of the service manager", listener->fd);
+    listener->tcp = !endpoint.local;
+    return TERSE_OK;
+}
+
+/* Those for shared memory come behind the others, as when they are made here. */
+static int take_activated(terse_listeners *listeners, terse_store *store, bool shared, const terse_config *config,
+                          terse_error *error)
+{
+    for (unsigned i = 0; i < store->n_sockets; i++) {
         terse_listener *listener = &listeners->at[listeners->n];
-        *listener = (terse_listener){.pin = -1, .fd = fd};
-        if (terse_endpoint_of((const struct sockaddr *)&address, bytes, listener->endpoint, error) != TERSE_OK)
-            return terse_error_prefix(error, "descriptor %d of the service manager", fd);
-        terse_endpoint endpoint;
-        if (terse_endpoint_parse(listener->endpoint, &endpoint, error) != TERSE_OK ||
-            terse_config_allow(config, listener->endpoint, &endpoint, error) != TERSE_OK)
-            return terse_error_prefix(error, "descriptor %d of the service manager", fd);
-        listener->tcp = !endpoint.local;
+        char path[TERSE_ENDPOINT_BYTES];
+        if (store->sockets[i] < 0 || attach_path(store->sockets[i], path) != shared)
+            continue;
+        if (listeners->n == (shared ? 3 : 1) * TERSE_MAX_LISTEN)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "the service manager passes more sockets than are allowed: %d", TERSE_MAX_LISTEN);
+        *listener = (terse_listener){.pin = -1, .fd = store->sockets[i]};
+        if (shared) {
+            memcpy(listener->endpoint, path, sizeof path);
+        } else {
+            const int r = take_stream(listener, config, error);
+            if (r != TERSE_OK)
+                return r;
+        }
+        store->sockets[i] = -1;
         listeners->n++;
     }
     return TERSE_OK;
@@ -172,9 +197,9 @@ static bool covered(const terse_listeners *listeners, unsigned n_activated, cons
     return false;
 }
 
-static int open_all(terse_listeners *listeners, const terse_config *config, terse_error *error)
+static int open_all(terse_listeners *listeners, terse_store *store, const terse_config *config, terse_error *error)
 {
-    int r = take_activated(listeners, config, error);
+    int r = store ? take_activated(listeners, store, false, config, error) : TERSE_OK;
     const unsigned n_activated = listeners->n;
     for (unsigned i = 0; i < config->n_listen && r == TERSE_OK; i++) {
         if (covered(listeners, n_activated, config->listen[i]))
@@ -195,10 +220,21 @@ static int open_all(terse_listeners *listeners, const terse_config *config, ters
 
 /* --- shared memory ------------------------------------------------------------------------------------------- */
 
+/* Opened already: by the service manager. */
+static bool has_attach(const terse_listeners *listeners, const char *path)
+{
+    for (unsigned i = 0; i < listeners->n; i++)
+        if (strncmp(listeners->at[i].endpoint, "attach:", 7) == 0 && strcmp(listeners->at[i].endpoint + 7, path) == 0)
+            return true;
+    return false;
+}
+
 static int open_attach(terse_listeners *listeners, const char *path, const terse_config *config, terse_error *error)
 {
     char text[TERSE_ENDPOINT_BYTES + 16];
     terse_endpoint endpoint;
+    if (has_attach(listeners, path) || listeners->n == sizeof listeners->at / sizeof listeners->at[0])
+        return TERSE_OK;
     snprintf(text, sizeof text, "ipc://%s", path);
     int r = terse_endpoint_parse(text, &endpoint, error);
     if (r != TERSE_OK)
@@ -218,9 +254,9 @@ static int open_attach(terse_listeners *listeners, const char *path, const terse
     return r;
 }
 
-static void open_attach_sockets(terse_listeners *listeners, const terse_config *config)
+/* `n`: the listeners for requests, which come first. */
+static void open_attach_sockets(terse_listeners *listeners, unsigned n, const terse_config *config)
 {
-    const unsigned n = listeners->n;
     char path[TERSE_ENDPOINT_BYTES + 16];
     terse_error error;
     bool first = true;
@@ -239,12 +275,15 @@ static void open_attach_sockets(terse_listeners *listeners, const terse_config *
     }
 }
 
-int terse_listeners_open(terse_listeners *listeners, const terse_config *config, terse_error *error)
+int terse_listeners_open(terse_listeners *listeners, terse_store *store, const terse_config *config, terse_error *error)
 {
     listeners->n = 0;
-    const int r = open_all(listeners, config, error);
+    int r = open_all(listeners, store, config, error);
+    const unsigned n = listeners->n;
+    if (r == TERSE_OK && store)
+        r = take_activated(listeners, store, true, config, error);
     if (r == TERSE_OK && config->value[TERSE_SET_ARENAS] > 0)
-        open_attach_sockets(listeners, config);
+        open_attach_sockets(listeners, n, config);
     if (r != TERSE_OK)
         terse_listeners_close(listeners);
     return r;

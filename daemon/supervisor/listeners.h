@@ -7,7 +7,7 @@
 
 #include <sys/types.h>
 
-#include "daemon/supervisor/config.h"
+#include "daemon/supervisor/store.h"
 
 typedef struct terse_listener {
     char endpoint[TERSE_ENDPOINT_BYTES];
@@ -24,14 +24,16 @@ typedef struct terse_listeners {
     unsigned n;
 } terse_listeners;
 
-/* Takes over the sockets that the service manager passed, then opens what the configuration lists and they do not
- * cover, and the default endpoint when there is none at all. A socket file that nobody listens at any more is replaced;
- * a live one is an error. On failure nothing stays behind.
+/* Takes over the sockets that the service manager passed (`store`; NULL: none), then opens what the configuration lists
+ * and they do not cover, and the default endpoint when there is none at all. A socket file that nobody listens at any
+ * more is replaced; a live one is an error. On failure nothing stays behind.
  *
  * Beside every ipc endpoint PATH a socket PATH.attach is opened for shared memory, endpoint "attach:PATH.attach";
  * beside the first also `attach.sock` in its directory, unless another daemon has it. What keeps them away is logged:
- * requests do without. None with arenas_per_uid = 0. */
-int terse_listeners_open(terse_listeners *listeners, const terse_config *config, terse_error *error);
+ * requests do without. None with arenas_per_uid = 0. The service manager
+ * may pass such sockets too (SOCK_SEQPACKET). */
+int terse_listeners_open(terse_listeners *listeners, terse_store *store, const terse_config *config,
+                         terse_error *error);
 void terse_listeners_close(terse_listeners *listeners);
 
 #endif

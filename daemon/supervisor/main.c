@@ -9,13 +9,14 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/supervisor/ask.h"
 #include "daemon/supervisor/cores.h"
 #include "daemon/supervisor/supervisor.h"
 
 #define DEFAULT_CONFIG "/etc/terse/tersed.conf"
 
 typedef struct command_line {
-    const char *config, *libexec;
+    const char *config, *libexec, *reload;
     bool check, help, version;
 } command_line;
 
@@ -29,6 +30,7 @@ static const struct {
     {"", "--config", "FILE", "the configuration (" DEFAULT_CONFIG " when that exists)"},
     {"", "--model", "NAME=FILE", "serve FILE as NAME; may be given several times"},
     {"", "--libexec", "DIR", "where terse-frontend, terse-gate, terse-worker and terse-loader are"},
+    {"", "--reload", "PID", "have that tersed read its configuration again; wait until it is in force"},
     {"", "--check", "", "check the configuration, print every mistake, start nothing"},
     {"-h", "--help", "", "print this"},
     {"", "--version", "", "print the version"},
@@ -100,6 +102,8 @@ static bool take_value(char **argv, int argc, int *at, command_line *line, terse
         line->config = value;
     else if ((value = value_of(argv, argc, at, "--libexec", ret_missing)) != NULL)
         line->libexec = value;
+    else if ((value = value_of(argv, argc, at, "--reload", ret_missing)) != NULL)
+        line->reload = value;
     else if ((value = value_of(argv, argc, at, "--model", ret_missing)) != NULL) {
         if (!*ret_missing)
             terse_config_option_model(config, value);
@@ -231,8 +235,8 @@ int main(int argc, char **argv)
 {
     __attribute__((cleanup(terse_config_freep))) terse_config *config = terse_config_new(stderr);
     command_line line = {.config = NULL};
-    terse_log_init("tersed");
     prepare_descriptors();
+    terse_log_init("tersed");
     if (!config) {
         fprintf(stderr, "tersed: %s\n", strerror(errno));
         return 1;
@@ -252,6 +256,8 @@ int main(int argc, char **argv)
         printf("tersed %s\n", TERSE_VERSION);
         return 0;
     }
+    if (line.reload)
+        return terse_ask_reload(line.reload);
     read_file(&line, config);
     if (config->n_errors)
         return 1;

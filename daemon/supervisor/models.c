@@ -29,7 +29,41 @@ static void bad_model(terse_supervisor *s, terse_supervised_model *model, terse_
         return;
     }
     s->n_bad_models++;
-    terse_log(TERSE_LOG_ERROR, "model '%s' ('%s'): %s", model->config->name, model->config->file, why);
+    terse_log_of((.model = model->config->name, .reason = why), TERSE_LOG_ERROR, "model '%s' ('%s'): %s",
+                 model->config->name, model->config->file, why);
+}
+
+static bool is_sealed(int fd)
+{
+    const int seals = fcntl(fd, F_GET_SEALS);
+    return seals >= 0 && ((unsigned)seals & all_seals) == all_seals;
+}
+
+void terse_models_keep(terse_supervisor *s, terse_supervised_model *model)
+{
+    if (!*model->stored)
+        terse_store_keep(&s->store, &model->config->mark, model->memory, model->stored);
+}
+
+/* What the tersed before us had the service manager keep: no loader is needed. */
+static bool take_kept(terse_supervisor *s, terse_supervised_model *model)
+{
+    struct stat info;
+    int fd = terse_store_take(&s->store, &model->config->mark, model->stored);
+    if (fd < 0)
+        return false;
+    if (!is_sealed(fd) || fstat(fd, &info) < 0 || info.st_size <= 0) {
+        terse_store_forget(model->stored);
+        terse_close_fdp(&fd);
+        return false;
+    }
+    model->memory = fd;
+    model->bytes = (uint64_t)info.st_size;
+    model->state = TERSE_MODEL_SERVING;
+    terse_log_of((.model = model->config->name), TERSE_LOG_INFO,
+                 "model '%s': '%s' is still in memory, %" PRIu64 " bytes", model->config->name, model->config->file,
+                 model->bytes);
+    return true;
 }
 
 /* A loader may have been taken over by the file that it read: what it sends is checked as well. */
@@ -40,8 +74,7 @@ static void take_memory(terse_supervisor *s, terse_supervised_model *model, cons
         bad_model(s, model, TERSE_INTERNAL, "its loader answered without the model's memory");
         return;
     }
-    const int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || ((unsigned)seals & all_seals) != all_seals) {
+    if (!is_sealed(fd)) {
         bad_model(s, model, TERSE_INTERNAL, "its loader answered with memory that is not sealed");
         return;
     }
@@ -52,13 +85,16 @@ static void take_memory(terse_supervisor *s, terse_supervised_model *model, cons
     }
     model->answered = true;
     model->bytes = loaded->bytes;
-    terse_log(TERSE_LOG_INFO, "model '%s': loaded '%s', %" PRIu64 " bytes, max_batch %" PRIu64 "%s",
-              model->config->name, model->config->file, model->bytes, model->config->value[TERSE_SET_MAX_BATCH],
-              loaded->batchable ? "" : ", requests run one by one");
-    if (model->live)
+    terse_log_of((.model = model->config->name), TERSE_LOG_INFO,
+                 "model '%s': loaded '%s', %" PRIu64 " bytes, max_batch %" PRIu64 "%s", model->config->name,
+                 model->config->file, model->bytes, model->config->value[TERSE_SET_MAX_BATCH],
+                 loaded->batchable ? "" : ", requests run one by one");
+    if (model->live) {
         start_trial(s, model);
-    else
+    } else {
         model->state = TERSE_MODEL_SERVING;
+        terse_models_keep(s, model);
+    }
 }
 
 static terse_status status_of(int32_t status)
@@ -147,8 +183,11 @@ static void start_loader(terse_supervisor *s, terse_supervised_model *model)
 
 void terse_models_load(terse_supervisor *s)
 {
-    while (s->next_model < s->n_models && s->n_loading < s->n_workers)
-        start_loader(s, &s->models[s->next_model++]);
+    while (s->next_model < s->n_models && s->n_loading < s->n_workers) {
+        terse_supervised_model *model = &s->models[s->next_model++];
+        if (!take_kept(s, model))
+            start_loader(s, model);
+    }
     if (s->next_model == s->n_models && s->n_loading == 0)
         terse_supervisor_loaded(s);
 }
@@ -236,6 +275,7 @@ static void fill_slot(terse_supervisor *s, terse_supervised_model *model, terse_
     model->live = live;
     model->serial = ++s->next_serial;
     model->n_costs = 0;
+    model->stored[0] = 0;
     model->unload = NULL;
 }
 
@@ -301,7 +341,10 @@ static void give_back(terse_supervised_model *model)
 
 void terse_models_release(terse_supervised_model *model)
 {
+    const terse_supervisor *s = model->loader.owner;
     model->state = TERSE_MODEL_NONE;
+    if (s->phase <= TERSE_PHASE_SERVING) /* later on it is kept for the next tersed */
+        terse_store_forget(model->stored);
     terse_child_arm(&model->loader, 0);
     terse_child_arm(&model->trial, 0);
     terse_child_kill(&model->loader);

@@ -66,9 +66,12 @@ static void end(terse_supervisor *s, terse_operation *operation, terse_status st
 {
     static const char *const verbs[] = {"load", "unload", "configure"};
     const terse_msg_admin *order = &operation->order;
+    if (status && operation->ours)
+        s->n_reread_failures++;
     if (status)
-        terse_log(TERSE_LOG_ERROR, "%s '%s'%s%s%s: nothing has changed: %s", verbs[order->kind], order->name,
-                  *order->path ? " from '" : "", order->path, *order->path ? "'" : "", why);
+        terse_log_of((.model = order->name, .reason = why), TERSE_LOG_ERROR, "%s '%s'%s%s%s: nothing has changed: %s",
+                     verbs[order->kind], order->name, *order->path ? " from '" : "", order->path,
+                     *order->path ? "'" : "", why);
     if (!operation->ours)
         answer(s, order, status, why);
     free(operation->config);
@@ -162,8 +165,8 @@ static void begin_load(terse_supervisor *s, terse_operation *operation)
     terse_error error;
     s->operation = operation;
     terse_model_config *config = operation->config;
-    terse_log(TERSE_LOG_INFO, "model '%s': loading version '%s' from '%s'", config->name, config->version,
-              config->file);
+    terse_log_of((.model = config->name), TERSE_LOG_INFO, "model '%s': loading version '%s' from '%s'", config->name,
+                 config->version, config->file);
     /* Before it has its slot nothing can fail by event; behind that `failed` finds it by the slot. */
     operation->config = NULL;
     if (terse_models_begin(s, config, &operation->model, &error)) {
@@ -179,8 +182,9 @@ static void switched(terse_supervisor *s, terse_supervised_model *model)
     if (old)
         old->state = TERSE_MODEL_DRAINING;
     model->state = TERSE_MODEL_SERVING;
-    terse_log(TERSE_LOG_NOTICE, "model '%s': version '%s' serves ('%s')", model->config->name, model->config->version,
-              model->config->file);
+    terse_models_keep(s, model);
+    terse_log_of((.model = model->config->name), TERSE_LOG_NOTICE, "model '%s': version '%s' serves ('%s')",
+                 model->config->name, model->config->version, model->config->file);
     end_load(s, TERSE_OK, "");
 }
 
@@ -189,7 +193,8 @@ static void switched(terse_supervisor *s, terse_supervised_model *model)
 static void drained(terse_supervisor *s, terse_supervised_model *model)
 {
     terse_operation *operation = model->unload;
-    terse_log(TERSE_LOG_INFO, "model '%s': version '%s' is gone", model->config->name, model->config->version);
+    terse_log_of((.model = model->config->name), TERSE_LOG_INFO, "model '%s': version '%s' is gone",
+                 model->config->name, model->config->version);
     model->unload = NULL;
     terse_models_release(model);
     if (operation)
@@ -207,7 +212,8 @@ static void begin_unload(terse_supervisor *s, terse_operation *operation)
     }
     model->state = TERSE_MODEL_DRAINING;
     model->unload = operation;
-    terse_log(TERSE_LOG_NOTICE, "model '%s': version '%s' ends", model->config->name, model->config->version);
+    terse_log_of((.model = model->config->name), TERSE_LOG_NOTICE, "model '%s': version '%s' ends", model->config->name,
+                 model->config->version);
     if (terse_child_serves(&s->frontend))
         terse_models_send_state(model, TERSE_MSG_MODEL_DRAIN, &s->frontend);
     else
@@ -275,6 +281,7 @@ static int describe_load(const terse_supervisor *s, const terse_msg_admin *order
         *config = *served->config;
     memcpy(config->name, order->name, sizeof config->name);
     memcpy(config->file, order->path, sizeof config->file);
+    config->mark = terse_config_mark(config->file);
     snprintf(config->version, sizeof config->version, "%s", *order->version ? order->version : "1");
     if (!served)
         terse_config_settle(s->config, config);
@@ -397,6 +404,7 @@ void terse_operations_load(terse_supervisor *s, terse_model_config *config)
     terse_operation *operation = calloc(1, sizeof *operation);
     if (!operation) {
         terse_log(TERSE_LOG_ERROR, "model '%s': not loaded: no memory", config->name);
+        s->n_reread_failures++;
         free(config);
         return;
     }
@@ -414,6 +422,7 @@ void terse_operations_unload(terse_supervisor *s, const char *name)
     terse_operation *operation = calloc(1, sizeof *operation);
     if (!operation) {
         terse_log(TERSE_LOG_ERROR, "model '%s': not unloaded: no memory", name);
+        s->n_reread_failures++;
         return;
     }
     operation->ours = true;

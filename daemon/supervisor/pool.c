@@ -33,8 +33,9 @@ static void start_again(terse_supervisor *s, terse_child *worker, uint64_t delay
         start_worker(s, worker);
         return;
     }
-    terse_log(TERSE_LOG_WARNING, "%s: failed to start %u times in a row; next attempt in %" PRIu64 " ms", worker->name,
-              worker->failures, delay_ms);
+    terse_log_of((.worker = worker->name), TERSE_LOG_WARNING,
+                 "%s: failed to start %u times in a row; next attempt in %" PRIu64 " ms", worker->name,
+                 worker->failures, delay_ms);
     terse_child_wait(worker, delay_ms);
     terse_front_tell_waiting(s, worker);
     terse_notify_status(s, "");
@@ -47,7 +48,8 @@ static void start_worker(terse_supervisor *s, terse_child *worker)
     char *argv[] = {(char[]){"terse-worker"}, index, NULL};
     terse_error error;
     if (terse_child_start(worker, s->programs->worker, argv, &error) != TERSE_OK) {
-        terse_log(TERSE_LOG_ERROR, "%s: %s", worker->name, error.message);
+        terse_log_of((.worker = worker->name, .reason = error.message), TERSE_LOG_ERROR, "%s: %s", worker->name,
+                     error.message);
         worker->was_ready = false;
         if (s->phase == TERSE_PHASE_STARTING && worker->failures + 1 >= TERSE_START_ATTEMPTS)
             terse_supervisor_fail(s);
@@ -69,7 +71,8 @@ void terse_pool_connect(terse_supervisor *s, terse_child *worker)
     if (!terse_child_serves(worker) || !terse_child_serves(&s->frontend) || worker->leaving)
         return;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
-        terse_log(TERSE_LOG_ERROR, "%s: no data socket: %s", worker->name, strerror(errno));
+        terse_log_of((.worker = worker->name), TERSE_LOG_ERROR, "%s: no data socket: %s", worker->name,
+                     strerror(errno));
         terse_child_kill(worker); /* its restart tries again */
         return;
     }
@@ -88,16 +91,17 @@ static void on_message(terse_child *worker, const terse_msg *message, int fd)
     TERSE_AUTO(terse_close_fdp) int unwanted = fd;
     (void)unwanted;
     if (message->kind != TERSE_MSG_WARMED || message->bytes != sizeof(terse_msg_warmed)) {
-        terse_log(TERSE_LOG_ERROR, "%s (pid %d): sent message %u of %u bytes, which it should not", worker->name,
-                  worker->pid, message->kind, message->bytes);
+        terse_log_of((.worker = worker->name), TERSE_LOG_ERROR,
+                     "%s (pid %d): sent message %u of %u bytes, which it should not", worker->name, worker->pid,
+                     message->kind, message->bytes);
         terse_child_kill(worker);
         return;
     }
     if (worker->state != TERSE_CHILD_STARTING)
         return;
     if (!worker->was_ready)
-        terse_log(TERSE_LOG_INFO, "%s (pid %d): ready after %" PRIu64 " ms", worker->name, worker->pid,
-                  lived_ms(worker));
+        terse_log_of((.worker = worker->name), TERSE_LOG_INFO, "%s (pid %d): ready after %" PRIu64 " ms", worker->name,
+                     worker->pid, lived_ms(worker));
     terse_child_ready(worker);
     terse_notify_status(s, "");
 }
@@ -108,12 +112,13 @@ static void on_timer(terse_child *worker)
     if (worker->state == TERSE_CHILD_WAITING) {
         start_worker(s, worker);
     } else if (worker->leaving && terse_child_serves(worker)) {
-        terse_log(TERSE_LOG_WARNING, "%s (pid %d): has not finished its batch: ended all the same", worker->name,
-                  worker->pid);
+        terse_log_of((.worker = worker->name), TERSE_LOG_WARNING,
+                     "%s (pid %d): has not finished its batch: ended all the same", worker->name, worker->pid);
         terse_child_kill(worker);
     } else if (worker->state == TERSE_CHILD_STARTING) {
-        terse_log(TERSE_LOG_ERROR, "%s (pid %d): not ready after %" PRIu64 " ms (warm_timeout_ms): killed",
-                  worker->name, worker->pid, s->config->value[TERSE_SET_WARM_TIMEOUT]);
+        terse_log_of((.worker = worker->name), TERSE_LOG_ERROR,
+                     "%s (pid %d): not ready after %" PRIu64 " ms (warm_timeout_ms): killed", worker->name, worker->pid,
+                     s->config->value[TERSE_SET_WARM_TIMEOUT]);
         terse_child_kill(worker);
     }
 }
@@ -128,7 +133,7 @@ static void on_exit_status(terse_child *worker, int wait_status)
         return;
     }
     if (worker->leaving || worker->index >= s->n_workers) {
-        terse_log(TERSE_LOG_INFO, "%s: left", worker->name);
+        terse_log_of((.worker = worker->name), TERSE_LOG_INFO, "%s: left", worker->name);
         worker->state = TERSE_CHILD_NONE;
         worker->failures = 0;
         if (worker->index < s->n_workers) /* wanted again meanwhile */
@@ -137,13 +142,14 @@ static void on_exit_status(terse_child *worker, int wait_status)
         return;
     }
     const uint64_t delay_ms = terse_child_back_off(worker, wait_status, lived_ms(worker));
-    terse_log(TERSE_LOG_WARNING, "%s: ended with %s%s; %s", worker->name,
-              terse_wait_status_text(wait_status, text, sizeof text),
-              worker->killed_hung ? ", killed because it hung" : "",
-              delay_ms ? "waiting to start it again" : "starting it again");
+    terse_wait_status_text(wait_status, text, sizeof text);
+    terse_log_of((.worker = worker->name, .reason = worker->killed_hung ? "it hung" : text), TERSE_LOG_WARNING,
+                 "%s: ended with %s%s; %s", worker->name, text, worker->killed_hung ? ", killed because it hung" : "",
+                 delay_ms ? "waiting to start it again" : "starting it again");
     if (s->phase == TERSE_PHASE_STARTING && worker->failures >= TERSE_START_ATTEMPTS) {
-        terse_log(TERSE_LOG_ERROR, "%s: failed to start %u times in a row and never succeeded: giving up", worker->name,
-                  worker->failures);
+        terse_log_of((.worker = worker->name), TERSE_LOG_ERROR,
+                     "%s: failed to start %u times in a row and never succeeded: giving up", worker->name,
+                     worker->failures);
         terse_supervisor_fail(s);
         return;
     }
@@ -177,7 +183,8 @@ void terse_pool_kill_hung(terse_supervisor *s, const terse_msg_worker *which)
     /* The one that hung may have died meanwhile: its successor must not pay for it. */
     if (!worker || !terse_child_serves(worker) || worker->pid != which->pid)
         return;
-    terse_log(TERSE_LOG_WARNING, "%s (pid %d): hangs: killed", worker->name, worker->pid);
+    terse_log_of((.worker = worker->name, .reason = "it hangs"), TERSE_LOG_WARNING, "%s (pid %d): hangs: killed",
+                 worker->name, worker->pid);
     worker->killed_hung = true;
     terse_child_kill(worker);
 }

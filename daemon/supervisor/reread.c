@@ -18,6 +18,7 @@
 
 #include "common/bytes.h"
 #include "daemon/log.h"
+#include "daemon/supervisor/ask.h"
 #include "daemon/supervisor/supervisor.h"
 
 /* Each line that the configuration has to complain of becomes a line of the log. */
@@ -40,9 +41,11 @@ static terse_config *read_anew(terse_supervisor *s)
     terse_config *config = report ? s->reread(s->reread_user, report) : NULL;
     if (report)
         fclose(report);
-    if (!config)
+    if (!config) {
+        s->n_reread_failures++;
         terse_log(TERSE_LOG_ERROR, "SIGHUP: no memory to read the configuration: nothing changes");
-    else if (config->n_errors || config->n_usage) {
+    } else if (config->n_errors || config->n_usage) {
+        s->n_reread_failures += config->n_errors + config->n_usage;
         log_report(text);
         terse_log(TERSE_LOG_ERROR, "SIGHUP: %u mistakes in the configuration: nothing changes",
                   config->n_errors + config->n_usage);
@@ -115,10 +118,19 @@ static void apply_model(terse_supervisor *s, const terse_config *old, const ters
     terse_model_config *config = malloc(sizeof *config);
     if (!config) {
         terse_log(TERSE_LOG_ERROR, "model '%s': not loaded: no memory", wanted->name);
+        s->n_reread_failures++;
         return;
     }
     *config = *wanted;
     terse_operations_load(s, config);
+}
+
+/* Whoever sent SIGHUP and waits (ask.h) hears how it ended: "" is well. Nobody waits: nothing happens. */
+static void tell_asked(terse_supervisor *s, const char *why)
+{
+    for (unsigned i = 0; i < s->n_asked; i++)
+        terse_ask_answer(s->asked[i], why);
+    s->n_asked = 0;
 }
 
 static void notify_reloading(void)
@@ -127,11 +139,15 @@ static void notify_reloading(void)
                terse_now_ns() / 1000);
 }
 
-void terse_reread_begin(terse_supervisor *s)
+void terse_reread_begin(terse_supervisor *s, pid_t asked)
 {
+    if (s->n_asked < sizeof s->asked / sizeof s->asked[0])
+        s->asked[s->n_asked++] = asked;
     if (s->phase != TERSE_PHASE_SERVING) {
-        terse_log(TERSE_LOG_WARNING, "SIGHUP: nothing is read again while the daemon is %s",
-                  terse_phase_name(s->phase));
+        char why[128];
+        snprintf(why, sizeof why, "nothing is read again while the daemon is %s", terse_phase_name(s->phase));
+        terse_log(TERSE_LOG_WARNING, "SIGHUP: %s", why);
+        tell_asked(s, why);
         return;
     }
     terse_log(TERSE_LOG_NOTICE, "SIGHUP: reading the configuration again");
@@ -167,4 +183,10 @@ void terse_reread_end(terse_supervisor *s)
     terse_log(TERSE_LOG_NOTICE, "SIGHUP: done");
     *s->status = 0; /* told anew behind READY */
     terse_notify_status(s, "READY=1\n");
+    char why[128] = "";
+    if (s->n_reread_failures)
+        snprintf(why, sizeof why, "%u mistake%s; the log has them", s->n_reread_failures,
+                 s->n_reread_failures == 1 ? "" : "s");
+    s->n_reread_failures = 0;
+    tell_asked(s, why);
 }

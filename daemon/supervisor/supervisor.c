@@ -161,8 +161,7 @@ static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo
 static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *info, void *user)
 {
     (void)source;
-    (void)info;
-    terse_reread_begin(user);
+    terse_reread_begin(user, (pid_t)info->ssi_pid);
     return 0;
 }
 
@@ -177,6 +176,7 @@ void terse_supervisor_loaded(terse_supervisor *s)
         terse_supervisor_fail(s);
         return;
     }
+    terse_store_sweep(&s->store);
     enter(s, TERSE_PHASE_STARTING, "");
     terse_front_start(s);
     if (s->phase == TERSE_PHASE_STARTING)
@@ -264,7 +264,9 @@ static int set_up(terse_supervisor *s, terse_error *error)
     if (done == TERSE_OK)
         done = terse_notify_init(s, error);
     if (done == TERSE_OK)
-        done = terse_listeners_open(&s->listeners, s->config, error);
+        done = terse_store_open(&s->store, s->programs->loader, error);
+    if (done == TERSE_OK)
+        done = terse_listeners_open(&s->listeners, &s->store, s->config, error);
     if (done == TERSE_OK)
         done = terse_gate_open(s, error);
     if (done == TERSE_OK)
@@ -282,6 +284,7 @@ static void tear_down(terse_supervisor *s)
     terse_gate_done(s);
     terse_pool_done(s);
     terse_models_done(s);
+    terse_store_close(&s->store);
     terse_notify_done(s);
     s->stop_timer = sd_event_source_disable_unref(s->stop_timer);
     s->operation_timer = sd_event_source_disable_unref(s->operation_timer);

@@ -11,6 +11,7 @@
 #include "daemon/supervisor/child.h"
 #include "daemon/supervisor/config.h"
 #include "daemon/supervisor/listeners.h"
+#include "daemon/supervisor/store.h"
 
 /* X(ID, text in logs and status) */
 #define TERSE_PHASES(X)                                                                                                \
@@ -66,7 +67,8 @@ typedef struct terse_supervised_model {
     terse_model_state state;
     terse_model_config *config; /* its own copy; NULL: the slot is free */
     terse_child loader, trial;
-    int memory; /* the sealed memfd, kept for every later front end and worker; -1: not loaded */
+    int memory;                    /* the sealed memfd, kept for every later front end and worker; -1: not loaded */
+    char stored[TERSE_STORE_NAME]; /* the service manager keeps the memory under this name; "": it does not */
     uint64_t bytes, serial;
     uint32_t n_costs;
     terse_msg_warm_cost costs[TERSE_WARM_COSTS];
@@ -85,6 +87,7 @@ typedef struct terse_supervisor {
     const terse_programs *programs;
     sd_event *loop;
     terse_phase phase;
+    terse_store store;
     terse_listeners listeners;
     terse_supervised_model *models; /* TERSE_MODEL_SLOTS */
     unsigned n_models;              /* that were there to be loaded at the start */
@@ -96,6 +99,9 @@ typedef struct terse_supervisor {
     unsigned n_waiting;
     unsigned n_rereading; /* operations of SIGHUP that are not done */
     bool rereading;
+    unsigned n_reread_failures; /* mistakes, and operations that failed */
+    pid_t asked[16];            /* who sent SIGHUP and may want to hear how it ended */
+    unsigned n_asked;
     struct {
         uint8_t session[16];
         uint64_t id;
@@ -138,7 +144,8 @@ void terse_models_send(const terse_supervisor *s, terse_child *to);
 void terse_models_send_one(const terse_supervised_model *model, terse_msg_kind kind, terse_child *to);
 void terse_models_send_state(const terse_supervised_model *model, terse_msg_kind kind, terse_child *to);
 terse_supervised_model *terse_models_serving(const terse_supervisor *s, const char *name); /* NULL: none */
-unsigned terse_models_count(const terse_supervisor *s); /* that serve, or are loaded at the start */
+unsigned terse_models_count(const terse_supervisor *s);                     /* that serve, or are loaded at the start */
+void terse_models_keep(terse_supervisor *s, terse_supervised_model *model); /* for the next tersed */
 /* Starts to load `config` (taken over when that succeeds) behind everybody's back; operations.c hears how it ends. */
 int terse_models_begin(terse_supervisor *s, terse_model_config *config, terse_supervised_model **ret_model,
                        terse_error *error);
@@ -158,8 +165,8 @@ void terse_operations_front_started(terse_supervisor *s);
 void terse_operations_stop(terse_supervisor *s); /* answers all that is not done: the daemon ends */
 
 /* reread.c */
-void terse_reread_begin(terse_supervisor *s); /* SIGHUP */
-void terse_reread_end(terse_supervisor *s);   /* all that it asked for is done or has failed */
+void terse_reread_begin(terse_supervisor *s, pid_t asked); /* SIGHUP of this process */
+void terse_reread_end(terse_supervisor *s);                /* all that it asked for is done or has failed */
 
 void terse_front_init(terse_supervisor *s);
 void terse_front_start(terse_supervisor *s);

@@ -67,6 +67,8 @@ int __real_epoll_wait(int fd, struct epoll_event *events, int n, int ms);
 int __wrap_epoll_wait(int fd, struct epoll_event *events, int n, int ms);
 int __wrap_epoll_pwait2(int fd, struct epoll_event *events, int n, const struct timespec *time, const sigset_t *mask);
 void __wrap_terse_log(terse_log_priority priority, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void __wrap_terse_log_with(const terse_log_about *about, terse_log_priority priority, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 static void require(bool holds, const char *what)
 {
@@ -77,18 +79,32 @@ static void require(bool holds, const char *what)
 }
 
 /* Formatted, so that a wrong argument shows; printed when somebody wants to see it. */
-void __wrap_terse_log(terse_log_priority priority, const char *format, ...)
+static void show(terse_log_priority priority, const char *format, va_list args)
 {
     static int shown = -1;
     char line[1024];
-    va_list args;
-    va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
-    va_end(args);
     if (shown < 0)
         shown = getenv("TERSE_FUZZ_LOG") != NULL;
     if (shown)
         fprintf(stderr, "<%d> %s\n", (int)priority, line);
+}
+
+void __wrap_terse_log(terse_log_priority priority, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    show(priority, format, args);
+    va_end(args);
+}
+
+void __wrap_terse_log_with(const terse_log_about *about, terse_log_priority priority, const char *format, ...)
+{
+    va_list args;
+    (void)about;
+    va_start(args, format);
+    show(priority, format, args);
+    va_end(args);
 }
 
 /* --- clients --------------------------------------------------------------------------------------------------- */

@@ -27,6 +27,7 @@ started_again() { [ "$(show NRestarts)" = "$1" ]; }
 since() { journalctl --no-pager --after-cursor="$cursor" -u tersed -o cat "$@"; }
 
 cp -a /package/usr/. /usr/
+systemd-sysusers
 install -D -m 644 /package/usr/share/doc/terse/tersed.conf /etc/terse/tersed.conf
 systemctl daemon-reload
 
@@ -95,8 +96,7 @@ eventually replaced && eventually ask /root/fifth.npz
 tell $? "a supervisor that hangs is killed and replaced"
 
 # The service has no network: a socket unit gives it one socket, which the gate serves.
-printf '[Socket]\nListenStream=127.0.0.1:5555\nService=tersed.service\n' >/run/systemd/system/tersed-tcp.socket
-systemctl daemon-reload && systemctl stop tersed && systemctl start tersed-tcp.socket && systemctl start tersed
+systemctl stop tersed && systemctl start tersed-tcp.socket && systemctl start tersed
 overtcp() { terse infer -e tcp://127.0.0.1:5555 digits /package/in.npz -o /root/tcp.npz; }
 eventually overtcp && cmp /root/first.npz /root/tcp.npz
 tell $? "over tcp the gate answers the same"
@@ -105,7 +105,7 @@ tell $? "which is a process of its own"
 systemctl stop tersed-tcp.socket
 
 group=/sys/fs/cgroup$(show ControlGroup)
-systemctl stop tersed
+systemctl stop tersed.socket tersed
 [ "$(show Result)/$(show ExecMainStatus)" = success/0 ]
 tell $? "it stops with success"
 ! [ -e /run/terse/tersed.sock ] && ! grep -q . "$group/cgroup.procs" 2>/dev/null

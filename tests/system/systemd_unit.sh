@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The unit that `make install` writes: systemd finds nothing to complain about, and it gives away next to nothing.
+# The units that `make install` writes: systemd finds nothing to complain about, and they give away next to nothing.
 set -u
 cd "$(dirname "$0")/../.."
-echo 1..3
+echo 1..5
 if ! command -v systemd-analyze >/dev/null; then
-    for i in 1 2 3; do echo "ok $i - the unit # SKIP systemd-analyze is not installed"; done
+    for i in 1 2 3 4 5; do echo "ok $i - the units # SKIP systemd-analyze is not installed"; done
     exit 0
 fi
 work=$(mktemp -d)
@@ -20,13 +20,27 @@ tell() { # RESULT NUMBER NAME FILE
 }
 variant=$(basename "${TERSE_BUILD:-build/release}")
 make --no-print-directory VARIANT="$variant" install DESTDIR="$work/root" PREFIX=/usr >"$work/install" 2>&1
-tell $? 1 "make install puts the unit in place" "$work/install"
-unit=$work/root/usr/lib/systemd/system/tersed.service
-# It is to be judged here, where its program is not installed.
-sed "s|^ExecStart=/usr/bin/|ExecStart=$work/root/usr/bin/|" "$unit" >"$work/tersed.service"
-systemd-analyze verify --man=no "$work/tersed.service" >"$work/verify" 2>&1
-[ $? = 0 ] && ! [ -s "$work/verify" ]
-tell $? 2 "systemd-analyze verify is silent" "$work/verify"
-systemd-analyze security --no-pager --offline=true --threshold=5 "$work/tersed.service" >"$work/security" 2>&1
-tell $? 3 "its exposure is at most 0.5 of 10" "$work/security"
+tell $? 1 "make install puts the units in place" "$work/install"
+# They are to be judged here, where the program is not installed.
+mkdir "$work/units"
+for unit in "$work"/root/usr/lib/systemd/system/*; do
+    sed "s|=/usr/bin/|=$work/root/usr/bin/|" "$unit" >"$work/units/$(basename "$unit")"
+done
+cp "$work/units/tersed@.service" "$work/units/tersed@one.service"
+cp "$work/units/tersed@.socket" "$work/units/tersed@one.socket"
+rm "$work/units/tersed@.service" "$work/units/tersed@.socket"
+set -- "$work"/units/*
+systemd-analyze verify --man=no "$@" >"$work/verify" 2>&1
+[ $? = 0 ] && ! [ -s "$work/verify" ] && [ $# -ge 5 ]
+tell $? 2 "systemd-analyze verify is silent over $# units" "$work/verify"
+number=3
+for unit in tersed.service tersed@one.service; do
+    systemd-analyze security --no-pager --offline=true --threshold=5 "$work/units/$unit" >"$work/security" 2>&1
+    tell $? $number "the exposure of $unit is at most 0.5 of 10" "$work/security"
+    number=$((number + 1))
+done
+make --no-print-directory VARIANT="$variant" uninstall DESTDIR="$work/root" PREFIX=/usr >"$work/install" 2>&1
+left=$(find "$work/root" -type f -o -type l)
+[ -z "$left" ]
+tell $? 5 "make uninstall takes away what make install put there" "$work/install"
 exit $failed

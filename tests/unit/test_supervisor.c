@@ -210,24 +210,24 @@ static void a_stale_socket_is_replaced_and_a_live_one_is_not(void **state)
     snprintf(path, sizeof path, "%s/new/t.sock", folder); /* the directory is made */
     snprintf(endpoint, sizeof endpoint, "ipc://%s", path);
     terse_config *config = listening_at(endpoint);
-    assert_int_equal(terse_listeners_open(&first, config, &error), TERSE_OK);
+    assert_int_equal(terse_listeners_open(&first, NULL, config, &error), TERSE_OK);
     assert_int_equal(stat(path, &info), 0);
     assert_true(S_ISSOCK(info.st_mode));
     assert_int_equal(info.st_mode & 0777, 0660);
-    assert_int_equal(terse_listeners_open(&second, config, &error), TERSE_UNAVAILABLE);
+    assert_int_equal(terse_listeners_open(&second, NULL, config, &error), TERSE_UNAVAILABLE);
     assert_non_null(strstr(error.message, "another tersed is listening"));
     assert_int_equal(stat(path, &info), 0);
 
     close(first.at[0].fd); /* as a killed daemon leaves it */
     first.at[0].fd = -1;
-    assert_int_equal(terse_listeners_open(&second, config, &error), TERSE_OK);
+    assert_int_equal(terse_listeners_open(&second, NULL, config, &error), TERSE_OK);
     terse_listeners_close(&first); /* the file is not its own any more */
     assert_int_equal(stat(path, &info), 0);
     terse_listeners_close(&second);
     assert_int_equal(stat(path, &info), -1);
 
     put("new/t.sock", "a file of somebody's");
-    assert_int_equal(terse_listeners_open(&second, config, &error), TERSE_INVALID_ARGUMENT);
+    assert_int_equal(terse_listeners_open(&second, NULL, config, &error), TERSE_INVALID_ARGUMENT);
     assert_int_equal(stat(path, &info), 0);
     terse_config_free(config);
 }
@@ -238,7 +238,7 @@ static void a_free_port_is_named_in_the_endpoint(void **state)
     terse_listeners listeners;
     terse_error error = {0};
     terse_config *config = listening_at("tcp://127.0.0.1:*");
-    assert_int_equal(terse_listeners_open(&listeners, config, &error), TERSE_OK);
+    assert_int_equal(terse_listeners_open(&listeners, NULL, config, &error), TERSE_OK);
     unsigned port = 0;
     assert_int_equal(sscanf(listeners.at[0].endpoint, "tcp://127.0.0.1:%u", &port), 1);
     assert_in_range(port, 1, 65535);
