@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# deb.sh [SUITE]: build the Debian packages into build/deb/SUITE, by default for the system that runs this. The source tree
+# is what git knows of this checkout (all files without git), with packaging/debian as its debian/. For another suite, or
+# where the packages that building needs are not installed, it is built in a root of that suite (mmdebstrap, root), which
+# is kept in build/root-build-SUITE.
+set -eu
+cd "$(dirname "$0")/.."
+top=$PWD
+own=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+suite=${1:-$own}
+out=$top/build/deb/$suite
+rm -rf "$out" "$top/build/deb/source-$suite"
+mkdir -p "$out" "$top/build/deb/source-$suite"
+source=$top/build/deb/source-$suite/terse
+mkdir "$source"
+if git -c safe.directory='*' rev-parse --git-dir >/dev/null 2>&1; then
+    git -c safe.directory='*' ls-files -z --cached --others --exclude-standard
+else
+    find . -path ./build -prune -o -type f -print0
+fi | tar -c --null --ignore-failed-read -T - 2>/dev/null | tar -x -C "$source"
+cp -a "$source/packaging/debian" "$source/debian"
+cp -a "$source/README.md" "$source/debian/" 2>/dev/null || true
+rm -f "$source/debian/README.md"
+jobs=parallel=$(nproc)
+
+if [ "$suite" = "$own" ] && (cd "$source" && dpkg-checkbuilddeps >/dev/null 2>&1); then
+    (cd "$source" && DEB_BUILD_OPTIONS="$jobs" dpkg-buildpackage -us -uc -b >"$out/build.log" 2>&1) ||
+        { tail -n 40 "$out/build.log" >&2; exit 1; }
+else
+    [ "$(id -u)" = 0 ] || { (cd "$source" && dpkg-checkbuilddeps) || true; echo "deb.sh: install what is missing" >&2; exit 1; }
+    root=$top/build/root-build-$suite
+    if [ ! -x "$root/usr/bin/dpkg-buildpackage" ]; then
+        command -v mmdebstrap >/dev/null || { echo "deb.sh: mmdebstrap is not installed" >&2; exit 1; }
+        depends=$(sed -n '/^Build-Depends:/,/^[^ ]/p' packaging/debian/control | sed -n 's/^ //p' | tr -d '\n' |
+            sed -e 's/([^)]*)//g' -e 's/ *| *\([^,]*\)//g' -e 's/debhelper-compat/debhelper/' -e 's/dh-sequence-installsysusers,\?//')
+        case $suite in bookworm) depends=$(echo "$depends" | sed 's/libmsgpack-c-dev/libmsgpack-dev/') ;; esac
+        mmdebstrap --quiet --variant=buildd --include="$(echo "$depends" | tr -d ' ' | sed 's/,$//')" "$suite" "$root.$$" >&2
+        mv -T "$root.$$" "$root"
+    fi
+    rm -rf "$root/build" && mkdir "$root/build" && cp -a "$source" "$root/build/terse"
+    chroot "$root" sh -c "cd /build/terse && DEB_BUILD_OPTIONS=$jobs dpkg-buildpackage -us -uc -b" >"$out/build.log" 2>&1 ||
+        { tail -n 40 "$out/build.log" >&2; exit 1; }
+    cp "$root"/build/*.deb "$root"/build/*.changes "$root"/build/*.buildinfo "$source/.."
+fi
+mv "$source"/../*.deb "$source"/../*.changes "$source"/../*.buildinfo "$out"
+rm -rf "$top/build/deb/source-$suite"
+(cd "$out" && ls *.deb)
