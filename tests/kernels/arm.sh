@@ -6,9 +6,9 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 out=build/arm
-echo 1..7
+echo 1..8
 n=0
-for name in products windows vectors quantized weights bytes sparse; do
+for name in products windows vectors quantized weights bytes sparse reduced; do
     n=$((n + 1))
     if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
         echo "ok $n - neon_$name # SKIP needs aarch64-linux-gnu-gcc and qemu-aarch64"
