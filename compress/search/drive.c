@@ -15,7 +15,7 @@
 
 /* What the report says of the search itself, at most, once it is over. */
 enum { SEARCH_BYTES = 320 };
-enum { HELD = 8, EVERY = 2, MOST_SAMPLES = 1024 };
+enum { HELD = 8, EVERY = 2, FEW = 32, MOST_SAMPLES = 1024 };
 #define DEFAULT_SECONDS 600.0
 
 /* A network and what is told of it. */
@@ -253,7 +253,12 @@ static void place_plan(drive *d)
 static int read_known(const drive *d, terse_search_plan *known, bool *ret_any, terse_error *error)
 {
     *ret_any = d->options.goal.plan && access(d->options.goal.plan, F_OK) == 0;
-    return *ret_any ? terse_search_plan_read(d->options.goal.plan, known, error) : TERSE_OK;
+    const int status = *ret_any ? terse_search_plan_read(d->options.goal.plan, known, error) : TERSE_OK;
+    if (status != TERSE_OK || !*ret_any || strcmp(known->of, d->plan.of) == 0)
+        return status;
+    return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                      "'%.200s' has measured another network, batch or number of threads (%.100s, this is %.100s)",
+                      d->options.goal.plan, known->of, d->plan.of);
 }
 
 static int prepare(job *j, terse_graph **ret_graph, terse_error *error)
@@ -283,9 +288,26 @@ static void announce(const drive *d)
                 d->options.goal.seconds, most / 1e9);
 }
 
+/* What few samples cannot tell. */
+static void warn(const drive *d, const terse_npz *held)
+{
+    terse_samples f = {0};
+    terse_error error;
+    const int status = terse_samples_open(d->job->imported, held, &f, &error);
+    if (status == TERSE_OK && f.samples < FEW && !d->options.quiet)
+        fprintf(stderr,
+                "terse compress: warning: %" PRId64
+                " sample%s held out to judge by: a drop of less than about %.0f points "
+                "cannot be told from none\n",
+                f.samples, f.samples == 1 ? " is" : "s are", 300.0 / (double)f.samples);
+    terse_samples_done(&f);
+}
+
 static int search(drive *d, terse_error *error)
 {
     job *j = d->job;
+    snprintf(d->plan.of, sizeof d->plan.of, "%.16s, batch %" PRId64 ", threads %d", j->source.source_sha256,
+             d->options.goal.batch, d->options.goal.threads);
     const terse_search_hooks hooks = {.context = d,
                                       .build = build,
                                       .size = size,
@@ -309,11 +331,13 @@ static int search(drive *d, terse_error *error)
                                       .held = held,
                                       .goal = &d->options.goal,
                                       .pack = d->options.pack,
+                                      .of = d->plan.of,
                                       .held_out = EVERY,
                                       .known = any ? &known : NULL};
     terse_goal_text(&d->options.goal, d->plan.goal, sizeof d->plan.goal);
     if (status == TERSE_OK) {
         announce(d);
+        warn(d, held);
         catch_signals(true);
         status = terse_search_run(&input, &hooks, &j->found, &reached, error);
         catch_signals(false);

@@ -269,7 +269,8 @@ static terse_verdict judge_classes(const terse_judge *j, const tally *t)
 static terse_verdict judge_noise(const tally *t)
 {
     const double n = (double)t->n, mean = t->noise / n, variance = fmax(0, t->noise_squares / n - mean * mean);
-    const double signal = t->signal / n, half = z95 * sqrt(variance / n);
+    /* one sample says nothing of how others differ */
+    const double signal = t->signal / n, half = t->n > 1 ? z95 * sqrt(variance / n) : mean + signal;
     if (!(signal > 0))
         return (terse_verdict){
             .drop = mean > 0 ? 100 : 0, .high = mean > 0 ? 100 : 0, .agreement = (double)NAN, .kl = (double)NAN};

@@ -41,6 +41,7 @@ typedef struct terse_measured {
 struct terse_search_plan {
     uint64_t seed;
     char goal[TERSE_PLAN_TEXT]; /* in words */
+    char of[TERSE_PLAN_TEXT];   /* what was measured: network, batch, threads */
     char culprit[TERSE_PLAN_TEXT];
     int held_out; /* every n-th sample was kept for judging; 0: none */
     terse_quantize_mode quantize;

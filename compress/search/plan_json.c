@@ -108,6 +108,7 @@ static void write_plan(const terse_search_plan *p, FILE *out)
     terse_json_object(&json, NULL);
     terse_json_int(&json, "terse_plan", TERSE_PLAN_VERSION);
     terse_json_text(&json, "goal", p->goal);
+    terse_json_text(&json, "of", p->of);
     terse_json_uint(&json, "seed", p->seed);
     terse_json_int(&json, "held_out", p->held_out);
     terse_json_text(&json, "quantize", modes[p->quantize]);
@@ -137,10 +138,11 @@ static char *broken_into_lines(const char *text, size_t size)
 {
     char *to = malloc(2 * size + 1), *at = to;
     int depth = 0;
-    bool quoted = false;
+    bool quoted = false, escaped = false;
     for (const char *c = text; to && *c; c++) {
-        if (*c == '"' && (c == text || c[-1] != '\\'))
+        if (*c == '"' && !escaped)
             quoted = !quoted;
+        escaped = quoted && !escaped && *c == '\\';
         const bool opens = !quoted && (*c == '{' || *c == '['), closes = !quoted && (*c == '}' || *c == ']');
         *at++ = *c;
         depth += opens ? 1 : closes ? -1 : 0;
@@ -312,6 +314,9 @@ static void read_tuned(reader *r, terse_search_plan *plan)
     t->us_dense = number(r, "us_dense", 0, 0, 1e15);
     t->us_sparse = number(r, "us_sparse", 0, 0, 1e15);
     static const char *const algorithms[] = {"direct", "winograd"};
+    if (r->status == TERSE_OK && t->kind == TERSE_TUNED_ALGORITHM && !*t->text)
+        r->status =
+            terse_fail(r->error, TERSE_INVALID_ARGUMENT, "line %d: an algorithm has no 'text'", r->object->line);
     if (r->status == TERSE_OK && t->kind == TERSE_TUNED_ALGORITHM)
         one_of(r, "text", algorithms, 2);
     if (r->status == TERSE_OK && t->kind == TERSE_TUNED_TILES &&
@@ -380,6 +385,7 @@ static int take_apart(const terse_json_value *root, terse_search_plan *plan, ter
     plan->bf16 = one_of(&r, "float", floats, 2) == 1;
     plan->pack = one_of(&r, "pack", packs, 2) == 1;
     text(&r, "goal", plan->goal, sizeof plan->goal);
+    text(&r, "of", plan->of, sizeof plan->of);
     text(&r, "culprit", plan->culprit, sizeof plan->culprit);
     plan->dense_us = number(&r, "dense_us", 0, 0, 1e15);
     plan->is_tuned = truth(&r, "is_tuned");

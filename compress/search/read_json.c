@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/wire_walk.h"
+
 enum { MAX_DEPTH = 32, MAX_NUMBER = 64 };
 
 typedef struct reader {
@@ -134,6 +136,8 @@ static int read_text(reader *r, const char **ret_text)
                               r->line);
     }
     *to = 0;
+    if (terse_wire_walk_utf8(text, (size_t)(to - text)) != (size_t)(to - text))
+        return terse_fail(r->error, TERSE_INVALID_ARGUMENT, "line %d: a text is no UTF-8", r->line);
     r->at = close + 1;
     *ret_text = text;
     return TERSE_OK;

@@ -10,7 +10,7 @@
 #include "compress/search/search_steps.h"
 
 enum { BISECTIONS = 6, SINGLE_BISECTIONS = 3, PROPOSALS = 12, PATIENCE = 4 };
-static const double table_share = 0.35; /* of the time; single techniques end at half of it */
+static const double table_share = 0.45; /* of the time that is left */
 static const double near = 0.01;        /* budgets that differ less are the same */
 
 /* --- dense networks
@@ -31,6 +31,16 @@ static int measure_dense(search *s, terse_quantize_mode mode, bool bf16, const c
         status = s->hooks->hold(s->hooks->context, ret_graph, ret_int8, error);
     terse_search_plan_done(&plan);
     return status;
+}
+
+/* Is there anything to compress? */
+static bool has_layers(const terse_graph *graph)
+{
+    const terse_edit edit = {.graph = (terse_graph *)(uintptr_t)graph};
+    for (int n = 0; n < graph->n_nodes; n++)
+        if (terse_edit_is_weighted(&edit, n))
+            return true;
+    return false;
 }
 
 /* Do matrices hold most of the weights? Then 8 or 4 bits of weights alone are worth a try. */
@@ -82,13 +92,13 @@ static int measure_all_dense(search *s, dense_one list[5], int *ret_n, terse_err
                   {TERSE_QUANTIZE_NONE, true, false, true, "bf16"},
                   {TERSE_QUANTIZE_INT8_WEIGHTS, false, true, false, "int8 weights"},
                   {TERSE_QUANTIZE_INT4_WEIGHTS, false, true, false, "int4 weights"}};
-    const bool matrices = is_of_matrices(s->in->prepared);
+    const bool matrices = is_of_matrices(s->in->prepared), any = has_layers(s->in->prepared);
     int n = 0, status = TERSE_OK;
     for (int i = 0; i < 5 && status == TERSE_OK && (n < 2 || !terse_search_is_over(s)); i++) {
-        if ((kinds[i].of_matrices && !matrices) || (kinds[i].by_time && terse_goal_by_size(s->goal)))
+        if ((i > 0 && !any) || (kinds[i].of_matrices && !matrices) || (kinds[i].by_time && terse_goal_by_size(s->goal)))
             continue;
-        status = measure_dense(s, kinds[i].mode, kinds[i].bf16, kinds[i].label, &list[n].graph, &list[n].int8,
-                               &list[n].index, error);
+        status = measure_dense(s, kinds[i].mode, kinds[i].bf16, any ? kinds[i].label : "as it came", &list[n].graph,
+                               &list[n].int8, &list[n].index, error);
         if (status != TERSE_OK)
             break;
         list[n].mode = kinds[i].mode;
@@ -503,6 +513,7 @@ int terse_search_run(const terse_search_input *input, const terse_search_hooks *
     s.deadline = s.start + (uint64_t)(input->goal->seconds * 1e9);
     s.lot = input->goal->seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du;
     s.base = (terse_search_plan){.seed = input->goal->seed, .pack = input->pack, .held_out = input->held_out};
+    snprintf(s.base.of, sizeof s.base.of, "%s", input->of);
     terse_goal_text(input->goal, s.base.goal, sizeof s.base.goal);
     const int status = run(&s, error);
     terse_table_done(&s.table);

@@ -39,6 +39,7 @@ typedef struct terse_search_input {
     const terse_graph *imported, *prepared; /* the second: behind the passes PREPARE, with biases */
     const terse_npz *fit, *held;
     const terse_search_goal *goal;
+    const char *of; /* what is measured, for the plan: network, batch, threads */
     bool pack;
     int held_out;                   /* of how many samples one is in `held` */
     const terse_search_plan *known; /* measured before: networks in it are not built again; or NULL */

@@ -24,7 +24,8 @@ typedef struct fitting {
     terse_table_layer *layer;
     terse_low_rank_product product;
     terse_metric metric;
-    size_t room; /* for the weights of one layer's options */
+    size_t room;        /* for the weights of one layer's options */
+    bool hurried, late; /* half of the time is over; all of it */
 } fitting;
 
 static int out_of_memory(terse_error *error)
@@ -291,8 +292,9 @@ static int add_clusters(fitting *f, terse_error *error)
     static const double amounts[] = {0.3, 0.5, 0.7};
     int status = dense_bytes(f, error);
     for (int bits = f->options->bytes ? 7 : 8; bits >= 2 && status == TERSE_OK; bits--)
-        status = add_cluster(f, NULL, 0, bits, error);
-    for (int i = 0; i < 3 && status == TERSE_OK && f->product.o >= 4 && f->product.k >= 16; i++) {
+        if (!f->late || (bits >= 4 && bits <= 6))
+            status = add_cluster(f, NULL, 0, bits, error);
+    for (int i = 0; i < 3 && !f->hurried && status == TERSE_OK && f->product.o >= 4 && f->product.k >= 16; i++) {
         TERSE_AUTO(terse_freep) double *w = NULL;
         status = pruned(f, amounts[i], &w, error);
         for (int bits = 6; bits >= 4 && status == TERSE_OK; bits--)
@@ -321,7 +323,7 @@ static int fit_layer(const terse_walk *s, fitting *f, terse_error *error)
     else if (f->layer->options[0].choice.keep_float)
         terse_table_refuse(f->layer, "stays FP32");
     else
-        status = terse_walk_measure(s, &f->product, false, &moments, &f->metric, error);
+        status = terse_walk_measure(f->late ? NULL : s, &f->product, false, &moments, &f->metric, error);
     if (status == TERSE_OK && f->metric.target)
         status = f->options->by_size ? add_clusters(f, error) : fill_sparse(f, error);
     if (status == TERSE_OK && f->metric.target && !f->options->by_size)
@@ -371,8 +373,9 @@ int terse_table_walk(terse_table *t, const terse_table_options *o, double *ret_s
                          .layer = layer,
                          .room = (size_t)((double)WEIGHTS_ROOM * ((double)layer->weights / (double)weights))};
             tell(o, next++, t->n, layer->name);
-            const bool late = (double)(terse_now_ns() - start) / 1e9 > o->seconds;
-            if (late)
+            f.late = (double)(terse_now_ns() - start) / 1e9 > o->seconds;
+            f.hurried = (double)(terse_now_ns() - start) / 1e9 > o->seconds / 2;
+            if (f.late && !o->by_size)
                 terse_table_refuse(layer, "there was no time to look at it");
             else if (!o->stopped || !o->stopped(o->context))
                 status = fit_layer(&s, &f, error);

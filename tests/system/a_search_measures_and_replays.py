@@ -181,6 +181,12 @@ with harness.story("what does not go with a search is refused in one line") as s
         story.check(says in said and said.count("\n") == 1, f"{options}: {said}")
     done = harness.run("terse", "compress", SAMPLE, "-o", f"{story.folder}/bad.terse", "--max-drop", "1", code=2)
     story.check("a search needs samples: --calibrate" in done.stderr, done.stderr)
+    harness.run("terse", "compress", SAMPLE, "-o", f"{story.folder}/some.terse", "--calibrate", calibration, "--max-drop",
+                "5", "--time", "3s")
+    onnx, data = wide_network(story.folder)
+    _, said = search(story, "bad", "--max-drop", "1", "--plan", f"{story.folder}/some.plan.json", onnx=onnx,
+                     calibration=data, code=1)
+    story.check("has measured another network" in said, said)
     work = [(["--plan", f"{story.folder}/no_plan.json"], calibration, "a layer has no 'rnk'"),
             (["--plan", f"{story.folder}/absent.json"], calibration, "absent.json"),
             (["--max-drop", "1", "--plan", f"{story.folder}/no_plan.json"], calibration, "a layer has no 'rnk'"),
