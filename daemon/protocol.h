@@ -87,7 +87,7 @@ typedef enum terse_msg_kind {
     TERSE_MSG_ARENA = 80, /* terse_msg_arena + inputs (read-only descriptor) + outputs of a client's shared memory */
     TERSE_MSG_ARENA_GONE, /* terse_msg_arena */
     /* worker -> front end (data socket); WARMED to the supervisor too */
-    TERSE_MSG_WARMED = 96, /* terse_msg_warmed; on the data socket terse_msg_warm_cost may follow */
+    TERSE_MSG_WARMED = 96, /* terse_msg_warmed, terse_msg_held and terse_msg_warm_cost */
     TERSE_MSG_DONE,        /* terse_msg_done and its output tensors */
     /* supervisor -> front end */
     TERSE_MSG_WORKER_WAITS = 120, /* terse_msg_worker_waits: it is in a crash loop */
@@ -145,7 +145,7 @@ typedef struct terse_msg_model {
     char version[TERSE_VERSION_BYTES];
     uint64_t serial;  /* names this load of it, for ever */
     uint32_t pending; /* to the front end: it does not serve yet */
-    uint32_t n_costs; /* what a trial measured, batches of so many rows; 0: there was none */
+    uint32_t n_costs; /* what a trial or a worker measured, batches of so many rows; 0: none has yet */
     struct {
         uint64_t rows, ns;
     } costs[TERSE_WARM_COSTS];
@@ -309,7 +309,7 @@ typedef struct terse_msg_warmed {
     terse_msg head;
     uint32_t worker, epoch;
     uint64_t private_bytes; /* of the worker, informative */
-    uint32_t n_held;        /* data socket: so many terse_msg_held follow, the costs behind them */
+    uint32_t n_held;        /* so many terse_msg_held follow, the costs behind them */
     uint32_t pad;
 } terse_msg_warmed;
 
@@ -319,8 +319,9 @@ typedef struct terse_msg_held {
     uint64_t serial;
 } terse_msg_held;
 
-/* Behind terse_msg_warmed and terse_msg_held on the data socket: what warming measured, at most TERSE_WARM_COSTS for
- * each model. Only for models whose inputs have no symbols but the batch. */
+/* Behind terse_msg_warmed and terse_msg_held: what warming measured, at most TERSE_WARM_COSTS for each model. Only for
+ * models whose inputs have no symbols but the batch. The supervisor tells those who come later with MODEL, and they
+ * need not measure again. */
 typedef struct terse_msg_warm_cost {
     uint32_t model, rows;
     uint64_t ns;

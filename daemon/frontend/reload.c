@@ -55,12 +55,13 @@ static void fail(terse_frontend *fe, terse_served *model, terse_status status, c
 
 /* --- what the supervisor wants --------------------------------------------------------------------------------- */
 
-/* What the trial measured is worth more than nothing, and less than any batch that was served. */
+/* What others measured is worth more than nothing, and less than any batch that was served. */
 static void learn(terse_frontend *fe, terse_served *model)
 {
     terse_lane *lane = model->message.n_costs ? terse_served_plain_lane(model, fe->now_ns) : NULL;
     for (uint32_t i = 0; lane && i < model->message.n_costs && i < TERSE_WARM_COSTS; i++)
-        terse_cost_learn(&lane->cost, (uint32_t)model->message.costs[i].rows, model->message.costs[i].ns);
+        terse_cost_learn(&lane->cost, (uint32_t)model->message.costs[i].rows,
+                         model->message.costs[i].ns + TERSE_BATCHER_WAKE_NS);
 }
 
 void terse_reload_take(terse_frontend *fe, const terse_msg_model *message, int *fd)

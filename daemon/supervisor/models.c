@@ -371,6 +371,38 @@ unsigned terse_models_count(const terse_supervisor *s)
     return n;
 }
 
+/* --- what batches take ----------------------------------------------------------------------------------------- */
+
+/* Whether a worker's list has the load of a model that is in this slot. */
+static bool holds(const terse_msg_held *held, uint32_t n, const terse_supervised_model *model)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (held[i].model == model->index && held[i].serial == model->serial)
+            return true;
+    return false;
+}
+
+bool terse_models_learn(terse_supervisor *s, const terse_msg *message)
+{
+    const terse_msg_warmed *warmed = (const terse_msg_warmed *)(const void *)message;
+    const terse_msg_held *held = (const terse_msg_held *)(const void *)(warmed + 1);
+    if (message->bytes < sizeof *warmed || (message->bytes - sizeof *warmed) / sizeof *held < warmed->n_held)
+        return false;
+    const terse_msg_warm_cost *costs = (const terse_msg_warm_cost *)(const void *)(held + warmed->n_held);
+    const size_t rest = message->bytes - sizeof *warmed - warmed->n_held * sizeof *held, n = rest / sizeof *costs;
+    for (size_t first = 0, end; first < n; first = end) {
+        for (end = first + 1; end < n && costs[end].model == costs[first].model; end++)
+            ;
+        terse_supervised_model *model = costs[first].model < TERSE_MODEL_SLOTS ? &s->models[costs[first].model] : NULL;
+        if (!model || model->state != TERSE_MODEL_SERVING || model->n_costs > 0 || end - first > TERSE_WARM_COSTS ||
+            !holds(held, warmed->n_held, model))
+            continue;
+        model->n_costs = (uint32_t)(end - first);
+        memcpy(model->costs, costs + first, model->n_costs * sizeof *costs);
+    }
+    return rest % sizeof *costs == 0;
+}
+
 /* --- messages -------------------------------------------------------------------------------------------------- */
 
 /* Threads that have no CPU to run on would only be waited for. */

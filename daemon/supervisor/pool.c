@@ -90,7 +90,7 @@ static void on_message(terse_child *worker, const terse_msg *message, int fd)
     terse_supervisor *s = worker->owner;
     TERSE_AUTO(terse_close_fdp) int unwanted = fd;
     (void)unwanted;
-    if (message->kind != TERSE_MSG_WARMED || message->bytes != sizeof(terse_msg_warmed)) {
+    if (message->kind != TERSE_MSG_WARMED || !terse_models_learn(s, message)) {
         terse_log_of((.worker = worker->name), TERSE_LOG_ERROR,
                      "%s (pid %d): sent message %u of %u bytes, which it should not", worker->name, worker->pid,
                      message->kind, message->bytes);

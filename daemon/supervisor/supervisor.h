@@ -141,6 +141,8 @@ int terse_models_init(terse_supervisor *s, terse_error *error);
 void terse_models_load(terse_supervisor *s); /* starts as many loaders as there are cores */
 /* Sends MODEL for each model that serves. */
 void terse_models_send(const terse_supervisor *s, terse_child *to);
+/* Keeps what a worker has measured (a WARMED) for those who come later. false: it is no such message. */
+bool terse_models_learn(terse_supervisor *s, const terse_msg *message);
 void terse_models_send_one(const terse_supervised_model *model, terse_msg_kind kind, terse_child *to);
 void terse_models_send_state(const terse_supervised_model *model, terse_msg_kind kind, terse_child *to);
 terse_supervised_model *terse_models_serving(const terse_supervisor *s, const char *name); /* NULL: none */

@@ -48,8 +48,6 @@ static void tell_warmed(terse_worker *worker)
         .epoch = worker->epoch,
         .private_bytes = worker->private_bytes,
     };
-    if (!terse_msg_send(worker->control_fd, &warmed, sizeof warmed, NULL, 0) && !is_gone())
-        give_up("cannot tell the supervisor");
     uint8_t *at = worker->answer + sizeof warmed;
     for (uint32_t i = 0; i < worker->n_models; i++)
         if (worker->models[i].model) {
@@ -64,6 +62,8 @@ static void tell_warmed(terse_worker *worker)
     }
     warmed.head.bytes = (uint32_t)(at - worker->answer);
     memcpy(worker->answer, &warmed, sizeof warmed);
+    if (!terse_msg_send(worker->control_fd, worker->answer, warmed.head.bytes, NULL, 0) && !is_gone())
+        give_up("cannot tell the supervisor");
     if (!terse_msg_send(worker->data_fd, worker->answer, warmed.head.bytes, NULL, 0) && !is_gone())
         give_up("cannot tell the front end");
 }

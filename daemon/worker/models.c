@@ -61,6 +61,9 @@ static int open_model(terse_worker_model *served, const terse_msg_model *message
     served->max_batch = message->max_batch;
     served->threads = message->threads;
     served->serial = message->serial;
+    for (uint32_t i = 0; i < message->n_costs && i < TERSE_WARM_COSTS; i++)
+        served->costs[served->n_costs++] =
+            (terse_msg_warm_cost){message->model, (uint32_t)message->costs[i].rows, message->costs[i].ns};
     /* All pages at once instead of a fault for each; where that is not known the faults come. */
     if (populate)
         (void)madvise(base, message->bytes, MADV_POPULATE_READ);
@@ -255,7 +258,13 @@ void terse_worker_warm(terse_worker *worker)
             continue;
         const uint64_t used = terse_now_ns() - start, left = used < WARM_LIMIT_NS ? WARM_LIMIT_NS - used : 0;
         terse_error error;
-        if (warm_model(worker, i, left < MODEL_LIMIT_NS ? left : MODEL_LIMIT_NS, &error))
+        /* Somebody has run it: a worker that takes the place of another is there in milliseconds, and the first batch
+         * touches the memory that it needs. */
+        const int failed = worker->models[i].n_costs
+                               ? terse_worker_plan(worker, i, 1, false, &error)
+                               : warm_model(worker, i, left < MODEL_LIMIT_NS ? left : MODEL_LIMIT_NS, &error);
+        worker->models[i].warmed = true;
+        if (failed)
             terse_log(TERSE_LOG_WARNING, "model number %" PRIu32 " cannot run: %s", i, error.message);
     }
 }

@@ -87,7 +87,7 @@ bool terse_worker_open_model(terse_worker *worker, const terse_msg_model *messag
 void terse_worker_close_model(terse_worker_model *served);
 /* Starts the threads that the models want and cannot be had behind the filter of system calls. */
 void terse_worker_start_threads(terse_worker *worker);
-/* Runs every model that has not run yet, where its shapes are known. */
+/* Runs every model of which it is not known what its batches take, where its shapes are known. */
 void terse_worker_warm(terse_worker *worker);
 /* Measures one model with 1, 2, 4 ... rows, as far as time goes. Fails when not even one row can run; a model whose
  * shapes are not known from itself is not run. */

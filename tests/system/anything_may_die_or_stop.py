@@ -220,4 +220,17 @@ with harness.story("a tersed that stops serves on; what dies meanwhile is replac
     os.kill(tersed.pid, signal.SIGCONT)
     story.check(asked.result() == want, "and a front end that died meanwhile is replaced")
 
+with harness.story("a worker that comes for another does not measure again what is known") as story:
+    tersed = story.tersed({"slow": slow_model(story, 400)}, "--workers", 1, "--max-batch", 1024)
+    first = tersed.workers()[0]
+    measured, costs = worked(first), harness.Client(tersed.endpoint).call("stats")["models"]["slow"]["costs"]
+    os.kill(first, signal.SIGKILL)
+    second = replaced(tersed, first)
+    story.check(worked(second) < measured / 2, f"{worked(second)} ticks instead of {measured}")
+    os.kill(tersed.frontend(), signal.SIGKILL)
+    tersed.wait_ready()
+    again = harness.Client(tersed.endpoint).call("stats")["models"]["slow"]["costs"]
+    story.check([c["rows"] for c in again] == [c["rows"] for c in costs], f"and all is known after both have died: {again} of {costs}")
+    story.check(Infer(tersed, X).result() == reference(story, slow_model(story, 400), X), "it serves")
+
 harness.finish()

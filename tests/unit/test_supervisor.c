@@ -24,6 +24,7 @@
 #include "daemon/supervisor/cores.h"
 #include "daemon/supervisor/listeners.h"
 #include "daemon/supervisor/spawn.h"
+#include "daemon/supervisor/supervisor.h"
 
 static char folder[32];
 
@@ -288,6 +289,44 @@ static void a_child_inherits_its_control_socket_only(void **state)
     close(pidfd);
 }
 
+/* What the first worker measured is for all who come later, of the load that it measured and no other. */
+static void what_a_worker_measured_is_kept_for_the_next(void **state)
+{
+    (void)state;
+    struct {
+        terse_msg_warmed warmed;
+        terse_msg_held held[2];
+        terse_msg_warm_cost costs[4];
+    } message = {.warmed = {.head = {TERSE_MSG_WARMED, sizeof message}, .n_held = 2},
+                 .held = {{.model = 1, .serial = 7}, {.model = 3, .serial = 8}},
+                 .costs = {{1, 1, 100}, {1, 2, 150}, {3, 1, 900}, {5, 1, 10}}};
+    terse_supervisor *s = calloc(1, sizeof *s);
+    assert_non_null(s);
+    s->models = calloc(TERSE_MODEL_SLOTS, sizeof *s->models);
+    assert_non_null(s->models);
+    for (unsigned i = 0; i < TERSE_MODEL_SLOTS; i++) {
+        s->models[i].index = i;
+        s->models[i].state = TERSE_MODEL_SERVING;
+        s->models[i].serial = i == 1 ? 7 : 9;
+    }
+    assert_true(terse_models_learn(s, &message.warmed.head));
+    assert_int_equal(s->models[1].n_costs, 2);
+    assert_int_equal(s->models[1].costs[1].rows, 2);
+    assert_int_equal(s->models[1].costs[1].ns, 150);
+    assert_int_equal(s->models[3].n_costs, 0); /* another load has its place by now */
+    assert_int_equal(s->models[5].n_costs, 0); /* it does not even hold it */
+    message.costs[0].ns = 5000;
+    assert_true(terse_models_learn(s, &message.warmed.head));
+    assert_int_equal(s->models[1].costs[0].ns, 100); /* the first word stands */
+    message.warmed.n_held = 1000;
+    assert_false(terse_models_learn(s, &message.warmed.head));
+    message.warmed.n_held = 2;
+    message.warmed.head.bytes -= 3;
+    assert_false(terse_models_learn(s, &message.warmed.head));
+    free(s->models);
+    free(s);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -305,6 +344,7 @@ int main(void)
         TEST(a_free_port_is_named_in_the_endpoint),
         TEST(a_program_that_is_not_there_is_an_error_at_once),
         TEST(a_child_inherits_its_control_socket_only),
+        TEST(what_a_worker_measured_is_kept_for_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
