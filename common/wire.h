@@ -79,7 +79,7 @@ typedef struct terse_wire_request {
     uint64_t id;
     uint64_t timeout_us;
     uint64_t sent_ns; /* CLOCK_MONOTONIC of its submission: means something on the same host only */
-    uint64_t target; /* cancel: the id that is to end */
+    uint64_t target;  /* cancel: the id that is to end */
     terse_wire_text op_name, model, version;
     terse_wire_text file; /* load: a path on the daemon's host */
     uint64_t max_batch, batch_timeout_us, workers;
@@ -122,6 +122,35 @@ void terse_wire_tensor_init(terse_wire_tensor *tensor);
  * What an op needs is checked here: an id always, a model for infer, metadata, load and unload, a target for cancel, a
  * file for load. */
 int terse_wire_decode_request(const void *header, size_t size, terse_wire_request *request, terse_error *error);
+
+/* Requests of one client, and mostly those of all, differ in a few numbers. A form is a header that was decoded once,
+ * and where its numbers (id, session, times, places in shared memory) lie; one that is the same but for them is read by
+ * comparing bytes. Nothing is accepted that decoding whole would not. */
+enum { TERSE_WIRE_FORMS = 4, TERSE_WIRE_FORM_BYTES = 512, TERSE_WIRE_FORM_HOLES = 24 };
+typedef struct terse_wire_hole {
+    uint16_t from, to; /* bytes of the header */
+    bool token;        /* 16 bytes; else an integer however it is written */
+    uint32_t value;    /* its place in the request */
+} terse_wire_hole;
+
+typedef struct terse_wire_form {
+    uint32_t bytes, n_holes; /* bytes 0: none */
+    terse_wire_hole holes[TERSE_WIRE_FORM_HOLES];
+    uint8_t header[TERSE_WIRE_FORM_BYTES];
+    terse_wire_request request;
+} terse_wire_form;
+
+/* Large: keep one, zeroed at first. */
+typedef struct terse_wire_forms {
+    uint32_t last;
+    terse_wire_form at[TERSE_WIRE_FORMS];
+    terse_wire_request plain;
+} terse_wire_forms;
+
+/* As terse_wire_decode_request; the request is one of `forms` until the next call, its texts may point into `header`.
+ * It is set in any case. */
+int terse_wire_decode_like(terse_wire_forms *forms, const void *header, size_t size, terse_wire_request **ret_request,
+                           terse_error *error);
 /* The same for a reply; an unknown status name becomes INTERNAL. "models" as a map (the reply of "stats") is passed
  * over: walk those bytes with pack.h. */
 int terse_wire_decode_reply(const void *header, size_t size, terse_wire_reply *reply, terse_error *error);

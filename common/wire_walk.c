@@ -94,11 +94,14 @@ int terse_wire_walk_key_of(terse_wire_walk *w, const terse_wire_walk_key *keys, 
 int terse_wire_walk_u64(terse_wire_walk *w, const char *key, uint64_t max, uint64_t *ret_value, bool *ret_there)
 {
     terse_pack_item item;
+    const uint8_t *from = w->reader.at;
     const int status = terse_wire_walk_item(w, &item);
     if (status || item.type == TERSE_PACK_NIL)
         return status;
     if (item.type != TERSE_PACK_UINT)
         return terse_wire_walk_wrong(w, key, &item, "an integer from 0 on");
+    if (w->form && max == UINT64_MAX)
+        terse_wire_walk_mark(w, from, ret_value, false);
     if (item.u > max)
         return terse_fail(w->error, TERSE_INVALID_ARGUMENT, "key '%s' is %" PRIu64 ", allowed are 0 to %" PRIu64, key,
                           item.u, max);

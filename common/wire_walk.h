@@ -12,7 +12,11 @@
 typedef struct terse_wire_walk {
     terse_pack_reader reader;
     terse_error *error;
+    struct terse_wire_form *form; /* learns where the values lie that differ from header to header; NULL: nobody does */
 } terse_wire_walk;
+
+/* The value from `from` to the reader's place goes to `value`. */
+void terse_wire_walk_mark(terse_wire_walk *w, const uint8_t *from, void *value, bool token);
 
 /* A known key of a map; its place in the table is its number and its bit in `seen`. */
 typedef struct terse_wire_walk_key {

@@ -24,7 +24,8 @@
 
 enum { N_STATUS = TERSE_SYSTEM + 1, MAX_IO = 64, RING = 1 << 21 };
 /* Requests of an open loop that may be outstanding in shared memory: what fits, within these. */
-enum { WAKE_NS = 100000 };
+/* GROUP: requests that are sent before replies are looked for, however many are due. */
+enum { WAKE_NS = 100000, GROUP = 512 };
 enum { LEAST_PLACES = 64, MOST_PLACES = 16384, PLACES_BYTES = 640 << 20 };
 
 typedef struct samples {
@@ -232,16 +233,16 @@ static double uniform(uint64_t *state) /* in (0, 1]: xorshift64* (Vigna 2016) */
     return (double)((*state * 0x2545f4914f6cdd1du >> 11) + 1) / 9007199254740992.0;
 }
 
-/* Waits for a reply or until `until_ns`. To wake for each of many requests would cost the daemon the processor that is
- * to answer them: where they come closer than WAKE_NS they are sent in small groups, each charged from when it was due.
- */
+/* Waits for a reply or until `until_ns`. To wake for each of many requests and replies would cost the daemon the
+ * processor that is to answer them: where they come closer than WAKE_NS they are sent in small groups, each charged
+ * from when it was due, and replies are looked for as often. */
 static int wait_readable(const bench *b, uint64_t until_ns)
 {
     const uint64_t now = terse_now_ns();
-    if (b->rate * WAKE_NS > 1e9 && until_ns < now + WAKE_NS)
-        until_ns = now + WAKE_NS;
     if (until_ns <= now)
         return 0;
+    if (b->rate * WAKE_NS > 1e9)
+        return nanosleep(&(struct timespec){.tv_nsec = WAKE_NS}, NULL);
     struct pollfd watched = {.fd = terse_client_fd(b->client), .events = POLLIN};
     const struct timespec left = {(time_t)((until_ns - now) / 1000000000u), (long)((until_ns - now) % 1000000000u)};
     return ppoll(&watched, 1, &left, NULL);
@@ -252,7 +253,8 @@ static int open_loop(bench *b)
     uint64_t state = b->seed * 2654435761u + 88172645463325252u, due = terse_now_ns(), submitted = 0;
     bool sending = true;
     while (sending || terse_client_outstanding(b->client) > 0) {
-        for (uint64_t now = terse_now_ns(); sending && due <= now; submitted++) {
+        const uint64_t now = terse_now_ns();
+        for (int n = 0; sending && due <= now && n < GROUP; n++, submitted++) {
             if ((b->requests && submitted >= b->requests) || (!b->requests && due >= b->end_ns)) {
                 sending = false;
                 break;

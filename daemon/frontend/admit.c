@@ -43,7 +43,7 @@ static bool attach(terse_frontend *fe, terse_client *client, const terse_wire_re
     old->input_bytes -= request->input_bytes;
     old->work_ns -= request->work_ns;
     join_client(client, request);
-    if (request->state == TERSE_REQUEST_PARKED && !client->slow) {
+    if (request->state == TERSE_REQUEST_PARKED && !client->parked) {
         request->queued_ns = fe->now_ns;
         if (request->alone)
             terse_queue_push_suspect(&fe->queue, request);
@@ -241,7 +241,7 @@ static int enter(terse_frontend *fe, terse_client *client, const terse_wire_requ
         terse_sessions_add(&fe->sessions, request);
     }
     join_client(client, request);
-    if (!client->slow) /* else it stays parked */
+    if (!client->parked) /* else it stays so */
         terse_queue_push(&fe->queue, request);
     return TERSE_OK;
 }

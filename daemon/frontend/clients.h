@@ -24,7 +24,8 @@ typedef struct terse_client {
     struct terse_client *next; /* same bucket */
     struct terse_client *slow_previous, *slow_next;
     uint32_t peer;        /* routing id: a zero byte, then this number as the bytes stand */
-    bool slow;            /* in the list of slow readers: its waiting requests are parked */
+    bool slow;            /* in the list of slow readers */
+    bool parked;          /* its waiting requests are parked */
     bool gone;            /* the socket does not know it any more */
     uint32_t outstanding; /* requests that wait or run */
     uint32_t pins;
@@ -33,6 +34,7 @@ typedef struct terse_client {
     uint64_t input_bytes; /* held by its requests */
     uint64_t work_ns;     /* that they take a worker, as it was estimated */
     uint64_t seen_ns;     /* its last message */
+    uint64_t slow_ns;     /* since when it is slow */
     uint64_t moved_ns;    /* when it last took something, while it is slow */
     uint64_t dropped;     /* replies that it never got */
     terse_tap_id connection;

@@ -135,7 +135,7 @@ static void make_suspects(terse_frontend *fe, terse_pool_worker *worker)
             continue;
         }
         request->alone = true;
-        if (request->client->slow)
+        if (request->client->parked)
             request->state = TERSE_REQUEST_PARKED;
         else
             terse_queue_push_suspect(&fe->queue, request);

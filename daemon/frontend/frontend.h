@@ -145,7 +145,8 @@ struct terse_frontend {
     bool starved;              /* no room for outputs: dispatch waits for pins */
 
     /* scratch */
-    terse_wire_request request;
+    terse_wire_forms forms;
+    terse_wire_request *request; /* the last that was decoded, one of `forms` */
     terse_wire_reply reply;
     uint8_t header[TERSE_WIRE_HEADER_BYTES];
     uint8_t entry[TERSE_WIRE_HEADER_BYTES]; /* of a ring, copied before it is looked at */

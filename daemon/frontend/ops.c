@@ -26,7 +26,7 @@ bool terse_ops_ready(const terse_frontend *fe)
 static void answer_error(terse_frontend *fe, terse_client *client, const terse_error *error)
 {
     fe->failed++;
-    terse_reply_error(fe, client, fe->request.id, error->status, error->message);
+    terse_reply_error(fe, client, fe->request->id, error->status, error->message);
 }
 
 static void send_reply(terse_frontend *fe, terse_client *client)

@@ -66,30 +66,30 @@ static void close_incoming(incoming *in)
 static void refuse(terse_frontend *fe, terse_client *client, const terse_error *error)
 {
     fe->malformed++;
-    if (fe->request.has_id)
-        terse_reply_error(fe, client, fe->request.id, error->status, error->message);
+    if (fe->request->has_id)
+        terse_reply_error(fe, client, fe->request->id, error->status, error->message);
 }
 
 void terse_receive_entry(terse_frontend *fe, terse_client_arena *arena, size_t bytes)
 {
     terse_error error;
-    terse_wire_request *wire = &fe->request;
-    if (terse_wire_decode_request(fe->entry, bytes, wire, &error))
+    if (terse_wire_decode_like(&fe->forms, fe->entry, bytes, &fe->request, &error))
         refuse(fe, &arena->client, &error);
-    else if (wire->op == TERSE_WIRE_INFER)
-        terse_admit(fe, &arena->client, wire, NULL, 0);
+    else if (fe->request->op == TERSE_WIRE_INFER)
+        terse_admit(fe, &arena->client, fe->request, NULL, 0);
     else
-        terse_ops_answer(fe, &arena->client, wire);
+        terse_ops_answer(fe, &arena->client, fe->request);
 }
 
 static void handle(terse_frontend *fe, terse_client *client, incoming *in)
 {
     terse_error error;
-    terse_wire_request *wire = &fe->request;
-    if (terse_wire_decode_request(zmq_msg_data(&in->header), zmq_msg_size(&in->header), wire, &error)) {
+    if (terse_wire_decode_like(&fe->forms, zmq_msg_data(&in->header), zmq_msg_size(&in->header), &fe->request,
+                               &error)) {
         refuse(fe, client, &error);
         return;
     }
+    const terse_wire_request *wire = fe->request;
     if (in->n_surplus) {
         terse_fail(&error, TERSE_INVALID_ARGUMENT, "the message has %" PRIu32 " frames, allowed are %d",
                    in->n_frames + in->n_surplus, TERSE_WIRE_MAX_IO);
@@ -108,10 +108,11 @@ static void refuse_peer(terse_frontend *fe, zmq_msg_t *peer, incoming *in)
     terse_error error;
     uint8_t header[TERSE_WIRE_ERROR_BYTES];
     fe->refused_peers++;
-    terse_wire_request *wire = &fe->request;
     if (!in->has_header)
         return;
-    (void)terse_wire_decode_request(zmq_msg_data(&in->header), zmq_msg_size(&in->header), wire, &error);
+    (void)terse_wire_decode_like(&fe->forms, zmq_msg_data(&in->header), zmq_msg_size(&in->header), &fe->request,
+                                 &error);
+    const terse_wire_request *wire = fe->request;
     if (!wire->has_id)
         return;
     const size_t size = terse_wire_encode_error(

@@ -11,7 +11,9 @@
  *   client is slow: what it has waiting is parked, so that no worker works for it and no further reply piles up;
  *   all other clients are served as before. The same when ZeroMQ holds OWED_BYTES of large replies for it.
  *   A slow client that takes nothing for STUCK_NS loses its kept replies, its parked requests and its connection.
- *   Who shares memory with us waits for every answer, whatever its deadline, since until then the memory is ours too:
+ *   Who shares memory with us is parked only when it stays slow for PARK_NS: its ring is small beside what it may be
+ * sent in one turn of the scheduler, and to park and to put back all that it has for each of them costs more than the
+ *   replies. It waits for every answer, whatever its deadline, since until then the memory is ours too:
  *   its replies are all kept, no more than were let in, and where one is lost its arena ends: then it knows, attaches
  *   again and asks again.
  *   Large outputs go out from the output slab itself, pinned until ZeroMQ has sent them; a client may pin an eighth of
@@ -19,6 +21,7 @@
 enum { COPY_BELOW = 1024, LATE_REPLIES = 4096, MAX_PARTS = 1 + TERSE_MAX_IO };
 #define OWED_BYTES (UINT64_C(64) << 20)
 #define STUCK_NS UINT64_C(10000000000)
+#define PARK_NS UINT64_C(100000000)
 
 typedef enum send_result { SENT, FULL, GONE } send_result;
 
@@ -64,20 +67,27 @@ static void drop_reply(terse_frontend *fe, terse_client *client, zmq_msg_t *part
 
 /* --- slow clients ------------------------------------------------------------------------------------------- */
 
+static void park(terse_frontend *fe, terse_client *client)
+{
+    client->parked = true;
+    for (terse_request *r = client->requests; r; r = r->client_next)
+        if (r->state == TERSE_REQUEST_QUEUED || r->state == TERSE_REQUEST_SUSPECT)
+            terse_request_withdraw(fe, r);
+}
+
 static void become_slow(terse_frontend *fe, terse_client *client)
 {
     if (client->slow)
         return;
     client->slow = true;
-    client->moved_ns = fe->now_ns;
+    client->slow_ns = client->moved_ns = fe->now_ns;
     client->slow_previous = NULL;
     client->slow_next = fe->clients.slow;
     if (client->slow_next)
         client->slow_next->slow_previous = client;
     fe->clients.slow = client;
-    for (terse_request *r = client->requests; r; r = r->client_next)
-        if (r->state == TERSE_REQUEST_QUEUED || r->state == TERSE_REQUEST_SUSPECT)
-            terse_request_withdraw(fe, r);
+    if (!client->arena)
+        park(fe, client);
 }
 
 static void leave_slow(terse_frontend *fe, terse_client *client)
@@ -89,6 +99,9 @@ static void leave_slow(terse_frontend *fe, terse_client *client)
     if (client->slow_next)
         client->slow_next->slow_previous = client->slow_previous;
     client->slow = false;
+    if (!client->parked)
+        return;
+    client->parked = false;
     for (terse_request *r = client->requests; r; r = r->client_next) {
         if (r->state != TERSE_REQUEST_PARKED)
             continue;
@@ -245,6 +258,8 @@ void terse_reply_retry_client(terse_frontend *fe, terse_client *client)
         leave_slow(fe, client);
     else if (fe->now_ns - client->moved_ns > STUCK_NS)
         drop_client(fe, client);
+    else if (!client->parked && fe->now_ns - client->slow_ns > PARK_NS)
+        park(fe, client);
 }
 
 void terse_reply_retry(terse_frontend *fe)
@@ -286,7 +301,7 @@ void terse_reply_header(terse_frontend *fe, terse_client *client, const void *he
 {
     zmq_msg_t part;
     if (client && client->arena && size > TERSE_WIRE_HEADER_BYTES) {
-        terse_reply_error(fe, client, fe->request.id, TERSE_RESOURCE_EXHAUSTED, "the reply is too large for the ring");
+        terse_reply_error(fe, client, fe->request->id, TERSE_RESOURCE_EXHAUSTED, "the reply is too large for the ring");
         return;
     }
     if (client && client->arena && client->n_late == 0 && !client->gone && ring_send(fe, client, header, size) == SENT)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_wire.c: headers of requests and replies from outside. What is accepted must survive a round trip. */
+/* fuzz_wire.c: headers of requests and replies from outside. What is accepted must survive a round trip, and be read by
+ * forms of those before it as it is read alone. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,8 @@
 
 static terse_wire_request request, again;
 static terse_wire_reply reply;
-static uint8_t encoded[TERSE_WIRE_HEADER_BYTES * 2];
+static terse_wire_forms forms;
+static uint8_t encoded[TERSE_WIRE_HEADER_BYTES * 2], encoded_like[TERSE_WIRE_HEADER_BYTES * 2];
 
 static void require(int holds, const char *what)
 {
@@ -19,11 +21,32 @@ static void require(int holds, const char *what)
     abort();
 }
 
+/* Twice: the first time may make the form that the second time is read by. */
+static void read_by_forms(const uint8_t *data, size_t size, int status)
+{
+    terse_error error;
+    size_t used = 0, used_like = 0;
+    terse_wire_request *like = NULL;
+    for (int i = 0; i < 2; i++) {
+        require(terse_wire_decode_like(&forms, data, size, &like, &error) == status,
+                "a form reads what cannot be read");
+        require(like->has_id == request.has_id && (!like->has_id || like->id == request.id), "another id");
+        if (status)
+            continue;
+        require(!terse_wire_encode_request(&request, encoded, sizeof encoded, &used, &error) &&
+                    !terse_wire_encode_request(like, encoded_like, sizeof encoded_like, &used_like, &error) &&
+                    used == used_like && memcmp(encoded, encoded_like, used) == 0,
+                "a form reads another request");
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     terse_error error;
     size_t used = 0;
-    if (terse_wire_decode_request(data, size, &request, &error) == TERSE_OK) {
+    const int status = terse_wire_decode_request(data, size, &request, &error);
+    read_by_forms(data, size, status);
+    if (status == TERSE_OK) {
         require(request.n_inputs <= TERSE_WIRE_MAX_IO && request.has_id, "limits of a request");
         require(!terse_wire_encode_request(&request, encoded, sizeof encoded, &used, &error), error.message);
         require(!terse_wire_decode_request(encoded, used, &again, &error), error.message);

@@ -467,6 +467,52 @@ static void random_damage_is_survived(void **state)
     assert_in_range(refused, 1000, 20000);
 }
 
+/* Whatever numbers a request has, and whatever is damaged, a form reads it as it is read without one. */
+static void forms_read_what_is_read_without_them(void **state)
+{
+    (void)state;
+    static terse_wire_forms forms;
+    static uint8_t with[TERSE_WIRE_HEADER_BYTES], without[TERSE_WIRE_HEADER_BYTES];
+    static const uint64_t numbers[] = {0, 127, 128, 255, 256, 65535, 65536, UINT32_MAX, UINT64_C(1) << 40, UINT64_MAX};
+    terse_error error;
+    size_t size = 0, size_with = 0, size_without = 0;
+    unsigned hits = 0, bad = 0;
+    const unsigned seed = (unsigned)time(NULL);
+    print_message("seed %u\n", seed);
+    srand(seed);
+    a_request_comes_back_as_it_was(NULL);
+    request.inputs[0].has_shm = true;
+    for (int round = 0; round < 20000; round++) {
+        terse_wire_request *like = NULL;
+        const uint32_t last = forms.last;
+        request.id = numbers[(size_t)rand() % 10];
+        request.has_sent = rand() % 8 != 0;
+        request.sent_ns = numbers[(size_t)rand() % 10] + (uint64_t)rand();
+        request.inputs[0].shm_offset = numbers[(size_t)rand() % 10];
+        request.inputs[0].shm_size = numbers[(size_t)rand() % 10];
+        request.session[rand() % 16] = (uint8_t)rand();
+        request.priority = (uint32_t)rand() % 3;
+        assert_int_equal(terse_wire_encode_request(&request, bytes, sizeof bytes, &size, &error), TERSE_OK);
+        for (int n = rand() % 4 ? 0 : 1 + rand() % 2; n > 0; n--)
+            bytes[(size_t)rand() % size] = (uint8_t)rand();
+        size -= rand() % 16 == 0;
+        const int status = terse_wire_decode_request(bytes, size, &decoded_request, &error);
+        assert_int_equal(terse_wire_decode_like(&forms, bytes, size, &like, &error), status);
+        assert_true(like->has_id == decoded_request.has_id && (!like->has_id || like->id == decoded_request.id));
+        bad += status != TERSE_OK;
+        hits += !status && forms.last == last;
+        if (status)
+            continue;
+        assert_int_equal(terse_wire_encode_request(&decoded_request, without, sizeof without, &size_without, &error),
+                         0);
+        assert_int_equal(terse_wire_encode_request(like, with, sizeof with, &size_with, &error), 0);
+        assert_int_equal(size_with, size_without);
+        assert_memory_equal(with, without, size_with);
+    }
+    assert_in_range(bad, 500, 20000);
+    assert_in_range(hits, 1000, 20000); /* it is not always decoded anew */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -481,6 +527,7 @@ int main(void)
         cmocka_unit_test(claims_beyond_the_bytes_cost_nothing),
         cmocka_unit_test(the_id_survives_a_cut),
         cmocka_unit_test(random_damage_is_survived),
+        cmocka_unit_test(forms_read_what_is_read_without_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
