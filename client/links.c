@@ -13,9 +13,10 @@ enum {
     /* What may lie in sockets and pipes on its way. What is beyond waits here, where its time can end without costing
      * the daemon anything: a daemon that falls behind gets what can still be answered, not what is over. */
     SEND_MARK = 512,
-    NS_PER_BYTE = 50,   /* a link with much on its way is given that much longer before it counts as silent */
-    GIVE_UP_MS = 10000, /* several links: a connection whose data nobody acknowledges for so long is made anew */
-    REFUSES_MS = 1000,  /* who refuses without saying for how long */
+    HANDSHAKE_MS = 5000, /* who accepts and then says nothing is asked anew */
+    NS_PER_BYTE = 50,    /* a link with much on its way is given that much longer before it counts as silent */
+    GIVE_UP_MS = 10000,  /* several links: a connection whose data nobody acknowledges for so long is made anew */
+    REFUSES_MS = 1000,   /* who refuses without saying for how long */
     MAX_REFUSES_MS = 60 * 1000,
 };
 
@@ -23,13 +24,15 @@ enum {
 
 static bool set_options(const terse_client *client, void *socket)
 {
-    const int zero = 0, yes = 1, mark = SEND_MARK, first_ms = 1, last_ms = 100, give_up = GIVE_UP_MS;
+    const int zero = 0, yes = 1, mark = SEND_MARK, first_ms = 1, last_ms = 100, give_up = GIVE_UP_MS,
+              handshake_ms = HANDSHAKE_MS;
     const int64_t max_frame = TERSE_MAX_TENSOR_BYTES;
     return zmq_setsockopt(socket, ZMQ_LINGER, &zero, sizeof zero) == 0 &&
            zmq_setsockopt(socket, ZMQ_SNDHWM, &mark, sizeof mark) == 0 &&
            zmq_setsockopt(socket, ZMQ_RCVHWM, &zero, sizeof zero) == 0 &&
            zmq_setsockopt(socket, ZMQ_IMMEDIATE, &yes, sizeof yes) == 0 &&
            zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame) == 0 &&
+           zmq_setsockopt(socket, ZMQ_HANDSHAKE_IVL, &handshake_ms, sizeof handshake_ms) == 0 &&
            zmq_setsockopt(socket, ZMQ_RECONNECT_IVL, &first_ms, sizeof first_ms) == 0 &&
            zmq_setsockopt(socket, ZMQ_RECONNECT_IVL_MAX, &last_ms, sizeof last_ms) == 0 &&
            (client->n_links == 1 || zmq_setsockopt(socket, ZMQ_TCP_MAXRT, &give_up, sizeof give_up) == 0);

@@ -12,8 +12,7 @@
 #include "daemon/gate/gate.h"
 #include "daemon/sandbox.h"
 
-/* Descriptors of one client: its connection, ours to the front end, and what wakes that. */
-enum { FILES_OF_CLIENT = 4, FILES_BESIDE = 64, SEND_MARK = 1024, RECEIVE_MARK = 256, HANDSHAKE_MS = 10000 };
+enum { SEND_MARK = 1024, RECEIVE_MARK = 256, HANDSHAKE_MS = 10000 };
 #define SECOND_NS UINT64_C(1000000000)
 
 void terse_gate_tell_alive(terse_gate *gate)
@@ -57,11 +56,12 @@ static uint32_t connections_allowed(const terse_gate *gate)
 {
     struct rlimit files;
     const uint32_t wanted = gate->settings.max_connections;
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur / FILES_OF_CLIENT > wanted + FILES_BESIDE)
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 ||
+        files.rlim_cur / TERSE_GATE_FILES_OF_CLIENT > wanted + TERSE_GATE_FILES_BESIDE)
         return wanted;
-    const uint32_t possible = files.rlim_cur > 2 * FILES_BESIDE
-                                  ? (uint32_t)(files.rlim_cur - FILES_BESIDE) / FILES_OF_CLIENT
-                                  : FILES_BESIDE / FILES_OF_CLIENT;
+    const uint32_t possible = files.rlim_cur > 2 * TERSE_GATE_FILES_BESIDE
+                                  ? (uint32_t)(files.rlim_cur - TERSE_GATE_FILES_BESIDE) / TERSE_GATE_FILES_OF_CLIENT
+                                  : TERSE_GATE_FILES_BESIDE / TERSE_GATE_FILES_OF_CLIENT;
     terse_log(TERSE_LOG_WARNING,
               "max_tcp_connections: %" PRIu32 " instead of %" PRIu32 ": the limit of open files is %" PRIu64, possible,
               wanted, (uint64_t)files.rlim_cur);
@@ -72,7 +72,7 @@ static bool open_router(terse_gate *gate, uint32_t connections)
 {
     const int64_t max_frame = (int64_t)(2 * gate->settings.max_request_bytes + TERSE_WIRE_HEADER_BYTES);
     gate->context = zmq_ctx_new();
-    if (!gate->context || zmq_ctx_set(gate->context, ZMQ_MAX_SOCKETS, (int)connections + FILES_BESIDE) != 0)
+    if (!gate->context || zmq_ctx_set(gate->context, ZMQ_MAX_SOCKETS, (int)connections + TERSE_GATE_FILES_BESIDE) != 0)
         return false;
     gate->router = zmq_socket(gate->context, ZMQ_ROUTER);
     return gate->router && set_option(gate->router, ZMQ_ROUTER_MANDATORY, 1) &&

@@ -125,6 +125,8 @@ static void hand_on(terse_gate *gate, terse_gate_remote *remote, incoming *in)
         }
     }
     gate->forwarded++;
+    if (remote->n_asked++ == 0)
+        remote->asked_ns = gate->now_ns;
     terse_gate_remote_touch(gate, (uint32_t)(remote - gate->remotes));
 }
 

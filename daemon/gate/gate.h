@@ -24,6 +24,9 @@ enum {
 
 #define TERSE_GATE_NOBODY UINT32_MAX
 
+/* Descriptors of one client: its connection, ours to the front end, and what wakes that; and those of the gate. */
+enum { TERSE_GATE_FILES_OF_CLIENT = 4, TERSE_GATE_FILES_BESIDE = 64 };
+
 /* Bytes of one remote's replies that ZeroMQ still has. Outlives the remote as long as it has some. */
 typedef struct terse_gate_account {
     atomic_uint users;
@@ -42,6 +45,8 @@ typedef struct terse_gate_remote {
     uint8_t key[TERSE_KEY_BYTES]; /* with which it came in, when there are keys */
     void *dealer;
     terse_gate_account *account;
+    uint64_t made_ns, asked_ns;     /* asked_ns: when its oldest unanswered request, or the last answer, came */
+    uint32_t n_asked;               /* requests without an answer */
     uint64_t moved_ns, moved_bytes; /* while it is slow: when it last took something, what it had then */
     uint32_t n_held;                /* parts of a reply that it had no room for */
     zmq_msg_t held[TERSE_GATE_PARTS];
@@ -112,6 +117,8 @@ bool terse_gate_bring_back(terse_gate *gate);
 /* Those who were slow; those whose connection is gone. */
 void terse_gate_retry_slow(terse_gate *gate);
 void terse_gate_sweep(terse_gate *gate);
+/* lost.c: ends those whose connection to the front end is gone without a word. */
+void terse_gate_remotes_drop_lost(terse_gate *gate);
 /* Sends one message to a client. False with errno: EAGAIN leaves the parts; else it is gone. */
 bool terse_gate_send_to(terse_gate *gate, uint32_t id, zmq_msg_t *parts, uint32_t n);
 

@@ -49,6 +49,7 @@ static void handle_time(terse_gate *gate)
         return;
     terse_tap_trim();
     terse_gate_sweep(gate);
+    terse_gate_remotes_drop_lost(gate);
     terse_gate_tell_alive(gate);
 }
 

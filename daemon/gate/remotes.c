@@ -71,7 +71,8 @@ static terse_gate_remote *make(terse_gate *gate, uint32_t id, zmq_msg_t *part)
     terse_gate_remote *remote = &gate->remotes[index];
     remote->id = id;
     remote->n_held = 0;
-    remote->moved_ns = gate->now_ns;
+    remote->n_asked = 0;
+    remote->made_ns = remote->moved_ns = gate->now_ns;
     remote->connection = terse_tap_find(zmq_msg_gets(part, "__fd"));
     remote->account = terse_gate_account_new();
     memset(remote->key, 0, sizeof remote->key);
@@ -257,7 +258,11 @@ static bool bring(terse_gate *gate, terse_gate_remote *remote)
         const uint32_t n = take_reply(remote, parts);
         for (uint32_t part = 0; part < n; part++)
             terse_gate_pin(&parts[part], &gate->reply_bytes, remote->account);
-        if (n == 0 || !pass_on(gate, remote, parts, n))
+        if (n == 0)
+            return false;
+        remote->n_asked -= remote->n_asked > 0;
+        remote->asked_ns = gate->now_ns;
+        if (!pass_on(gate, remote, parts, n))
             return false;
     }
     return true;

@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -209,6 +210,43 @@ PUBLIC int epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
 {
     REAL(int, "epoll_ctl", int, int, int, struct epoll_event *);
     return what == EPOLL_CTL_ADD && fails("epoll_ctl") ? -1 : real(epoll, what, fd, event);
+}
+
+/* What ZeroMQ says and hears over its connections. */
+PUBLIC ssize_t send(int fd, const void *data, size_t size, int flags)
+{
+    REAL(ssize_t, "send", int, const void *, size_t, int);
+    return fails("send") ? -1 : real(fd, data, size, flags);
+}
+
+PUBLIC ssize_t recv(int fd, void *data, size_t size, int flags)
+{
+    REAL(ssize_t, "recv", int, void *, size_t, int);
+    return fails("recv") ? -1 : real(fd, data, size, flags);
+}
+
+PUBLIC int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
+{
+    REAL(int, "accept4", int, struct sockaddr *, socklen_t *, int);
+    return fails("accept4") ? -1 : real(fd, address, size, flags);
+}
+
+PUBLIC int connect(int fd, const struct sockaddr *address, socklen_t size)
+{
+    REAL(int, "connect", int, const struct sockaddr *, socklen_t);
+    return fails("connect") ? -1 : real(fd, address, size);
+}
+
+PUBLIC int setsockopt(int fd, int level, int option, const void *value, socklen_t size)
+{
+    REAL(int, "setsockopt", int, int, int, const void *, socklen_t);
+    return fails("setsockopt") ? -1 : real(fd, level, option, value, size);
+}
+
+PUBLIC int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+    REAL(int, "pthread_create", pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    return fails("pthread_create") ? error : real(thread, attributes, run, argument);
 }
 
 PUBLIC int eventfd(unsigned value, int flags)
