@@ -13,6 +13,9 @@
 #include "daemon/gate/gate.h"
 
 enum { SEND_MARK = 16384, RECEIVE_MARK = 256, BRING_AT_ONCE = 64 };
+/* The front end's own thread for sockets answers these whatever it does: a connection that is silent for so long is
+ * broken. */
+enum { BEAT_MS = 2000, SILENT_MS = 10000 };
 #define NOBODY TERSE_GATE_NOBODY
 #define OWED_BYTES (UINT64_C(16) << 20)
 #define STUCK_NS UINT64_C(10000000000)
@@ -54,8 +57,10 @@ static bool connect_front(terse_gate *gate, terse_gate_remote *remote)
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = (uint64_t)(remote - gate->remotes)};
     remote->dealer = zmq_socket(gate->context, ZMQ_DEALER);
     return remote->dealer && set_option(remote->dealer, ZMQ_LINGER, 0) &&
-           set_option(remote->dealer, ZMQ_RECONNECT_IVL, -1) && set_option(remote->dealer, ZMQ_SNDHWM, SEND_MARK) &&
-           set_option(remote->dealer, ZMQ_RCVHWM, RECEIVE_MARK) &&
+           set_option(remote->dealer, ZMQ_RECONNECT_IVL, -1) &&
+           set_option(remote->dealer, ZMQ_HEARTBEAT_IVL, BEAT_MS) &&
+           set_option(remote->dealer, ZMQ_HEARTBEAT_TIMEOUT, SILENT_MS) &&
+           set_option(remote->dealer, ZMQ_SNDHWM, SEND_MARK) && set_option(remote->dealer, ZMQ_RCVHWM, RECEIVE_MARK) &&
            zmq_connect(remote->dealer, gate->settings.frontend) == 0 &&
            zmq_getsockopt(remote->dealer, ZMQ_FD, &fd, &size) == 0 &&
            epoll_ctl(gate->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;

@@ -18,6 +18,7 @@ OCCURRENCES = 16 if harness.LONG else 5
 ERRORS = {"fork": errno.EAGAIN, "memfd_create": errno.EMFILE, "ftruncate": errno.ENOSPC, "mmap": errno.ENOMEM,
           "socket": errno.EMFILE, "socketpair": errno.EMFILE, "bind": errno.EADDRINUSE,
           "pipe2": errno.EMFILE, "write": errno.EIO, "read": errno.EIO, "sendmsg": errno.ENOBUFS, "recvmsg": errno.ENOMEM,
+          "sendto": errno.ENOBUFS,
           "epoll_create1": errno.EMFILE, "epoll_ctl": errno.ENOMEM, "eventfd": errno.EMFILE, "fcntl": errno.EMFILE}
 PROGRAMS = "tersed", "terse-frontend", "terse-worker", "terse-loader"
 
@@ -86,7 +87,7 @@ with harness.story(f"a call that fails under load costs no request and no bit (s
     rng = random.Random(SEED)
     model = story.digits()
     for program, call in (("terse-frontend", "sendmsg"), ("terse-frontend", "recvmsg"), ("terse-frontend", "epoll_ctl"),
-                          ("terse-frontend", "write"), ("terse-worker", "sendmsg"), ("terse-worker", "recvmsg")):
+                          ("terse-frontend", "write"), ("terse-frontend", "sendto"), ("terse-worker", "sendmsg"), ("terse-worker", "recvmsg")):
         nth = rng.randrange(20, 200) if call != "epoll_ctl" else rng.randrange(8, 12)
         fault = harness.Fault(story.folder, program, call, nth, 1, ERRORS[call])
         tersed = story.tersed({"digits": model}, "--workers", 2, environment=fault.environment)

@@ -212,23 +212,11 @@ PUBLIC int epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
     return what == EPOLL_CTL_ADD && fails("epoll_ctl") ? -1 : real(epoll, what, fd, event);
 }
 
-/* What ZeroMQ says and hears over its connections. */
-PUBLIC ssize_t send(int fd, const void *data, size_t size, int flags)
+/* What ZeroMQ does for its connections. */
+PUBLIC ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to, socklen_t to_size)
 {
-    REAL(ssize_t, "send", int, const void *, size_t, int);
-    return fails("send") ? -1 : real(fd, data, size, flags);
-}
-
-PUBLIC ssize_t recv(int fd, void *data, size_t size, int flags)
-{
-    REAL(ssize_t, "recv", int, void *, size_t, int);
-    return fails("recv") ? -1 : real(fd, data, size, flags);
-}
-
-PUBLIC int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
-{
-    REAL(int, "accept4", int, struct sockaddr *, socklen_t *, int);
-    return fails("accept4") ? -1 : real(fd, address, size, flags);
+    REAL(ssize_t, "sendto", int, const void *, size_t, int, const struct sockaddr *, socklen_t);
+    return fails("sendto") ? -1 : real(fd, data, size, flags, to, to_size);
 }
 
 PUBLIC int connect(int fd, const struct sockaddr *address, socklen_t size)
