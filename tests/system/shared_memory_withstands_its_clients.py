@@ -268,11 +268,17 @@ with harness.story("a client that stands still gets every answer once it goes on
     story.check(stats(tersed)["dropped_replies"] == 0 and stats(tersed)["dropped_clients"] == 0, "none was lost")
 
 with harness.story("a client that stands still for too long is let go; it attaches again and asks again") as story:
-    tersed = daemon(story)
+    tersed = daemon(story, "--hang-timeout-ms", "600000")
     bench = subprocess.Popen([harness.program("terse"), "bench", "-e", tersed.endpoint, "digits", "--shm", "-c", "8000", "-n", "200000", "--json"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     harness.wait_until(lambda: stats(tersed)["served"] > 100, "requests are served")
+    workers = tersed.workers()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    harness.wait_until(lambda: stats(tersed)["queued"] > 4000, "more wait than the ring has room for replies")
     bench.send_signal(signal.SIGSTOP)
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
     harness.wait_until(lambda: stats(tersed)["dropped_clients"] == 1, "it has read nothing for ten seconds")
     story.check(stats(tersed)["arenas"] == 0 and "has read no reply for 10 s: dropped" in tersed.log(), "its memory is free again")
     bench.send_signal(signal.SIGCONT)
