@@ -206,7 +206,10 @@ int terse_search_measure(search *s, terse_search_plan *plan, const char *label, 
         status = build(s, plan, &m, error);
     if (status != TERSE_OK)
         return status;
-    snprintf(m.label, sizeof m.label, "%s", label);
+    int namesakes = 0;
+    for (int i = 0; i < s->book.n_measured; i++)
+        namesakes += strncmp(s->book.measured[i].label, label, strlen(label)) == 0 && !(flags & OF_DENSE_LAYERS);
+    snprintf(m.label, sizeof m.label, namesakes ? "%s (%d)" : "%s", label, namesakes + 1);
     snprintf(m.key, sizeof m.key, "%s", key);
     m.single = flags & OF_ONE_TECHNIQUE;
     m.dense = flags & OF_DENSE_LAYERS;

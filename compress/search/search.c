@@ -94,7 +94,10 @@ static int measure_all_dense(search *s, dense_one list[5], int *ret_n, terse_err
                   {TERSE_QUANTIZE_INT4_WEIGHTS, false, true, false, "int4 weights"}};
     const bool matrices = is_of_matrices(s->in->prepared), any = has_layers(s->in->prepared);
     int n = 0, status = TERSE_OK;
-    for (int i = 0; i < 5 && status == TERSE_OK && (n < 2 || !terse_search_is_over(s)); i++) {
+    for (int i = 0; i < 5 && status == TERSE_OK; i++) {
+        const bool ended = s->hooks->stopped && s->hooks->stopped(s->hooks->context);
+        if ((n > 0 && ended) || (n > 1 && terse_search_is_over(s)))
+            break;
         if ((i > 0 && !any) || (kinds[i].of_matrices && !matrices) || (kinds[i].by_time && terse_goal_by_size(s->goal)))
             continue;
         status = measure_dense(s, kinds[i].mode, kinds[i].bf16, any ? kinds[i].label : "as it came", &list[n].graph,
@@ -455,11 +458,19 @@ static int explain_dense(search *s, terse_error *error)
     TERSE_AUTO(terse_freep) int *chosen = calloc((size_t)s->table.n + 1, sizeof *chosen);
     if (!chosen)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
-    if (s->best.layers.n > 0 || s->best.quantize != s->base.quantize || s->best.bf16)
+    if (s->best.layers.n > 0)
         return TERSE_OK;
     const int status = terse_search_plan_of(s, chosen, &plan, error);
     if (status != TERSE_OK)
         return status;
+    const bool other = s->best.quantize != s->base.quantize || s->best.bf16;
+    for (int l = 0; other && l < plan.layers.n; l++) { /* the table's figures are of another kind of dense */
+        terse_choice *c = &plan.layers.list[l];
+        c->us = c->cost = 0;
+        c->bytes = 0;
+        snprintf(c->why, sizeof c->why, "%s in all layers is better than what single layers could become",
+                 s->book.measured[s->best_index].label);
+    }
     terse_choices_done(&s->best.layers);
     s->best.layers = plan.layers;
     plan.layers = (terse_choices){0};
