@@ -12,7 +12,7 @@
 
 enum { MIN_RUNS = 7, MAX_RUNS = 401, WARM_RUNS = 3 };
 #define ROOM ((size_t)512 << 20) /* bytes that the original's answers may take */
-static const uint64_t max_timing_ns = 1200000000u;
+static const uint64_t max_timing_ns = 1200000000u, max_noisy_ns = 4000000000u;
 static const double z95 = 1.959963984540054;
 
 struct terse_judge {
@@ -323,17 +323,42 @@ static int open_timed(const terse_judge *j, const terse_graph *graph, int64_t ba
     return status == TERSE_OK ? terse_runner_plan(&t->runner, views, error) : status;
 }
 
+static double quartile(const double *us, int n)
+{
+    double sorted[MAX_RUNS];
+    memcpy(sorted, us, (size_t)n * sizeof *us);
+    terse_runner_median(sorted, n); /* sorts */
+    return sorted[n / 4];
+}
+
+/* Do the faster runs still differ much? Then the machine is busy, and more runs are needed. */
+static bool is_noisy(const timed *list, int n_sides, int n)
+{
+    double sorted[MAX_RUNS];
+    for (int side = 0; side < n_sides; side++) {
+        memcpy(sorted, list[side].us, (size_t)n * sizeof *sorted);
+        terse_runner_median(sorted, n);
+        if (sorted[n / 4] > 1.1 * sorted[0])
+            return true;
+    }
+    return false;
+}
+
 static int time_in_turn(timed *list, int n_sides, const void *const *pointers, int *ret_runs, terse_error *error)
 {
     const uint64_t start = terse_now_ns();
     int n = -WARM_RUNS, status = TERSE_OK;
-    for (; n < MAX_RUNS && (n < MIN_RUNS || terse_now_ns() - start < max_timing_ns) && status == TERSE_OK; n++)
+    for (; n < MAX_RUNS && status == TERSE_OK; n++) {
+        const uint64_t took = terse_now_ns() - start;
+        if (n >= MIN_RUNS && took > max_timing_ns && (took > max_noisy_ns || !is_noisy(list, n_sides, n)))
+            break;
         for (int side = 0; side < n_sides && status == TERSE_OK; side++) {
             const uint64_t from = terse_now_ns();
             status = terse_plan_run(list[side].runner.plan, pointers, list[side].runner.outputs, error);
             if (n >= 0)
                 list[side].us[n] = (double)(terse_now_ns() - from) / 1000.0;
         }
+    }
     *ret_runs = n;
     return status;
 }
@@ -361,9 +386,9 @@ int terse_judge_time(const terse_judge *j, const terse_graph *graph, const terse
     if (status == TERSE_OK)
         status = time_in_turn(list, beside ? 2 : 1, pointers, &runs, error);
     if (status == TERSE_OK) {
-        *ret_us = terse_runner_median(list[0].us, runs);
+        *ret_us = quartile(list[0].us, runs);
         if (beside)
-            *ret_beside_us = terse_runner_median(list[1].us, runs);
+            *ret_beside_us = quartile(list[1].us, runs);
     }
     for (int i = 0; list && i < 2; i++)
         terse_runner_done(&list[i].runner);

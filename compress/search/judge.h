@@ -29,8 +29,9 @@ bool terse_judge_classifies(const terse_judge *judge);
 bool terse_judge_has_labels(const terse_judge *judge);
 int terse_judge_run(const terse_judge *judge, const terse_graph *graph, terse_verdict *ret_verdict, terse_error *error);
 
-/* Medians, in microseconds, of runs of `batch` samples with `threads` threads: of `graph`, and of `beside` in turn with
- * it (NULL: alone). UNIMPLEMENTED where the network does not take such a batch. */
+/* Microseconds of a run of `batch` samples with `threads` threads, the lower quartile of many (what else the machine
+ * does only adds): of `graph`, and of `beside` in turn with it (NULL: alone). UNIMPLEMENTED where the network does not
+ * take such a batch. */
 int terse_judge_time(const terse_judge *judge, const terse_graph *graph, const terse_graph *beside, int64_t batch,
                      int threads, double *ret_us, double *ret_beside_us, terse_error *error);
 
