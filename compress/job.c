@@ -62,10 +62,12 @@ int terse_job_pack(job *j, terse_error *error)
 {
     int status = TERSE_OK;
     terse_shrink_done(&j->shrunk);
-    if (j->options.pack || j->options.cluster) {
+    if (j->options.pack || j->options.cluster || terse_prune_wants_packing(&j->report.pruned)) {
         terse_job_progress(j, "packing");
         status = terse_shrink_run(j->compressed, j->options.pack, &j->shrunk, error);
     }
+    if (status == TERSE_OK)
+        terse_prune_stored(j->compressed, j->shrunk.packed, &j->report.pruned);
     j->report.packed = j->shrunk.packed != NULL;
     j->report.memory_after = j->shrunk.bytes_plain;
     j->report.memory_before = 0;

@@ -339,11 +339,16 @@ int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse
             status = terse_tune_direct(graph, error);
         else if (status == TERSE_OK && compressing && !j->options.bf16)
             status = tune_algorithms(j, graph, tune, error);
-        const bool sparse = compressing && j->options.prune > 0 && !small && !j->options.bf16;
+        const bool half = compressing && j->options.bf16, sparse = compressing && j->options.prune > 0;
+        j->report.pruned.beside = small  ? TERSE_PRUNE_BESIDE_WEIGHTS
+                                  : half ? TERSE_PRUNE_BESIDE_BF16
+                                         : TERSE_PRUNE_BESIDE_FP32;
+        if (status == TERSE_OK && half)
+            status = terse_pass_bf16_mark(graph, error);
         if (status == TERSE_OK && sparse)
             status = choose_sparse(j, graph, tune, error);
-        if (status == TERSE_OK && compressing && j->options.bf16)
-            status = terse_pass_bf16_mark(graph, error);
+        if (status == TERSE_OK && sparse && half)
+            status = terse_prune_unmark(graph, &j->report.pruned, error);
         if (status == TERSE_OK)
             status = terse_passes_run(graph, TERSE_PASSES_FINISH, error);
         if (status == TERSE_OK && sparse)

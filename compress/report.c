@@ -120,8 +120,12 @@ static void print_pruned(const terse_prune_report *r, FILE *out)
             snprintf(dense, sizeof dense, "%.1f", l->us_dense);
             snprintf(sparse, sizeof sparse, "%.1f", l->us_sparse);
         }
-        fprintf(out, "%-32.32s %-8.8s %-18.18s %6.1f%% %8s %10s %10s  %s%s\n", l->name, terse_op_name(l->op), l->shape,
+        fprintf(out, "%-32.32s %-8.8s %-18.18s %6.1f%% %8s %10s %10s  %s%s", l->name, terse_op_name(l->op), l->shape,
                 100.0 * l->kept, error, dense, sparse, l->pruned ? "" : "not pruned: ", l->reason);
+        if (l->stored[0])
+            fprintf(out, "; %" PRId64 " of %" PRId64 " bytes in the file (%s)", l->bytes_stored, l->bytes_memory,
+                    l->stored);
+        fputc('\n', out);
     }
     const double gone = r->macs_before > 0 ? 1 - r->macs_after / r->macs_before : 0;
     if (r->macs_before > 0)
@@ -382,6 +386,11 @@ static void json_pruned(terse_json *json, const terse_prune_report *r)
         if (l->us_dense > 0) {
             terse_json_double(json, "us_dense", l->us_dense);
             terse_json_double(json, "us_sparse", l->us_sparse);
+        }
+        if (l->bytes_memory > 0) {
+            terse_json_int(json, "bytes_stored", l->bytes_stored);
+            terse_json_int(json, "bytes_memory", l->bytes_memory);
+            terse_json_text(json, "stored", l->stored[0] ? l->stored : "none");
         }
         terse_json_text(json, "reason", l->reason);
         terse_json_end(json);

@@ -16,9 +16,10 @@
 
 /* Without measuring: sparse where so few blocks are left (bytes, FP32), or the layer would be Winograd, and where there
  * are so many inputs and outputs that finding the inputs is little of the work. */
-static const double rule_bytes = 0.35, rule_float = 0.5, rule_winograd = 0.25;
+static const double rule_bytes = 0.35, rule_float = 0.5, rule_winograd = 0.25, rule_half = 0.25;
 enum { RULE_INPUTS = 64, RULE_OUTPUTS = 32 };
-static const double worth = 0.97; /* sparse must need less than this share of the dense time */
+/* Sparse must need less than this share of the dense time; of BF16, whose neighbours then turn numbers into FP32. */
+static const double worth = 0.97, worth_half = 0.85;
 
 static terse_prune_layer *find_layer(terse_prune_report *report, const char *name)
 {
@@ -127,6 +128,18 @@ static int set_direct(terse_graph *graph, terse_prune_report *report, bool all, 
     return TERSE_OK;
 }
 
+/* Layers of the graph that are to be sparse are no longer to be BF16. */
+static int unmark(terse_graph *graph, terse_prune_report *report, bool all, terse_error *error)
+{
+    for (int i = 0; i < graph->n_nodes; i++) {
+        terse_node *n = &graph->nodes[i];
+        const terse_prune_layer *layer = terse_node_attr(n, "float") ? find_layer(report, n->name) : NULL;
+        if (layer && (all ? can_be_sparse(layer) : layer->sparse) && !terse_node_set_text(graph, n, "float", "fp32"))
+            return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a layer's type");
+    }
+    return TERSE_OK;
+}
+
 /* `sparse`: with all layers that can be. */
 static int finished(const terse_graph *graph, terse_prune_report *report, bool sparse, terse_graph **ret_graph,
                     terse_error *error)
@@ -135,6 +148,8 @@ static int finished(const terse_graph *graph, terse_prune_report *report, bool s
     int status = terse_edit_clone(graph, &clone, error);
     if (status == TERSE_OK && sparse)
         status = set_direct(clone, report, true, error);
+    if (status == TERSE_OK && sparse)
+        status = unmark(clone, report, true, error);
     if (status == TERSE_OK)
         status = terse_passes_run(clone, TERSE_PASSES_FINISH, error);
     if (status == TERSE_OK && sparse)
@@ -176,6 +191,7 @@ static void decide(terse_prune_layer *layer, const terse_graph *dense, const ter
             return;
         }
         const double limit = layout == TERSE_LAYOUT_S8_N16K4        ? rule_bytes
+                             : layout == TERSE_LAYOUT_BF16_N16K2    ? rule_half
                              : layout == TERSE_LAYOUT_F32_WINOGRAD4 ? rule_winograd
                                                                     : rule_float;
         layer->sparse = layer->kept <= limit;
@@ -185,9 +201,20 @@ static void decide(terse_prune_layer *layer, const terse_graph *dense, const ter
     }
     layer->us_dense = (double)dense_ns[a] / 1000.0;
     layer->us_sparse = (double)sparse_ns[b] / 1000.0;
-    layer->sparse = layer->us_sparse < worth * layer->us_dense;
+    const bool half = dense->values[dense->nodes[a].inputs[1]].layout == TERSE_LAYOUT_BF16_N16K2;
+    layer->sparse = layer->us_sparse < (half ? worth_half : worth) * layer->us_dense;
     if (!layer->sparse)
         snprintf(more, room, "; runs dense: sparse takes %.1f us, dense %.1f", layer->us_sparse, layer->us_dense);
+}
+
+/* Why a layer that is pruned cannot be sparse; NULL: it can. */
+static const char *why_dense(const terse_prune_report *report, const terse_prune_layer *layer)
+{
+    if (report->kind != TERSE_PRUNE_4X1)
+        return "only 4x1 blocks are faster sparse";
+    if (report->beside == TERSE_PRUNE_BESIDE_WEIGHTS)
+        return "weights of 8 or 4 bits with FP32 activations have no sparse form, --quantize int8 has";
+    return can_be_sparse(layer) ? NULL : "more than 90 % kept";
 }
 
 int terse_prune_choose(terse_graph *graph, bool measure, terse_prune_report *report, terse_error *error)
@@ -195,9 +222,17 @@ int terse_prune_choose(terse_graph *graph, bool measure, terse_prune_report *rep
     TERSE_AUTO(terse_graph_freep) terse_graph *dense = NULL, *sparse = NULL;
     TERSE_AUTO(terse_freep) uint64_t *dense_ns = NULL, *sparse_ns = NULL;
     bool any = false;
-    for (int i = 0; i < report->n; i++)
-        any = any || can_be_sparse(&report->layers[i]);
-    if (!any || report->kind != TERSE_PRUNE_4X1)
+    if (report->kind == TERSE_PRUNE_CHANNELS)
+        return TERSE_OK;
+    for (int i = 0; i < report->n; i++) {
+        terse_prune_layer *layer = &report->layers[i];
+        const char *why = layer->pruned ? why_dense(report, layer) : NULL;
+        const size_t at = strlen(layer->reason);
+        if (why)
+            snprintf(layer->reason + at, sizeof layer->reason - at, "; runs dense: %s", why);
+        any = any || (layer->pruned && !why);
+    }
+    if (!any)
         return TERSE_OK;
     int status = finished(graph, report, false, &dense, error);
     if (status == TERSE_OK)
@@ -208,4 +243,38 @@ int terse_prune_choose(terse_graph *graph, bool measure, terse_prune_report *rep
         if (can_be_sparse(&report->layers[i]))
             decide(&report->layers[i], dense, sparse, dense_ns, sparse_ns);
     return status == TERSE_OK ? set_direct(graph, report, false, error) : status;
+}
+
+int terse_prune_unmark(terse_graph *graph, terse_prune_report *report, terse_error *error)
+{
+    return unmark(graph, report, false, error);
+}
+
+/* --- the file -------------------------------------------------------------------------------------------------------
+ */
+
+bool terse_prune_wants_packing(const terse_prune_report *report)
+{
+    bool any = false;
+    for (int i = 0; i < report->n && report->kind != TERSE_PRUNE_CHANNELS; i++)
+        any = any || (report->layers[i].pruned && !report->layers[i].sparse);
+    return any;
+}
+
+void terse_prune_stored(const terse_graph *graph, const terse_model_packed *packed, terse_prune_report *report)
+{
+    for (int i = 0; i < report->n; i++) {
+        terse_prune_layer *layer = &report->layers[i];
+        const int node = layer->pruned ? node_named(graph, layer->name) : -1;
+        const terse_value *w = node < 0 ? NULL : &graph->values[graph->nodes[node].inputs[1]];
+        if (!w || !w->data)
+            continue;
+        const terse_model_packed *p = packed ? &packed[graph->nodes[node].inputs[1]] : NULL;
+        layer->bytes_memory = layer->bytes_stored = (int64_t)w->bytes;
+        layer->stored[0] = 0;
+        if (!p || !p->data)
+            continue;
+        layer->bytes_stored = (int64_t)p->bytes;
+        terse_encoding_text(p->encoding, layer->stored);
+    }
 }

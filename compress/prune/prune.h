@@ -10,6 +10,7 @@
 #ifndef TERSE_PRUNE_PRUNE_H
 #define TERSE_PRUNE_PRUNE_H
 
+#include "common/model.h"
 #include "common/npz.h"
 #include "compress/passes/edit.h"
 #include "compress/search/choices.h"
@@ -34,11 +35,21 @@ typedef struct terse_prune_layer {
     double error;    /* share of the output's energy that the samples lose by this layer alone; -1: not measured */
     double us_dense; /* of the node on this machine, both ways; 0: not measured */
     double us_sparse;
-    char reason[128]; /* "OBS", "magnitude", why it stays dense ... */
+    int64_t bytes_stored, bytes_memory; /* of the weights, in the file and as kernels read them; 0: not known */
+    char stored[TERSE_ENCODING_TEXT];   /* "bitmap"; "" as in memory */
+    char reason[160];                   /* "OBS", "magnitude", why it stays dense ... */
 } terse_prune_layer;
+
+/* What else becomes of the products of the network. */
+typedef enum terse_prune_beside {
+    TERSE_PRUNE_BESIDE_FP32 = 0, /* or int8: both have a sparse form */
+    TERSE_PRUNE_BESIDE_BF16,     /* marked by terse_pass_bf16_mark: a sparse layer stays FP32 and loses its mark */
+    TERSE_PRUNE_BESIDE_WEIGHTS,  /* weights of 8 or 4 bits, activations FP32: no sparse form */
+} terse_prune_beside;
 
 typedef struct terse_prune_report {
     terse_prune_kind kind;
+    terse_prune_beside beside;      /* set by who calls terse_prune_choose */
     double amount;                  /* 0: not asked for */
     int64_t samples;                /* 0: no data, chosen by magnitude */
     double macs_before, macs_after; /* channels: of products, a sample */
@@ -63,10 +74,17 @@ int terse_prune_run(terse_graph *graph, const terse_npz *data, const terse_prune
 /* --- execute.c -------------------------------------------------------------------------------------------------- */
 
 /* Decides for each pruned layer of `graph` (before FINISH) whether it runs sparse: by measuring both ways on this
- * machine, or, when `measure` is false, by a fixed rule. Convolutions that do get algorithm "direct". */
+ * machine, or, when `measure` is false, by a fixed rule. Convolutions that do get algorithm "direct". Lines of those
+ * that do not say why. */
 int terse_prune_choose(terse_graph *graph, bool measure, terse_prune_report *report, terse_error *error);
+/* Beside BF16: layers that run sparse lose their mark. */
+int terse_prune_unmark(terse_graph *graph, terse_prune_report *report, terse_error *error);
 /* Gives those layers of the finished graph their sparse layout. */
 int terse_prune_pack(terse_graph *graph, terse_prune_report *report, terse_error *error);
+/* Is any layer's weights full of zeros in the memory of the finished graph, so that the file is worth packing? */
+bool terse_prune_wants_packing(const terse_prune_report *report);
+/* How the file has the weights of pruned layers: packed[value] of the finished graph. */
+void terse_prune_stored(const terse_graph *graph, const terse_model_packed *packed, terse_prune_report *report);
 
 /* --- mask.c ----------------------------------------------------------------------------------------------------- */
 

@@ -113,6 +113,24 @@ with harness.story("channels: a smaller dense network, with and without samples,
     _, most = compress(story, "most", "--prune", "99%:channels")
     story.check(0.5 < most["prune"]["macs_gone"] < 1, f"as much as can go: {most['prune']['macs_gone']}")
 
+with harness.story("beside bf16, int8-weights and int4-weights each layer is sparse or says why not") as story:
+    _, figures = split(story)
+    for more in (("--float", "bf16"), ("--quantize", "int8-weights"), ("--quantize", "int4-weights")):
+        for amount in ("92%", "40%"):
+            path, said = compress(story, "beside", "--prune", amount, "--validate", figures, *more)
+            for layer in (layer for layer in said["prune"]["layers"] if layer["pruned"]):
+                story.check(layer["sparse"] != ("; runs dense: " in layer["reason"]), f"{more} {amount}: {layer}")
+            sparse = sum(layer["sparse"] for layer in said["prune"]["layers"])
+            story.check((sparse > 0) == (more[1] == "bf16" and amount == "92%"), f"{more} {amount}: {sparse} are sparse")
+            told = harness.run("terse", "inspect", "--verify", path).stdout
+            story.check(told.count("pruned 4x1 to") >= 6, f"{more} {amount}: inspect tells what was pruned: {told}")
+            if more[1] == "bf16":
+                story.check("bf16" in told, f"the others are BF16: {told}")
+    path, said = compress(story, "four", "--prune", "92%", "--validate", figures, "--float", "bf16")
+    _, plain = compress(story, "plain", "--prune", "92%", "--validate", figures)
+    story.check(said["after"]["mean_error"] < 1.1 * plain["after"]["mean_error"] + 0.05,
+                f"BF16 costs little: {said['after']['mean_error']}, {plain['after']['mean_error']}")
+
 with harness.story("two threads have the bits of one") as story:
     onnx_writer.mlp(f"{story.folder}/wide.onnx", [512, 1024, 1024, 96])
     rows = numpy.random.default_rng(3).standard_normal((64, 512)).astype("f4")
@@ -144,6 +162,13 @@ with harness.story("samples choose better than size alone") as story:
         path, said = compress(story, "other", "--prune", kind, "--validate", figures, "--calibrate", calibration)
         layers = [layer for layer in said["prune"]["layers"] if layer["pruned"]]
         story.check(layers and not any(layer["sparse"] for layer in layers), f"{kind} runs dense: {layers}")
+        for layer in layers:
+            story.check("; runs dense: only 4x1" in layer["reason"], f"{kind} says so: {layer}")
+            story.check(layer["bytes_stored"] < 0.62 * layer["bytes_memory"] and layer["stored"] != "none" or
+                        layer["bytes_memory"] < 4096, f"{kind} is stored without its zeros: {layer}")
+        seen = harness.run_json("terse", "inspect", path, "--json")
+        story.check(seen["stored_bytes"] < 0.62 * seen["constant_bytes"], f"inspect has both sizes: {seen['stored_bytes']} "
+                    f"of {seen['constant_bytes']} bytes")
         story.check(said["after"]["mean_error"] < errors[0], f"{kind}: {said['after']['mean_error']}")
         story.check(said["after"]["top1"] > 0.95, f"{kind}: top-1 {said['after']['top1']}")
     numpy.savez(f"{story.folder}/bad.npz", picture=numpy.zeros((4, 1, 8, 8), "f4"))
