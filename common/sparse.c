@@ -9,7 +9,7 @@
 
 enum { PANEL = TERSE_SPARSE_PANEL, GROUPS = TERSE_SPARSE_GROUPS, HEAD = 16 };
 /* Windows begin at multiples of this where they can: every second one of bytes then lies within a line of the cache. */
-enum { EVEN = 8 };
+enum { EVEN = 32 };
 
 bool terse_sparse_sides(int rank, const int64_t *dims, int64_t *ret_k, int64_t *ret_n)
 {

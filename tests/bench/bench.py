@@ -11,7 +11,7 @@ faults    a killed front end until it answers again; p99 of four clients at 70 %
 hostile   what encryption costs over tcp, and what 200 hostile clients cost an honest one over ipc
 memory    private bytes of 8 workers that serve a 100 MB model
 reload    latencies of one model while another, of 200 MB, is loaded again and again
-gemm blas int8 floats start workers accuracy
+gemm blas int8 floats sparse start workers accuracy
           every figure that terse is to reach, beside what it reached (table.py), with onnxruntime, openvino, ncnn and
           MNN
 
