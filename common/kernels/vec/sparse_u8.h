@@ -147,11 +147,16 @@ INLINE void sparse_run(int n_rows, int halves, const sparse_product *p, const ui
     X(4, 2)                                                                                                            \
     X(5, 1)                                                                                                            \
     X(5, 2)                                                                                                            \
-    X(6, 1) X(6, 2) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1)       \
-        X(12, 2)
+    X(6, 1)                                                                                                            \
+    X(6, 2) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2)
 SPARSE_LIST(SPARSE_DEFINE)
 #define SPARSE_ENTRY(r, h) [r][h] = sparse_tile_##r##_##h,
 static sparse_function *const sparse_tiles[13][3] = {SPARSE_LIST(SPARSE_ENTRY)};
+
+#if defined(__AVX512VNNI__)
+#define SPARSE_LANES
+#include "common/kernels/x86/sparse_lanes_avx512.h"
+#endif
 
 /* --- rows of K ------------------------------------------------------------------------------------------------------
  */
@@ -190,7 +195,15 @@ static bool sparse_in_place(const terse_conv_u8s8_args *c)
 size_t TIER_NAME(terse_sparse_u8s8_scratch)(const terse_sparse_u8s8_args *args)
 {
     const terse_conv_u8s8_args *c = &args->conv;
-    return sparse_pixels(c) < 1 ? 0 : (size_t)(sparse_copy_rows(c) * sparse_copy_stride(sparse_rows_of_k(c)));
+    const int64_t k = sparse_rows_of_k(c), stride = sparse_copy_stride(k);
+    int64_t bytes = sparse_pixels(c) < 1 ? 0 : sparse_copy_rows(c) * stride;
+#ifdef SPARSE_LANES
+    if (sparse_pixels(c) >= LANES_LEAST_ROWS) {
+        const int64_t turned = LANES_ROWS * stride + lanes_bytes(k);
+        bytes = turned > bytes ? turned : bytes;
+    }
+#endif
+    return (size_t)bytes;
 }
 
 /* Never touches anything but the n bytes. */
@@ -275,6 +288,28 @@ static void sparse_block(const sparse_product *p, const uint8_t *x, int64_t ld, 
     }
 }
 
+#ifdef SPARSE_LANES
+/* 64 rows at a time; few that are left over as in sparse_block. */
+static void sparse_by_lanes(const sparse_product *p, const terse_conv_u8s8_args *c, int64_t pixels, int64_t k)
+{
+    const bool in_place = sparse_in_place(c) && k % 16 == 0;
+    const int64_t ld = in_place ? c->in_stride : sparse_copy_stride(k);
+    uint8_t *copies = c->scratch, *turned = copies + LANES_ROWS * sparse_copy_stride(k);
+    for (int64_t row = 0; row < pixels; row += LANES_ROWS) {
+        const int64_t count = pixels - row < LANES_ROWS ? pixels - row : LANES_ROWS;
+        const uint8_t *x = in_place ? c->input + row * ld : copies;
+        if (!in_place)
+            sparse_copy_rows_of(c, row, count, ld, copies);
+        if (count >= LANES_LEAST_ROWS) {
+            lanes_turn(x, ld, count, k, turned);
+            lanes_block(p, turned, row, count);
+        } else {
+            sparse_block(p, x, ld, row, count);
+        }
+    }
+}
+#endif
+
 void TIER_NAME(terse_sparse_u8s8)(const terse_sparse_u8s8_args *args)
 {
     const terse_conv_u8s8_args *c = &args->conv;
@@ -283,6 +318,12 @@ void TIER_NAME(terse_sparse_u8s8)(const terse_sparse_u8s8_args *args)
         return;
     sparse_product p = {.s = args->weights};
     dot_finish_init(&p.finish, &c->requantize, 0, c->filters, c->output, c->out_stride);
+#ifdef SPARSE_LANES
+    if (lanes_wanted(args, pixels)) {
+        sparse_by_lanes(&p, c, pixels, k);
+        return;
+    }
+#endif
     if (sparse_in_place(c)) {
         for (int64_t row = 0; row < pixels; row += SPARSE_MOST_ROWS)
             sparse_block(&p, c->input + row * c->in_stride, c->in_stride, row,
