@@ -93,6 +93,9 @@ static void write_command(job *j)
     if (o->quantize)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --quantize %s",
                        terse_options_quantize(o, text));
+    if (o->rounding)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --rounding %s",
+                       terse_rounding_name(o->rounding));
     if (o->calibrate && !o->quantize)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --calibrate");
     else if (o->calibrate)
@@ -191,6 +194,7 @@ static int quantize(job *j, terse_graph *graph, terse_error *error)
     const terse_quantize_options options = {.source = j->options.calibrate,
                                             .cluster = clusters.bits ? &clusters : NULL,
                                             .calibration = j->options.calibration,
+                                            .rounding = j->options.rounding,
                                             .keep_float = j->options.keep_float,
                                             .progress = quantize_progress,
                                             .context = j};
@@ -208,38 +212,44 @@ static bool recovers(const job *j)
     return j->options.recover.text != NULL;
 }
 
-/* What low rank and pruning have lost, before anything is rounded; then, `rounded`, what INT8 has. The first takes
- * three quarters of what is given where there are both. */
+/* What low rank and pruning have lost, before anything is rounded; then, `rounded`, what fewer bits have. The first
+ * takes three quarters of what is given where there are both. */
 static int recover(job *j, const terse_graph *teacher, terse_graph *graph, bool rounded, terse_error *error)
 {
-    const bool smaller = j->options.low_rank.target || j->options.prune > 0;
-    const bool int8 = j->options.quantize == TERSE_QUANTIZE_INT8 && !j->options.cluster;
-    if (!recovers(j) || !(rounded ? int8 : smaller))
+    const terse_options *o = &j->options;
+    const bool smaller = o->low_rank.target || o->prune > 0, fewer = o->quantize && !o->cluster;
+    const terse_recover_form form = {.rounded = rounded,
+                                     .bits = !rounded                                     ? 0
+                                             : o->quantize == TERSE_QUANTIZE_INT8_WEIGHTS ? 8
+                                             : o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? 4
+                                                                                          : 0,
+                                     .group = o->quantize_group};
+    if (!recovers(j) || !(rounded ? fewer : smaller))
         return TERSE_OK;
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
-    terse_tell tell = {.what = rounded ? "recovering in 8 bits" : "recovering",
+    terse_tell tell = {.what = rounded ? "recovering with rounded weights" : "recovering",
                        .terminal = isatty(STDERR_FILENO) == 1,
-                       .quiet = j->options.quiet};
-    terse_recover_options options = j->options.recover;
+                       .quiet = o->quiet};
+    terse_recover_options options = o->recover;
     terse_recovered *done = &j->report.recovered;
     options.report = terse_tell_progress;
     options.context = &tell;
     progress(j, "preparing to recover");
     int status = read_samples(j, &data, error);
     if (status == TERSE_OK && !rounded)
-        status = terse_recover_zeros_find(graph, j->options.prune > 0, &j->zeros, error);
+        status = terse_recover_zeros_find(graph, o->prune > 0, &j->zeros, error);
     if (status != TERSE_OK)
         return status;
     terse_tell_catch();
-    status = terse_recover_run(teacher, graph, data, &j->zeros, rounded,
-                               !smaller || !int8 ? 1
-                               : rounded         ? 0.25
-                                                 : 0.75,
+    status = terse_recover_run(teacher, graph, data, &j->zeros, &form,
+                               !smaller || !fewer ? 1
+                               : rounded          ? 0.25
+                                                  : 0.75,
                                &options, rounded ? &done->of_rounded : &done->of_floats, error);
     terse_tell_off();
     done->floats = done->floats || (status == TERSE_OK && !rounded);
     done->rounded = status == TERSE_OK && rounded;
-    return status != TERSE_OK ? terse_error_prefix(error, "--recover '%.200s'", j->options.calibrate) : TERSE_OK;
+    return status != TERSE_OK ? terse_error_prefix(error, "--recover '%.200s'", o->calibrate) : TERSE_OK;
 }
 
 static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
@@ -252,7 +262,7 @@ static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
     int status = j->options.calibrate ? read_samples(j, &data, error) : TERSE_OK;
     if (status != TERSE_OK)
         return status;
-    status = terse_quantize_weights(graph, group, data, NULL, error);
+    status = terse_quantize_weights(graph, group, j->options.rounding, data, &j->report.rounding, NULL, error);
     return status != TERSE_OK && j->options.calibrate ? terse_error_prefix(error, "'%s'", j->options.calibrate)
                                                       : status;
 }

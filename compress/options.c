@@ -110,6 +110,17 @@ static int set_calibration(terse_options *options, const char *argument, terse_e
                       argument);
 }
 
+static int set_rounding(terse_options *options, const char *argument, terse_error *error)
+{
+    for (int i = TERSE_ROUNDING_NEAREST; i < TERSE_ROUNDINGS; i++)
+        if (strcmp(argument, terse_rounding_name((terse_rounding)i)) == 0) {
+            options->rounding = (terse_rounding)i;
+            return TERSE_OK;
+        }
+    return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                      "--rounding is '%.100s', allowed are nearest, gptq, adaround and auto", argument);
+}
+
 static int set_keep_float(terse_options *options, const char *argument, terse_error *error)
 {
     if (!*argument)
@@ -317,6 +328,12 @@ const terse_option terse_options_table[] = {
      "how: minmax, moving, percentile, entropy, mse, or auto (the default): for each tensor the one of them that costs "
      "least at the output of the layers that read it",
      false, set_calibration},
+    {"--rounding", 0, "HOW",
+     "of weights with --quantize int8 or int4-weights, on the samples of --calibrate: nearest, gptq, adaround, or "
+     "auto: "
+     "for each layer the one whose output loses least on samples that it was not fitted to (default: nearest for int8, "
+     "auto for int4-weights)",
+     false, set_rounding},
     {"--keep-float", 0, "LAYERS",
      "what stays FP32 with --quantize int8: auto (the default: layers found sensitive, as far as they are cheap), "
      "none, or "
@@ -457,9 +474,11 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
         return searches;
     if (!options.help && options.quantize == TERSE_QUANTIZE_INT8 && !options.calibrate)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--quantize int8 needs --calibrate DATA.npz");
-    const int recovers = options.help ? TERSE_OK : terse_options_check_recover(&options, error);
-    if (recovers != TERSE_OK)
-        return recovers;
+    int fits = options.help ? TERSE_OK : terse_options_check_recover(&options, error);
+    if (fits == TERSE_OK && !options.help)
+        fits = terse_options_check_rounding(&options, error);
+    if (fits != TERSE_OK)
+        return fits;
     if (options.calibrate && options.quantize != TERSE_QUANTIZE_INT8 &&
         options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS && !options.low_rank.target && options.prune == 0 &&
         options.cluster == 0 && !options.recover.text && !terse_goal_is_set(&options.goal) && !options.goal.plan)

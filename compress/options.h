@@ -12,6 +12,7 @@
 #include "compress/low_rank/low_rank.h"
 #include "compress/prune/prune.h"
 #include "compress/quantize/histogram.h"
+#include "compress/quantize/round.h"
 #include "compress/recover.h"
 #include "compress/search/goal.h"
 
@@ -38,6 +39,7 @@ typedef struct terse_options {
     const char *calibrate;         /* NULL: not given */
     terse_calibration calibration; /* how ranges are chosen */
     const char *keep_float;        /* NULL: automatically */
+    terse_rounding rounding;       /* --rounding */
     int quantize_group;            /* int4-weights: rows of K that share a scale */
     terse_recover_options recover; /* without progress */
     int cluster;                   /* --cluster BITS; 0: not asked for */

@@ -21,6 +21,23 @@ int terse_options_check_onnx(const terse_options *o, terse_error *error)
     return TERSE_OK;
 }
 
+int terse_options_check_rounding(const terse_options *o, terse_error *error)
+{
+    char text[TERSE_QUANTIZE_TEXT];
+    if (o->rounding && o->quantize != TERSE_QUANTIZE_INT8 && o->quantize != TERSE_QUANTIZE_INT4_WEIGHTS)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--rounding goes with --quantize int8 and int4-weights only, found %s%s",
+                          o->quantize ? "--quantize " : "none", o->quantize ? terse_options_quantize(o, text) : "");
+    if (o->rounding > TERSE_ROUNDING_NEAREST && !o->calibrate)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--rounding %s needs samples: --calibrate DATA.npz",
+                          terse_rounding_name(o->rounding));
+    if (o->rounding > TERSE_ROUNDING_NEAREST && o->cluster)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--rounding %s does not go with --cluster, which chooses integers itself",
+                          terse_rounding_name(o->rounding));
+    return TERSE_OK;
+}
+
 int terse_options_check_recover(const terse_options *o, terse_error *error)
 {
     const terse_recover_options *r = &o->recover;

@@ -6,6 +6,7 @@
 #include "compress/options.h"
 
 int terse_options_check_onnx(const terse_options *options, terse_error *error);
+int terse_options_check_rounding(const terse_options *options, terse_error *error);
 int terse_options_check_recover(const terse_options *options, terse_error *error);
 int terse_options_check_search(const terse_options *options, terse_error *error);
 

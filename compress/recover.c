@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compress/quantize/weights.h"
+
 enum { MAX_EPOCHS = 1000000 };
 static const double rate_floats = 3e-4, rate_rounded = 1e-4;
 
@@ -106,6 +108,76 @@ static int say(const terse_graph *graph, const terse_recover_zeros *zeros, terse
     return n;
 }
 
+/* --- weights of few bits ----------------------------------------------------------------------------------------- */
+
+/* Will the weights become few bits? Those that something else than such products reads stay as they are. */
+static bool is_rounded(const terse_graph *graph, int value, const terse_recover_form *form)
+{
+    const terse_value *v = &graph->values[value];
+    bool good = v->data && v->dtype == TERSE_FP32 && v->layout == TERSE_LAYOUT_PLAIN && v->rank >= 2;
+    for (int64_t i = 0; good && i < terse_dims_count(v->dims, v->rank); i++)
+        good = isfinite(((const float *)v->data)[i]);
+    for (int i = 2; i < v->rank; i++)
+        good = good && v->dims[i] == 1;
+    for (int i = 0; good && i < graph->n_nodes; i++) {
+        const terse_node *node = &graph->nodes[i];
+        const bool product = node->op == TERSE_OP_GEMM || node->op == TERSE_OP_MATMUL;
+        for (int k = 0; k < node->n_inputs; k++)
+            if (node->inputs[k] == value)
+                good = good && k == 1 &&
+                       ((product && v->rank == 2 && terse_node_int(node, "transB", 0) == 0) ||
+                        (node->op == TERSE_OP_CONV && form->bits == 8 && terse_node_int(node, "group", 1) == 1));
+    }
+    return good;
+}
+
+/* Scales as weights.c takes them: per output channel, in 4 bits per group of inputs. */
+static float *scales_of(const terse_value *v, const terse_recover_form *form)
+{
+    const bool conv = v->rank > 2;
+    const int64_t n = v->dims[conv ? 0 : 1], k = v->dims[conv ? 1 : 0], group = form->bits == 4 ? form->group : k;
+    const int64_t step = conv ? 1 : n, column = conv ? k : 1;
+    float *scales = malloc(((size_t)((k + group - 1) / group * n) + 1) * sizeof *scales);
+    TERSE_AUTO(terse_freep) int8_t *room = malloc((size_t)group + 1);
+    if (!scales || !room) {
+        free(scales);
+        return NULL;
+    }
+    const int low = form->bits == 4 ? -8 : -127, high = form->bits == 4 ? 7 : 127;
+    for (int64_t g = 0; g * group < k; g++)
+        for (int64_t j = 0; j < n; j++)
+            scales[g * n + j] =
+                terse_quantize_round((const float *)v->data + g * group * step + j * column,
+                                     k - g * group < group ? k - g * group : group, step, low, high, room);
+    return scales;
+}
+
+/* Adds quantizers to what is said; *n entries are there. */
+static int say_bits(const terse_graph *graph, const terse_recover_form *form, terse_train_parameter *list, int *n,
+                    terse_error *error)
+{
+    for (int i = 0; i < graph->n_nodes && form->bits; i++) {
+        const int w = is_product(&graph->nodes[i]) ? graph->nodes[i].inputs[1] : -1;
+        if (w < 0 || !is_rounded(graph, w, form))
+            continue;
+        int at = 0;
+        while (at < *n && list[at].value != w)
+            at++;
+        if (at < *n && list[at].quantizer.bits)
+            continue;
+        const float *scales = scales_of(&graph->values[w], form);
+        if (!scales)
+            return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for scales");
+        if (at == *n)
+            list[(*n)++] = (terse_train_parameter){.value = w};
+        list[at].quantizer = (terse_train_quantizer){.bits = form->bits,
+                                                     .axis = graph->values[w].rank > 2 ? 0 : 1,
+                                                     .group = form->bits == 4 ? form->group : 0,
+                                                     .scales = scales};
+    }
+    return TERSE_OK;
+}
+
 /* --- training ---------------------------------------------------------------------------------------------------- */
 
 /* Pictures may be mirrored and moved. */
@@ -140,19 +212,24 @@ static terse_train_options options_for(const terse_graph *graph, const terse_rec
 }
 
 int terse_recover_run(const terse_graph *teacher, terse_graph *graph, const terse_npz *data,
-                      const terse_recover_zeros *zeros, bool rounded, double share,
+                      const terse_recover_zeros *zeros, const terse_recover_form *form, double share,
                       const terse_recover_options *options, terse_train_summary *ret_summary, terse_error *error)
 {
     char path[4096];
     TERSE_AUTO(terse_freep) terse_train_parameter *said = calloc((size_t)graph->n_nodes + 1, sizeof *said);
     if (!said)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d nodes", graph->n_nodes);
-    terse_train_options o = options_for(graph, options, rounded, share);
+    terse_train_options o = options_for(graph, options, form->rounded, share);
     o.parameters = said;
     o.n_parameters = say(graph, zeros, said);
-    if (rounded && o.checkpoint) {
+    if (form->rounded && o.checkpoint) {
         snprintf(path, sizeof path, "%.4000s.rounded", o.checkpoint);
         o.checkpoint = path;
     }
-    return terse_train_recover(teacher, graph, data, &o, options->report, options->context, ret_summary, error);
+    int status = say_bits(graph, form, said, &o.n_parameters, error);
+    if (status == TERSE_OK)
+        status = terse_train_recover(teacher, graph, data, &o, options->report, options->context, ret_summary, error);
+    for (int i = 0; i < o.n_parameters; i++)
+        free((void *)(uintptr_t)said[i].quantizer.scales);
+    return status;
 }

@@ -36,10 +36,16 @@ typedef struct terse_recover_zeros {
 int terse_recover_zeros_find(const terse_graph *graph, bool pruned, terse_recover_zeros *ret_zeros, terse_error *error);
 void terse_recover_zeros_done(terse_recover_zeros *zeros); /* accepts a zeroed one */
 
-/* Trains `graph` for `share` of what the options give: FP32 weights, or, behind terse_quantize_run, INT8 ones with the
- * scales that they have and what stayed FP32. Zeros stay zero, factors stay factors. `rounded`: small steps. */
+/* In which form the weights are trained. */
+typedef struct terse_recover_form {
+    bool rounded;  /* small steps: INT8 weights of terse_quantize_run with the scales that they have, or, ... */
+    int bits;      /* ... with 8 or 4, FP32 ones as --quantize int8-weights or int4-weights will round them; else 0 */
+    int64_t group; /* of 4 bits */
+} terse_recover_form;
+
+/* Trains `graph` for `share` of what the options give. Zeros stay zero, factors stay factors. */
 int terse_recover_run(const terse_graph *teacher, terse_graph *graph, const terse_npz *data,
-                      const terse_recover_zeros *zeros, bool rounded, double share,
+                      const terse_recover_zeros *zeros, const terse_recover_form *form, double share,
                       const terse_recover_options *options, terse_train_summary *ret_summary, terse_error *error);
 
 #endif

@@ -155,6 +155,21 @@ static void print_training(const char *what, const terse_train_summary *s, FILE 
                 *s->frozen ? s->frozen : "none");
 }
 
+static const terse_rounding_report *rounding_of(const terse_report *r)
+{
+    return r->rounding.lost_nearest > 0 ? &r->rounding : &r->int8.rounding;
+}
+
+static void print_rounding(const terse_rounding_report *r, FILE *out)
+{
+    if (r->lost_nearest > 0)
+        fprintf(out,
+                "weights rounded to the nearest in %d layers, by GPTQ in %d, by AdaRound in %d: on samples to judge by "
+                "their outputs lose %.1f %% of what they lose to the nearest\n\n",
+                r->products[TERSE_ROUNDING_NEAREST], r->products[TERSE_ROUNDING_GPTQ],
+                r->products[TERSE_ROUNDING_ADAROUND], 100 * r->lost / r->lost_nearest);
+}
+
 static void print_recovered(const terse_recovered *r, FILE *out)
 {
     if (r->floats)
@@ -223,6 +238,7 @@ void terse_report_print(const terse_report *report, FILE *out)
     if (report->pruned.amount > 0)
         print_pruned(&report->pruned, out);
     print_recovered(&report->recovered, out);
+    print_rounding(rounding_of(report), out);
     print_clustered(&report->int8.clustered, out);
     print_clustered(&report->clustered, out);
     if (report->quantized)
@@ -421,6 +437,15 @@ static void json_training(terse_json *json, const char *key, const terse_train_s
     terse_json_end(json);
 }
 
+static void json_rounding(terse_json *json, const terse_rounding_report *r)
+{
+    terse_json_object(json, "rounding");
+    for (int i = TERSE_ROUNDING_NEAREST; i <= TERSE_ROUNDING_ADAROUND; i++)
+        terse_json_int(json, terse_rounding_name((terse_rounding)i), r->products[i]);
+    terse_json_double(json, "lost", r->lost / r->lost_nearest);
+    terse_json_end(json);
+}
+
 static void json_recovered(terse_json *json, const terse_recovered *r)
 {
     terse_json_object(json, "recover");
@@ -481,6 +506,8 @@ void terse_report_json(const terse_report *report, FILE *out)
         json_pruned(&json, &report->pruned);
     if (report->recovered.floats || report->recovered.rounded)
         json_recovered(&json, &report->recovered);
+    if (rounding_of(report)->lost_nearest > 0)
+        json_rounding(&json, rounding_of(report));
     if (report->quantized)
         json_quantized(&json, &report->int8);
     if (report->search)

@@ -10,13 +10,16 @@
 #include "compress/quantize/replay.h"
 #include "compress/quantize/weights.h"
 
-enum { CHUNK_SAMPLES = 8 };
+enum { CHUNK_SAMPLES = 8, JUDGED_OF = 4 };
 
 void terse_gptq_moments_done(terse_gptq_moments *moments)
 {
     for (int v = 0; moments->moments && v < moments->n_values; v++)
         free(moments->moments[v]);
+    for (int v = 0; moments->judged && v < moments->n_values; v++)
+        free(moments->judged[v]);
     free(moments->moments);
+    free(moments->judged);
     *moments = (terse_gptq_moments){0};
 }
 
@@ -40,6 +43,17 @@ static void add_rows(const terse_tensor *x, int64_t k, double *moments)
     }
 }
 
+/* The rows of one chunk into one of the sums. */
+static int add_chunk(const terse_tensor *x, int64_t k, double **sum, terse_error *error)
+{
+    if (!*sum)
+        *sum = calloc((size_t)(k * k), sizeof **sum);
+    if (!*sum)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for what a layer has seen");
+    add_rows(x, k, *sum);
+    return TERSE_OK;
+}
+
 /* All chunks of one node: its input's moments where they are wanted, then its outputs. */
 static int step(const terse_graph *graph, int node, bool wanted, terse_numbers *const *numbers, int n_chunks,
                 terse_gptq_moments *found, terse_error *error)
@@ -49,17 +63,26 @@ static int step(const terse_graph *graph, int node, bool wanted, terse_numbers *
     for (int c = 0; c < n_chunks && status == TERSE_OK; c++) {
         const terse_tensor *x = wanted ? terse_numbers_value(numbers[c], n->inputs[0]) : NULL;
         const int64_t k = wanted ? graph->values[n->inputs[1]].dims[0] : 0;
-        double **moments = wanted ? &found->moments[n->inputs[1]] : NULL;
+        const bool both = n_chunks < JUDGED_OF, judged = c % JUDGED_OF == JUDGED_OF - 1;
         if (x && x->dtype == TERSE_FP32 && x->rank >= 1 && x->dims[x->rank - 1] == k && k <= TERSE_GPTQ_MAX_K) {
-            if (!*moments)
-                *moments = calloc((size_t)(k * k), sizeof **moments);
-            if (!*moments)
-                return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for what a layer has seen");
-            add_rows(x, k, *moments);
+            if (both || !judged)
+                status = add_chunk(x, k, &found->moments[n->inputs[1]], error);
+            if (status == TERSE_OK && (both || judged))
+                status = add_chunk(x, k, &found->judged[n->inputs[1]], error);
         }
-        status = terse_numbers_step(numbers[c], node, error);
+        if (status == TERSE_OK)
+            status = terse_numbers_step(numbers[c], node, error);
     }
     return status;
+}
+
+/* The lower half as the upper one. */
+static void mirror(const terse_graph *graph, double *const *sums)
+{
+    for (int v = 0; v < graph->n_values; v++)
+        for (int64_t i = 0, k = graph->values[v].dims[0]; sums[v] && i < k; i++)
+            for (int64_t j = 0; j < i; j++)
+                sums[v][i * k + j] = sums[v][j * k + i];
 }
 
 static int watch(const terse_graph *graph, const bool *wanted, const terse_replay *replay, terse_gptq_moments *found,
@@ -89,8 +112,10 @@ int terse_gptq_watch(const terse_graph *graph, const bool *wanted, const terse_n
         status = terse_replay_new(graph, &samples, TERSE_GPTQ_SAMPLES, CHUNK_SAMPLES, &replay, error);
     if (status == TERSE_OK) {
         found.moments = calloc((size_t)graph->n_values + 1, sizeof *found.moments);
-        status = found.moments ? watch(graph, wanted, replay, &found, error)
-                               : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for what layers have seen");
+        found.judged = calloc((size_t)graph->n_values + 1, sizeof *found.judged);
+        status = found.moments && found.judged
+                     ? watch(graph, wanted, replay, &found, error)
+                     : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for what layers have seen");
     }
     terse_replay_freep(&replay);
     replay = NULL;
@@ -99,6 +124,8 @@ int terse_gptq_watch(const terse_graph *graph, const bool *wanted, const terse_n
         terse_gptq_moments_done(&found);
         return status;
     }
+    mirror(graph, found.moments);
+    mirror(graph, found.judged);
     *ret_moments = found;
     return TERSE_OK;
 }

@@ -14,9 +14,10 @@
 
 enum { TERSE_GPTQ_MAX_K = 4096, TERSE_GPTQ_SAMPLES = 128 };
 
-/* The sums of products of the inputs of nodes, one matrix a weight constant: moments[value] is [K,K] or NULL. */
+/* The sums of products of the inputs of nodes, one matrix a weight constant: moments[value] is [K,K] or NULL,
+ * symmetric. Every fourth chunk of samples is in `judged` instead; where there are fewer chunks all are in both. */
 typedef struct terse_gptq_moments {
-    double **moments;
+    double **moments, **judged;
     int n_values;
 } terse_gptq_moments;
 

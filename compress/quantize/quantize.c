@@ -483,6 +483,26 @@ static int finish(job *j, const terse_scheme *all, bool again, terse_error *erro
     return status;
 }
 
+/* Other than to the nearest where that was asked for, unless the outputs are worse with it. */
+static int round_weights(job *j, const terse_disguise *disguise, terse_error *error)
+{
+    TERSE_AUTO(terse_replay_freep) terse_replay *replay = NULL;
+    const terse_rounding how = j->options->rounding;
+    double shares[2] = {0};
+    if (how == TERSE_ROUNDING_DEFAULT || how == TERSE_ROUNDING_NEAREST)
+        return TERSE_OK;
+    int status = new_replay(j, j->graph, samples_for(j, 2, 4, MAX_TRIAL), &replay, error);
+    const terse_round_bytes bytes = {
+        .int8 = j->int8, .weights = j->weights, .progress = j->options->progress, .context = j->options->context};
+    if (status == TERSE_OK)
+        status =
+            terse_round_int8(replay, j->graph, &j->samples, disguise, how, &bytes, &j->report->rounding, shares, error);
+    if (status == TERSE_OK && shares[1] > shares[0])
+        warn(j->report, "rounding by %s makes the outputs worse (%.1f dB, to the nearest %.1f dB): it is not taken",
+             terse_rounding_name(how), terse_loss_decibels(shares[1]), terse_loss_decibels(shares[0]));
+    return status;
+}
+
 static int quantize(job *j, terse_error *error)
 {
     terse_scheme scheme = {0};
@@ -495,6 +515,8 @@ static int quantize(job *j, terse_error *error)
     full.affine = j->ranges.affine;
     if (status == TERSE_OK)
         status = quantize_weights(j->graph, &scheme, j->ranges.affine, j->arena, j->int8, j->weights, error);
+    if (status == TERSE_OK)
+        status = round_weights(j, &full, error);
     if (status == TERSE_OK && j->options->cluster)
         status = terse_cluster_int8(j->graph, &j->samples, &scheme, j->ranges.affine, j->int8, j->weights,
                                     j->options->cluster, &j->report->clustered, error);

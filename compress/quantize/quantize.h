@@ -13,6 +13,7 @@
 #include "common/npz.h"
 #include "compress/cluster/cluster.h"
 #include "compress/quantize/histogram.h"
+#include "compress/quantize/round.h"
 #include "compress/samples.h"
 
 typedef struct terse_quantize_options {
@@ -21,6 +22,7 @@ typedef struct terse_quantize_options {
     /* NULL or "auto": as measured; "none": every layer that can be runs on bytes; else node names with commas between.
      */
     const char *keep_float;
+    terse_rounding rounding;                           /* of weights */
     const terse_cluster_options *cluster;              /* weights of few different integers; NULL: any */
     void (*progress)(void *context, const char *text); /* or NULL */
     void *context;
@@ -50,6 +52,7 @@ typedef struct terse_quantize_report {
     double divergence;              /* as above */
     bool rows_known;                /* divergence was taken: output 0 has rows */
     terse_cluster_report clustered; /* with `cluster` */
+    terse_rounding_report rounding; /* where more than the nearest was asked for */
     char equalization[96];          /* "none: 30.1 dB without, 29.0 with", ... */
     char warnings[TERSE_QUANTIZE_WARNINGS][256];
     int n_warnings;

@@ -59,6 +59,33 @@ float terse_quantize_round(const float *weights, int64_t n, int64_t stride, int 
     return scale;
 }
 
+/* Weights that are multiples of a scale within low..high already (trained so, or from another tool) keep both. Weights
+ * at random are that with next to no probability, and then they lose nothing. */
+static bool lie_on_grid(const float *w, int64_t n, int64_t stride, int low, int high, int8_t *ret_integers,
+                        float *ret_scale)
+{
+    float reach = 0;
+    for (int64_t i = 0; i < n; i++)
+        reach = fabsf(w[i * stride]) > fabsf(reach) ? w[i * stride] : reach;
+    for (int most = 1; most <= -low; most++) {
+        /* the largest is `most` or -most times the scale */
+        const double scale = (double)reach / (most > high ? -most : most);
+        bool good = true;
+        for (int64_t i = 0; i < n && good && reach != 0; i++) {
+            const double q = (double)w[i * stride] / scale, r = nearbyint(q);
+            good = fabs(q - r) < 1e-4 && r >= low && r <= high;
+            ret_integers[i] = (int8_t)r;
+        }
+        if (!good)
+            continue;
+        if (reach == 0)
+            memset(ret_integers, 0, (size_t)n);
+        *ret_scale = (float)scale;
+        return true;
+    }
+    return false;
+}
+
 /* What the two forms make of one matrix. */
 typedef struct quantized {
     int weights, scales; /* values; -1: none */
@@ -84,7 +111,8 @@ static quantized to_8_bits(terse_edit *edit, const terse_value *old, int64_t k, 
     edit->failed = edit->failed || !column;
     for (int64_t j = 0; j < n && !edit->failed; j++) {
         const int64_t at = j / PANEL * k * PANEL + j % PANEL;
-        scales[j] = terse_quantize_round((const float *)old->data + at, k, PANEL, -127, 127, column);
+        if (!lie_on_grid((const float *)old->data + at, k, PANEL, -127, 127, column, &scales[j]))
+            scales[j] = terse_quantize_round((const float *)old->data + at, k, PANEL, -127, 127, column);
         for (int64_t i = 0; i < k; i++)
             bytes[at + i * PANEL] = column[i];
     }
@@ -116,36 +144,49 @@ static float *unpacked(const terse_value *old, int64_t k, int64_t n)
     return w;
 }
 
-/* For what the product gives where `moments` are there and serve, else for the weights alone. */
-static bool round_matrix(const terse_value *old, int64_t k, int64_t n, int64_t group, double *moments, rounded *r)
+/* All groups of all columns lie on grids. */
+static bool take_grids(const float *w, int64_t k, int64_t n, int64_t group, int8_t *column, rounded *r)
 {
-    TERSE_AUTO(terse_freep) float *w = unpacked(old, k, n);
-    TERSE_AUTO(terse_freep) int8_t *column = malloc((size_t)group);
-    const int64_t groups = (k + group - 1) / group;
-    r->integers = malloc((size_t)(k * n));
-    r->scales = malloc((size_t)(groups * n) * sizeof *r->scales);
-    if (!w || !column || !r->integers || !r->scales)
-        return false;
-    if (moments && terse_gptq_round(w, k, n, group, moments, r->integers, r->scales))
-        return true;
-    for (int64_t g = 0; g < groups; g++)
+    for (int64_t g = 0; g * group < k; g++)
         for (int64_t j = 0; j < n; j++) {
             const int64_t first = g * group, count = k - first < group ? k - first : group;
-            r->scales[g * n + j] = terse_quantize_round(w + first * n + j, count, n, -8, 7, column);
+            if (!lie_on_grid(w + first * n + j, count, n, -8, 7, column, &r->scales[g * n + j]))
+                return false;
             for (int64_t i = 0; i < count; i++)
                 r->integers[(first + i) * n + j] = column[i];
         }
     return true;
 }
 
-static quantized to_4_bits(terse_edit *edit, const terse_value *old, int64_t k, int64_t n, int64_t group,
-                           double *moments)
+/* What is asked of 4 bits. */
+typedef struct asked {
+    int64_t group;
+    terse_rounding how;
+    const double *fit, *judge; /* moments of what the product reads, or NULL */
+    terse_rounding_report *report;
+} asked;
+
+static bool round_matrix(const terse_value *old, int64_t k, int64_t n, const asked *a, rounded *r)
 {
+    TERSE_AUTO(terse_freep) float *w = unpacked(old, k, n);
+    TERSE_AUTO(terse_freep) int8_t *column = malloc((size_t)a->group);
+    const int64_t groups = (k + a->group - 1) / a->group;
+    r->integers = malloc((size_t)(k * n));
+    r->scales = malloc((size_t)(groups * n) * sizeof *r->scales);
+    if (!w || !column || !r->integers || !r->scales)
+        return false;
+    return take_grids(w, k, n, a->group, column, r) ||
+           terse_round_int4(w, k, n, a->group, a->how, a->fit, a->judge, r->integers, r->scales, a->report);
+}
+
+static quantized to_4_bits(terse_edit *edit, const terse_value *old, int64_t k, int64_t n, const asked *a)
+{
+    const int64_t group = a->group;
     const int64_t panels = (n + PANEL - 1) / PANEL, blocks = (k + 7) / 8, groups = (k + group - 1) / group;
     uint8_t *halves = terse_edit_alloc(edit, (size_t)(panels * blocks * 64));
     float *scales = terse_edit_alloc(edit, (size_t)(panels * groups * PANEL) * sizeof *scales);
     rounded r = {0};
-    edit->failed = edit->failed || !round_matrix(old, k, n, group, moments, &r);
+    edit->failed = edit->failed || !round_matrix(old, k, n, a, &r);
     for (int64_t i = 0; i < panels * blocks * 64 && !edit->failed; i++)
         halves[i] = 0x88; /* zeros */
     for (int64_t i = 0; i < k && !edit->failed; i++)
@@ -230,9 +271,10 @@ static void change(terse_edit *edit, int index, quantized q, int group)
 }
 
 /* Changes every node that can be; returns how many. `moments` by value, or NULL. */
-static int change_all(terse_edit *edit, int group, const terse_gptq_moments *seen, quantized *done)
+static int change_all(terse_edit *edit, const asked *how, const terse_gptq_moments *seen, quantized *done)
 {
     terse_graph *graph = edit->graph;
+    const int group = (int)how->group;
     int layers = 0;
     for (int node = 0; node < graph->n_nodes && !edit->failed; node++) {
         int64_t k, n;
@@ -243,8 +285,10 @@ static int change_all(terse_edit *edit, int group, const terse_gptq_moments *see
         if (done[weights].weights < 0) { /* weights that several nodes share are rounded once */
             if (!all_finite(&old))
                 continue;
-            double *moments = seen->moments ? seen->moments[weights] : NULL;
-            done[weights] = group > 0 ? to_4_bits(edit, &old, k, n, group, moments) : to_8_bits(edit, &old, k, n);
+            asked a = *how;
+            a.fit = seen->moments ? seen->moments[weights] : NULL;
+            a.judge = seen->judged ? seen->judged[weights] : NULL;
+            done[weights] = group > 0 ? to_4_bits(edit, &old, k, n, &a) : to_8_bits(edit, &old, k, n);
         }
         if (edit->failed || done[weights].weights < 0 || done[weights].scales < 0)
             continue;
@@ -269,8 +313,12 @@ static int watch(const terse_edit *edit, int group, const terse_npz *samples, te
     return terse_gptq_watch(graph, wanted, samples, ret_seen, error);
 }
 
-int terse_quantize_weights(terse_graph *graph, int group, const terse_npz *samples, int *ret_layers, terse_error *error)
+int terse_quantize_weights(terse_graph *graph, int group, terse_rounding how, const terse_npz *samples,
+                           terse_rounding_report *ret_report, int *ret_layers, terse_error *error)
 {
+    terse_rounding_report report = {0};
+    const asked a = {
+        .group = group, .how = how == TERSE_ROUNDING_DEFAULT ? TERSE_ROUNDING_AUTO : how, .report = &report};
     terse_edit edit;
     int status = terse_edit_open(graph, &edit, error), layers = 0;
     if (status != TERSE_OK)
@@ -284,11 +332,13 @@ int terse_quantize_weights(terse_graph *graph, int group, const terse_npz *sampl
     for (int v = 0; done && v < n_values; v++)
         done[v] = (quantized){-1, -1};
     if (status == TERSE_OK)
-        layers = change_all(&edit, group, &seen, done);
+        layers = change_all(&edit, &a, &seen, done);
     terse_gptq_moments_done(&seen);
     const int closed = terse_edit_close(&edit, status == TERSE_OK ? error : NULL);
     status = status == TERSE_OK ? closed : status;
     if (status == TERSE_OK && ret_layers)
         *ret_layers = layers;
+    if (status == TERSE_OK && ret_report)
+        *ret_report = report;
     return status;
 }

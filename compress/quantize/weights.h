@@ -7,14 +7,16 @@
 
 #include "common/npz.h"
 #include "compress/passes/edit.h"
+#include "compress/quantize/round.h"
 
 /* Gemm and MatMul by a constant matrix (in 8 bits also convolutions with a kernel of 1 and stride 1) become WGemm.
  * `group` 0: 8 bits, one scale per column. Otherwise 4 bits, `group` rows (a multiple of 8) sharing a scale. Left as
  * they are: weights that are not finite, biases that are no vector, products that pass over their weights only in
  * passing (Gather, Conv with a larger kernel). With `samples` (or NULL; inputs by name, axis 0 = samples) 4 bits are
- * rounded for what the products give on them (gptq.h). *ret_layers (may be NULL) says how many were changed. */
-int terse_quantize_weights(terse_graph *graph, int group, const terse_npz *samples, int *ret_layers,
-                           terse_error *error);
+ * rounded `how` for what the products give on them (round.h; by default auto). Weights that are multiples of a scale
+ * already keep it. *ret_report and *ret_layers (may be NULL) say which way, and how many were changed. */
+int terse_quantize_weights(terse_graph *graph, int group, terse_rounding how, const terse_npz *samples,
+                           terse_rounding_report *ret_report, int *ret_layers, terse_error *error);
 
 /* --- the choice of the numbers ------------------------------------------------------------------------------------ */
 

@@ -290,7 +290,7 @@ static void round_one(const terse_value *v, const terse_parameter *q, const floa
     }
     for (int64_t i = 0; i < q->n; i++) {
         const float s = scales[scale_at(&m, i)];
-        float t = s > 0 ? rintf(weights[i] / s) : 0;
+        float t = s != 0 ? rintf(weights[i] / s) : 0;
         t = t < low ? low : t > high ? high : t;
         q->rounded[i] = t * s;
     }

@@ -79,6 +79,29 @@ with harness.story("samples make 4 bits better") as story:
                        "--calibrate", f"{story.folder}/bad.npz", code=1).stderr
     story.check("bad.npz" in said and "picture" in said, f"samples that do not fit are named: {said}")
 
+with harness.story("weights are rounded for what their products give, and the report says which way") as story:
+    with numpy.load(TEST_SET) as data:
+        numpy.savez(f"{story.folder}/calibration.npz", image=data["image"][:200])
+        numpy.savez(f"{story.folder}/figures.npz", image=data["image"][200:])
+    samples = ("--calibrate", f"{story.folder}/calibration.npz")
+    for mode, least in (("int4-weights", 0.5), ("int8", 1.02)):
+        errors, said = {}, {}
+        for how in ("nearest", "gptq", "adaround", "auto"):
+            path, report = compress(story, SAMPLE, mode, "--validate", f"{story.folder}/figures.npz", "--rounding", how, *samples)
+            errors[how], said[how] = report["after"]["mean_error"], report.get("rounding")
+        print(f"# {mode}: mean error " + ", ".join(f"{how} {error:.4f}" for how, error in errors.items()))
+        for how in ("gptq", "adaround", "auto"):
+            story.check(errors[how] < least * errors["nearest"], f"{mode}: {how} is better: {errors}")
+            story.check(said[how] and said[how]["lost"] < 1, f"{mode}: {how} loses less in the layers: {said[how]}")
+        story.check(said["adaround"]["adaround"] > 0 and said["adaround"]["gptq"] == 0, f"{mode}: asked for: {said}")
+    for text, words in (("--rounding is 'up'", ("--quantize", "int8", *samples, "--rounding", "up")),
+                        ("int8 and int4-weights only, found none", ("--prune", "0.5", "--rounding", "gptq")),
+                        ("found --quantize int8-weights", ("--quantize", "int8-weights", "--rounding", "gptq")),
+                        ("--rounding auto needs samples", ("--quantize", "int4-weights", "--rounding", "auto")),
+                        ("does not go with --cluster", ("--quantize", "int8", *samples, "--cluster", "4", "--rounding", "gptq"))):
+        said = harness.run("terse", "compress", SAMPLE, "-o", f"{story.folder}/x.terse", *words, code=2).stderr
+        story.check(text in said and said.count("\n") == 1, f"{text}: {said}")
+
 with harness.story("wrong modes are refused in one line") as story:
     for mode, text in (("int3-weights", "allowed are int8, int8-weights and int4-weights[:GROUP]"),
                        ("int4-weights:20", "multiples of 8"), ("int8-weights:32", "allowed are int8")):
