@@ -9,7 +9,7 @@
 #include "compress/quantize/weights.h"
 
 enum { MAX_EPOCHS = 1000000 };
-static const double rate_floats = 3e-4, rate_rounded = 1e-4;
+static const double rate_floats = 3e-4, rate_bytes = 1e-4, rate_halves = 3e-4;
 
 int terse_recover_parse(const char *text, terse_recover_options *options, terse_error *error)
 {
@@ -192,14 +192,17 @@ static bool are_images(const terse_graph *graph)
     return graph->n_inputs > 0;
 }
 
-static terse_train_options options_for(const terse_graph *graph, const terse_recover_options *from, bool rounded,
-                                       double share)
+static terse_train_options options_for(const terse_graph *graph, const terse_recover_options *from,
+                                       const terse_recover_form *form, double share)
 {
     const bool images = are_images(graph);
     const int64_t epochs = from->epochs ? (int64_t)ceil((double)from->epochs * share) : 0;
     terse_train_options o = {.epochs = epochs,
                              .seconds = from->seconds * share,
-                             .lr = rounded ? rate_rounded : rate_floats,
+                             .lr = !form->rounded    ? rate_floats
+                                   : form->bits == 4 ? rate_halves
+                                                     : rate_bytes,
+                             .find_rate = true,
                              .average = 0.98,
                              .features = 1,
                              .mix = images,
@@ -219,7 +222,7 @@ int terse_recover_run(const terse_graph *teacher, terse_graph *graph, const ters
     TERSE_AUTO(terse_freep) terse_train_parameter *said = calloc((size_t)graph->n_nodes + 1, sizeof *said);
     if (!said)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d nodes", graph->n_nodes);
-    terse_train_options o = options_for(graph, options, form->rounded, share);
+    terse_train_options o = options_for(graph, options, form, share);
     o.parameters = said;
     o.n_parameters = say(graph, zeros, said);
     if (form->rounded && o.checkpoint) {

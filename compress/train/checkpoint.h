@@ -13,6 +13,7 @@
 typedef struct terse_train_marks {
     int64_t epoch, step, bad_epochs; /* done so far; epochs without a better one */
     double seconds, train_seconds, trained_samples;
+    double rate;       /* that was taken, as a multiple of `lr` */
     double good_share; /* of the whole training, when there was a better epoch last */
     double agreement_before, divergence_before, best_agreement, best_divergence, most_agreement;
 } terse_train_marks;

@@ -12,7 +12,7 @@
 #include "compress/train/checkpoint.h"
 #include "compress/train/lanes.h"
 
-enum { MAX_HELD_OUT = 512, FEW_EPOCHS = 5 };
+enum { MAX_HELD_OUT = 512, FEW_EPOCHS = 5, TRIAL_STEPS = 24 };
 
 typedef struct trainer {
     terse_train_options options;
@@ -80,10 +80,8 @@ static int take_options(trainer *t, const terse_train_options *from, terse_error
         return bad_option(error, "warm_up", o->warm_up, "0 to below 1");
     if (!(o->features >= 0 && o->features <= 1e6))
         return bad_option(error, "features", o->features, "0 to 1e6");
-    if (!(o->patience_share >= 0 && o->patience_share <= 1))
-        return bad_option(error, "patience_share", o->patience_share, "0 to 1");
-    if (!(o->average >= 0 && o->average < 1))
-        return bad_option(error, "average", o->average, "0 to below 1");
+    if (!(o->patience_share >= 0 && o->patience_share <= 1) || !(o->average >= 0 && o->average < 1))
+        return bad_option(error, "average", o->average, "0 to below 1, as is patience_share");
     if (o->shift < 0 || o->shift > 64)
         return bad_option(error, "shift", o->shift, "0 to 64");
     return TERSE_OK;
@@ -170,6 +168,7 @@ static uint64_t key_of(const trainer *t)
                               (double)o->patience,
                               o->patience_share,
                               o->average,
+                              o->find_rate,
                               o->batch_statistics,
                               o->flip,
                               (double)o->shift,
@@ -402,6 +401,23 @@ static double rate_at(const terse_train_options *o, double share)
     return o->lr * 0.5 * (1 + cos(3.14159265358979 * (rest < 1 ? rest : 1)));
 }
 
+/* One batch, forwards and backwards, and what follows from it. */
+static int run_step(trainer *t, const int64_t *batch, uint64_t key, double rate, double *ret_loss, terse_error *error)
+{
+    terse_train_marks *m = &t->state.marks;
+    terse_distance_sum sum;
+    terse_parameters_round(t->student, &t->parameters);
+    const int status = terse_lanes_run(&t->lanes, batch, t->options.batch, true, key, &sum, error);
+    if (status != TERSE_OK)
+        return status;
+    m->step++;
+    terse_parameters_step(&t->parameters, m->step, rate, t->options.decay, t->options.clip);
+    if (t->options.average > 0)
+        terse_parameters_average(&t->parameters, m->step, t->options.average);
+    *ret_loss = sum.loss;
+    return TERSE_OK;
+}
+
 static int run_epoch(trainer *t, int64_t *order, terse_error *error)
 {
     terse_train_marks *m = &t->state.marks;
@@ -412,30 +428,75 @@ static int run_epoch(trainer *t, int64_t *order, terse_error *error)
     t->progress.steps = steps;
     t->progress.loss = 0;
     for (int64_t s = 0; s < steps && !t->stopped; s++) {
-        terse_distance_sum sum;
+        double loss = 0;
         const uint64_t began = terse_now_ns();
         const double share = done_share(t);
         if (t->options.seconds > 0 && share >= 1)
             break;
-        terse_parameters_round(t->student, &t->parameters);
-        const int status = terse_lanes_run(&t->lanes, order + s * t->options.batch, t->options.batch, true,
-                                           key ^ (uint64_t)(s + 1) << 40, &sum, error);
+        const int status = run_step(t, order + s * t->options.batch, key ^ (uint64_t)(s + 1) << 40,
+                                    rate_at(&t->options, share) * m->rate, &loss, error);
         if (status != TERSE_OK)
             return status;
-        m->step++;
-        terse_parameters_step(&t->parameters, m->step, rate_at(&t->options, share), t->options.decay, t->options.clip);
-        if (t->options.average > 0)
-            terse_parameters_average(&t->parameters, m->step, t->options.average);
         m->train_seconds += (double)(terse_now_ns() - began) * 1e-9;
         m->trained_samples += (double)t->options.batch;
         t->progress.step = s + 1;
-        t->progress.loss += (sum.loss - t->progress.loss) / (double)(s + 1);
+        t->progress.loss += (loss - t->progress.loss) / (double)(s + 1);
         tell(t, false);
     }
     return t->stopped ? TERSE_OK : finish_epoch(t, error);
 }
 
-static int begin(trainer *t, terse_error *error)
+/* The weights that were best so far, as nothing had happened since. */
+static void start_over(trainer *t)
+{
+    terse_parameters *p = &t->parameters;
+    const size_t bytes = (size_t)p->n_numbers * sizeof(float);
+    memcpy(p->weights, t->state.best, bytes);
+    memcpy(p->averaged, t->state.best, bytes);
+    memcpy(p->running, t->state.best + p->n_numbers, (size_t)p->n_statistic_numbers * sizeof(float));
+    memset(p->first, 0, bytes);
+    memset(p->second, 0, bytes);
+    t->state.marks.step = 0;
+    terse_parameters_round(t->student, p);
+}
+
+/* A few steps with lr, 3 lr and 10 lr: that which leaves the held-out samples closest is taken. Steps, not seconds,
+ * decide, but not beyond a tenth of the time. */
+static int find_rate(trainer *t, int64_t *order, terse_error *error)
+{
+    static const double factors[] = {1, 3, 10};
+    const terse_train_options *o = &t->options;
+    const int64_t steps = t->n_train / o->batch;
+    double least = INFINITY;
+    t->state.marks.rate = 1;
+    if (!o->find_rate || (o->epochs > 0 && o->epochs * steps < 6 * TRIAL_STEPS))
+        return TERSE_OK;
+    for (int f = 0; f < 3 && !t->stopped && (f == 0 || o->seconds == 0 || elapsed(t) < o->seconds / 10); f++) {
+        double agreement, divergence = 0, loss;
+        int status = TERSE_OK;
+        memcpy(order, t->order, (size_t)t->n_train * sizeof *order);
+        shuffle(order, t->n_train, o->seed ^ 0x7261746573u);
+        for (int64_t s = 0; s < TRIAL_STEPS && status == TERSE_OK && !t->stopped; s++) {
+            const double warm = s < TRIAL_STEPS / 4 ? 4 * (double)(s + 1) / TRIAL_STEPS : 1;
+            status = run_step(t, order + s % steps * o->batch, (uint64_t)(s + 1) << 40, factors[f] * o->lr * warm,
+                              &loss, error);
+            t->progress.step = s + 1;
+            tell(t, false);
+        }
+        use_averages(t);
+        if (status == TERSE_OK)
+            status = evaluate(t, &agreement, &divergence, error);
+        start_over(t);
+        if (status != TERSE_OK)
+            return status;
+        if (divergence < least)
+            t->state.marks.rate = factors[f];
+        least = divergence < least ? divergence : least;
+    }
+    return TERSE_OK;
+}
+
+static int begin(trainer *t, int64_t *order, terse_error *error)
 {
     terse_train_marks *m = &t->state.marks;
     t->started_ns = terse_now_ns();
@@ -448,6 +509,7 @@ static int begin(trainer *t, terse_error *error)
             t->progress.epoch = m->epoch;
             terse_parameters_round(t->student, &t->parameters);
             t->early = m->epoch > 0 && is_enough(t);
+            tell(t, true);
             return status;
         }
     }
@@ -456,7 +518,8 @@ static int begin(trainer *t, terse_error *error)
     m->best_divergence = m->divergence_before;
     memcpy(t->parameters.averaged, t->parameters.weights, (size_t)t->parameters.n_numbers * sizeof(float));
     keep(t);
-    return status;
+    tell(t, true);
+    return status == TERSE_OK ? find_rate(t, order, error) : status;
 }
 
 static bool goes_on(const trainer *t)
@@ -469,9 +532,8 @@ static bool goes_on(const trainer *t)
 static int train(trainer *t, terse_error *error)
 {
     int64_t *order = malloc((size_t)t->n_train * sizeof *order);
-    int status = order ? begin(t, error) : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for samples");
-    if (status == TERSE_OK)
-        tell(t, true);
+    int status =
+        order ? begin(t, order, error) : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for samples");
     while (status == TERSE_OK && goes_on(t))
         status = run_epoch(t, order, error);
     free(order);

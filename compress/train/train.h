@@ -56,10 +56,12 @@ typedef struct terse_train_progress {
 typedef bool terse_train_report(void *context, const terse_train_progress *progress);
 
 typedef struct terse_train_options {
-    int64_t epochs;     /* at most; 0: `seconds` decides */
-    double seconds;     /* at most; 0: `epochs` decides */
-    int64_t batch;      /* samples a step; 0: 32 */
-    double lr;          /* at its highest; 0: 1e-3 */
+    int64_t epochs; /* at most; 0: `seconds` decides */
+    double seconds; /* at most; 0: `epochs` decides */
+    int64_t batch;  /* samples a step; 0: 32 */
+    double lr;      /* at its highest; 0: 1e-3 */
+    bool find_rate; /* 3 and 10 times `lr` are tried for a few steps too, and what leaves held-out samples closest is
+                     * taken */
     double temperature; /* 0: 2 */
     double decay;       /* of weights with two axes and more, decoupled; default 0 */
     double clip;        /* largest norm of the gradient; 0: 1 */
