@@ -8,13 +8,15 @@
 #ifndef TERSE_DAEMON_PAGES_H
 #define TERSE_DAEMON_PAGES_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* Puts large pages under the memfd `fd`, which has `bytes` and nothing in it yet, and moves its file position.
- * `while_served`: others are served meanwhile, so it ends where the system takes long for one. */
-void terse_pages_enlarge(int fd, uint64_t bytes, bool while_served);
+/* Bytes of memory that lie free in large pages; UINT64_MAX where the system does not tell. Opens a file. */
+uint64_t terse_pages_at_hand(void);
+
+/* Puts large pages under the memfd `fd`, which has `bytes` and nothing in it yet: as far as `at_hand` goes, and only
+ * while the system is quick with them. Moves the file position. */
+void terse_pages_enlarge(int fd, uint64_t bytes, uint64_t at_hand);
 
 /* mmap at an address where large pages can be mapped as such; MAP_FAILED with errno as mmap has it. */
 void *terse_pages_map(int fd, uint64_t bytes, int protection, int flags);

@@ -81,17 +81,17 @@ static int peek(const char *path, int file, bool *ret_packed, terse_error *error
 }
 
 /* Memory of that size, in large pages where there are some; without a system call that the filter takes away. */
-static bool extend(int memory, uint64_t bytes, bool while_served)
+static bool extend(int memory, uint64_t bytes, uint64_t large_at_hand)
 {
     if (lseek(memory, (off_t)bytes - 1, SEEK_SET) < 0 || !terse_write_full(memory, "", 1))
         return false;
-    terse_pages_enlarge(memory, bytes, while_served);
+    terse_pages_enlarge(memory, bytes, large_at_hand);
     return lseek(memory, 0, SEEK_SET) == 0;
 }
 
 /* The plain form of the packed model in `packed`, in `memory`. */
-static int expand(const char *path, int packed, uint64_t packed_bytes, const terse_loader_wish *wish, int memory,
-                  uint64_t *ret_bytes, terse_error *error)
+static int expand(const char *path, int packed, uint64_t packed_bytes, uint64_t max_bytes, uint64_t large_at_hand,
+                  int memory, uint64_t *ret_bytes, terse_error *error)
 {
     const void *base = mmap(NULL, packed_bytes, PROT_READ, MAP_PRIVATE, packed, 0);
     if (base == MAP_FAILED)
@@ -100,11 +100,11 @@ static int expand(const char *path, int packed, uint64_t packed_bytes, const ter
     void *image = MAP_FAILED;
     int status = terse_expand_open(base, packed_bytes, path, &expansion, error);
     const uint64_t bytes = expansion.bytes;
-    if (!status && wish->max_bytes && bytes > wish->max_bytes)
+    if (!status && max_bytes && bytes > max_bytes)
         status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                             "'%s' expands to %" PRIu64 " bytes, there is memory for %" PRIu64 " now", path, bytes,
-                            wish->max_bytes);
-    if (!status && (!extend(memory, bytes, wish->while_served) ||
+                            max_bytes);
+    if (!status && (!extend(memory, bytes, large_at_hand) ||
                     (image = terse_pages_map(memory, bytes, PROT_READ | PROT_WRITE, MAP_SHARED)) == MAP_FAILED))
         status =
             terse_fail(error, TERSE_SYSTEM, "no memory for the %" PRIu64 " bytes that '%s' expands to", bytes, path);
@@ -119,10 +119,9 @@ static int expand(const char *path, int packed, uint64_t packed_bytes, const ter
     return status;
 }
 
-int terse_loader_load(const char *path, const terse_loader_wish *wish, void (*confine)(uint64_t bytes),
-                      terse_loaded *ret_loaded, terse_error *error)
+int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
+                      terse_error *error)
 {
-    const uint64_t max_bytes = wish->max_bytes;
     TERSE_AUTO(terse_close_fdp) int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (file < 0)
         return terse_fail(error, TERSE_SYSTEM, "cannot open '%s'", path);
@@ -133,6 +132,7 @@ int terse_loader_load(const char *path, const terse_loader_wish *wish, void (*co
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "'%s' is no regular file of 1 to %" PRId64 " bytes", path,
                           TERSE_MAX_TENSOR_BYTES);
     uint64_t bytes = (uint64_t)info.st_size;
+    const uint64_t large_at_hand = terse_pages_at_hand(); /* now: nothing can be opened later */
     bool packed = false;
     int status = peek(path, file, &packed, error);
     if (status)
@@ -144,14 +144,14 @@ int terse_loader_load(const char *path, const terse_loader_wish *wish, void (*co
     TERSE_AUTO(terse_close_fdp) int copy = packed ? make_memory() : -1;
     if (memory < 0 || (packed && copy < 0))
         return terse_fail(error, TERSE_SYSTEM, "cannot make memory for '%s'", path);
-    if (!packed && !extend(memory, bytes, wish->while_served))
+    if (!packed && !extend(memory, bytes, large_at_hand))
         return terse_fail(error, TERSE_SYSTEM, "no memory for the %" PRIu64 " bytes of '%s'", bytes, path);
     if ((status = copy_file(path, file, packed ? copy : memory, bytes, error)))
         return status;
     if (confine)
         confine(!packed ? bytes : bytes + (max_bytes ? max_bytes : (uint64_t)TERSE_MAX_TENSOR_BYTES));
     bool batchable = false;
-    if (packed && (status = expand(path, copy, bytes, wish, memory, &bytes, error)))
+    if (packed && (status = expand(path, copy, bytes, max_bytes, large_at_hand, memory, &bytes, error)))
         return status;
     if ((status = verify(path, memory, bytes, &batchable, error)))
         return status;

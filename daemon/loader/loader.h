@@ -19,14 +19,10 @@ typedef struct terse_loaded {
     bool batchable;
 } terse_loaded;
 
-typedef struct terse_loader_wish {
-    uint64_t max_bytes; /* a file of more, or one that expands to more, is RESOURCE_EXHAUSTED; 0: any size */
-    bool while_served;  /* others are served meanwhile */
-} terse_loader_wish;
-
-/* `confine`, called between the copy and the first look at its bytes, may be NULL. */
-int terse_loader_load(const char *path, const terse_loader_wish *wish, void (*confine)(uint64_t bytes),
-                      terse_loaded *ret_loaded, terse_error *error);
+/* A file of more than max_bytes (0: any size), or one that expands to more, is RESOURCE_EXHAUSTED. `confine`, called
+ * between the copy and the first look at its bytes, may be NULL. */
+int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
+                      terse_error *error);
 
 /* Gives up what reading hostile bytes does not need: memory, processor time, core dumps, every system call but a few
  * (libseccomp; left out of sanitizer builds, which need more). */

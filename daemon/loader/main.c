@@ -42,8 +42,7 @@ int main(void)
     terse_error error = {0};
     if (load->behind)
         terse_behind_all();
-    const terse_loader_wish wish = {.max_bytes = load->max_bytes, .while_served = load->behind};
-    answer.status = terse_loader_load(path, &wish, terse_loader_confine, &loaded, &error);
+    answer.status = terse_loader_load(path, load->max_bytes, terse_loader_confine, &loaded, &error);
     answer.bytes = loaded.bytes;
     answer.batchable = loaded.batchable;
     snprintf(answer.error, sizeof answer.error, "%s", error.message);

@@ -44,7 +44,7 @@ static void what_is_written_is_read(void **state)
     for (size_t i = 0; i < N_SIZES; i++) {
         const size_t bytes = sizes[i];
         const int fd = make(bytes);
-        terse_pages_enlarge(fd, bytes, i % 2);
+        terse_pages_enlarge(fd, bytes, i % 2 ? UINT64_MAX : terse_pages_at_hand());
         assert_int_equal(lseek(fd, 0, SEEK_END), bytes);
         uint8_t *image = terse_pages_map(fd, bytes, PROT_READ | PROT_WRITE, MAP_SHARED);
         assert_ptr_not_equal(image, MAP_FAILED);
@@ -75,7 +75,7 @@ static void what_cannot_be_mapped_is_said(void **state)
     errno = 0;
     assert_ptr_equal(terse_pages_map(fd, bytes, PROT_READ | PROT_WRITE, MAP_SHARED), MAP_FAILED);
     assert_int_equal(errno, EPERM);
-    terse_pages_enlarge(fd, bytes, false); /* cannot: and does no harm */
+    terse_pages_enlarge(fd, bytes, UINT64_MAX); /* cannot: and does no harm */
     close(fd);
     errno = 0;
     assert_ptr_equal(terse_pages_map(fd, bytes, PROT_READ, MAP_SHARED), MAP_FAILED);
