@@ -25,10 +25,12 @@ static void put(const char *path, const char *text)
  *   Who is SCHED_IDLE still keeps others waiting: the scheduler owes them nothing when they have just had more than
  * their share of a processor beside each other, and lets it run for up to half a millisecond and more when they come
  * back (EEVDF, measured). And it cannot yield the way to memory: copying and hashing 200 MB pushes a worker's weights
- * out of the cache that both share. So it takes turns of TURN_NS and rests RESTS times as long, whatever it does: the
- * alarm's handler sleeps. The timer starts again when its signal is taken, so there are no alarms during a rest. Turns
- * are counted in processor time, and waiting for the processor is rest. */
-enum { TURN_US = 100, RESTS = 9, LONGEST_REST_US = 20000 };
+ * out of the cache that both share. So it takes turns of TURN_US and rests RESTS times as long, whatever it does: the
+ * alarm's handler sleeps. The timer starts again when its signal is taken, so there are no alarms during a rest.
+ *   Turns are counted in processor time, and waiting for the processor is rest. It is the main thread's time, whose
+ * handler it is: that of the whole process is known to the tick of 4 ms only where RLIMIT_CPU is set, as a loader's is.
+ */
+enum { TURN_US = 100, RESTS = 6, LONGEST_REST_US = 20000 };
 
 static int64_t began_ns, used_before_ns; /* of this turn: the clock, and processor time until then */
 
@@ -43,13 +45,13 @@ static int64_t read_ns(clockid_t clock)
 static void begin_turn(void)
 {
     began_ns = read_ns(CLOCK_MONOTONIC);
-    used_before_ns = read_ns(CLOCK_PROCESS_CPUTIME_ID);
+    used_before_ns = read_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 static void rest(int number)
 {
     const int saved = errno;
-    const int64_t used = read_ns(CLOCK_PROCESS_CPUTIME_ID) - used_before_ns;
+    const int64_t used = read_ns(CLOCK_THREAD_CPUTIME_ID) - used_before_ns;
     (void)number;
     if (used >= TURN_US * 1000 / 2) {
         const int64_t wanted = used * (1 + RESTS), most = (int64_t)LONGEST_REST_US * 1000;
