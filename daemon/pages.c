@@ -13,9 +13,8 @@
 #endif
 
 #define LARGE ((size_t)2 << 20) /* where small ones have 4 KiB */
-/* Clearing one takes 0.2 ms, during which nobody else gets this processor; ten times that and more where pages have to
- * be moved out of the way, or where a virtual machine has to get the memory first. Small pages are there sooner then,
- * and make others wait less. */
+/* Clearing one takes 0.2 ms; ten times that and more where pages have to be moved out of the way, or where a virtual
+ * machine has to get the memory first. Small pages are there sooner then. */
 #define SLOW_NS UINT64_C(1000000)
 /* The kernel waits for threads of its own on every processor, behind whatever keeps these busy. */
 #define LATE_NS UINT64_C(20000000)

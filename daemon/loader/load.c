@@ -119,8 +119,8 @@ static int expand(const char *path, int packed, uint64_t packed_bytes, uint64_t 
     return status;
 }
 
-int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
-                      terse_error *error)
+int terse_loader_load(const char *path, uint64_t max_bytes, uint64_t large_at_hand, void (*confine)(uint64_t bytes),
+                      terse_loaded *ret_loaded, terse_error *error)
 {
     TERSE_AUTO(terse_close_fdp) int file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (file < 0)
@@ -132,7 +132,6 @@ int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "'%s' is no regular file of 1 to %" PRId64 " bytes", path,
                           TERSE_MAX_TENSOR_BYTES);
     uint64_t bytes = (uint64_t)info.st_size;
-    const uint64_t large_at_hand = terse_pages_at_hand(); /* now: nothing can be opened later */
     bool packed = false;
     int status = peek(path, file, &packed, error);
     if (status)

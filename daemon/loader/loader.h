@@ -19,10 +19,11 @@ typedef struct terse_loaded {
     bool batchable;
 } terse_loaded;
 
-/* A file of more than max_bytes (0: any size), or one that expands to more, is RESOURCE_EXHAUSTED. `confine`, called
- * between the copy and the first look at its bytes, may be NULL. */
-int terse_loader_load(const char *path, uint64_t max_bytes, void (*confine)(uint64_t bytes), terse_loaded *ret_loaded,
-                      terse_error *error);
+/* A file of more than max_bytes (0: any size), or one that expands to more, is RESOURCE_EXHAUSTED. So many bytes of the
+ * copy may lie in large pages (daemon/pages.h). `confine`, called between the copy and the first look at its bytes, may
+ * be NULL. */
+int terse_loader_load(const char *path, uint64_t max_bytes, uint64_t large_at_hand, void (*confine)(uint64_t bytes),
+                      terse_loaded *ret_loaded, terse_error *error);
 
 /* Gives up what reading hostile bytes does not need: memory, processor time, core dumps, every system call but a few
  * (libseccomp; left out of sanitizer builds, which need more). */

@@ -10,6 +10,7 @@
 #include "daemon/behind.h"
 #include "daemon/loader/loader.h"
 #include "daemon/log.h"
+#include "daemon/pages.h"
 #include "daemon/protocol.h"
 
 int main(void)
@@ -42,7 +43,9 @@ int main(void)
     terse_error error = {0};
     if (load->behind)
         terse_behind_all();
-    answer.status = terse_loader_load(path, load->max_bytes, terse_loader_confine, &loaded, &error);
+    /* To make one takes 0.3 ms in one piece: with others to serve that is more than a turn. */
+    const uint64_t large = load->behind ? 0 : terse_pages_at_hand();
+    answer.status = terse_loader_load(path, load->max_bytes, large, terse_loader_confine, &loaded, &error);
     answer.bytes = loaded.bytes;
     answer.batchable = loaded.batchable;
     snprintf(answer.error, sizeof answer.error, "%s", error.message);
