@@ -7,7 +7,7 @@ serving   a tiny request through tersed beside a bare ZeroMQ echo: same client, 
 batching  784-512-512-10 with 64 outstanding, max_batch 32 beside max_batch 1
 shm       memory shared with the daemon beside frames over ipc, and beside bare wake-ups
 overload  1.2, 2 and 10 times what a daemon can do, with a deadline: goodput, latencies, refusals
-faults    a killed front end until it answers again; p99 of four clients at 70 % load while workers are killed
+faults    a killed front end until it answers again; p99 of four clients at 70 % load while workers are killed, and front ends
 hostile   what encryption costs over tcp, and what 200 hostile clients cost an honest one over ipc
 memory    private bytes of 8 workers that serve a 100 MB model
 reload    latencies of one model while another, of 200 MB, is loaded again and again
@@ -124,13 +124,13 @@ def engine(folder):
 
 
 class Tersed:
-    def __init__(self, folder, models, *options):
+    def __init__(self, folder, models, *options, environment=None):
         self.endpoint = f"ipc://{folder}/{len(os.listdir(folder))}.sock"
         command = [program("tersed"), "--listen", self.endpoint]
         for name, path in models.items():
             command += ["--model", f"{name}={path}"]
         self.log = open(os.path.join(folder, "tersed.log"), "a")
-        self.process = subprocess.Popen(command + list(options), stderr=self.log)
+        self.process = subprocess.Popen(command + list(options), stderr=self.log, env=dict(os.environ, **(environment or {})))
         subprocess.run([program("terse"), "status", "-e", self.endpoint, "--connect-ms", "20000"], check=True,
                        stdout=subprocess.DEVNULL)
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What deaths cost: a killed front end until it answers again, and the latency of four clients while workers are killed."""
+"""What deaths cost: a killed front end until it answers again, and the latencies of four clients while workers are killed, or
+workers and front ends: BENCH_SECONDS (60) of that."""
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import libterse
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 CLIENTS, SECONDS, KILLS = 4, 3, 20
+LONG = int(os.environ.get("BENCH_SECONDS", "60"))
 
 
 def children(pid, name):
@@ -45,21 +47,23 @@ def restarts(tools, tersed, name, array):
     return times
 
 
-def offer(tools, tersed, rate, kills):
-    """p99 in ms and the replies of four clients, with a worker killed every 200 ms or without."""
+def offer(tools, tersed, rate, kills, seconds=SECONDS):
+    """p50 and p99 in ms of four clients, with one of `kills` killed every 200 ms, or nobody; and how many were."""
     rng = random.Random(1)
     clients = [subprocess.Popen([tools.program("terse"), "bench", "-e", tersed.endpoint, "m", "--rate", str(rate / CLIENTS), "-d",
-                                 str(SECONDS), "--warmup", "0.3", "--seed", str(seed), "--verify", "--retries", "1000", "--json"],
+                                 str(seconds), "--warmup", "0.3", "--seed", str(seed), "--verify", "--retries", "1000", "--json"],
                                 stdout=subprocess.PIPE, text=True) for seed in range(1, CLIENTS + 1)]
+    killed = 0
     while any(client.poll() is None for client in clients):
-        workers = children(tersed.process.pid, "terse-worker") if kills else []
-        if workers:
-            os.kill(rng.choice(workers), signal.SIGKILL)
+        victims = children(tersed.process.pid, rng.choice(kills)[:15]) if kills else []
+        if victims:
+            os.kill(rng.choice(victims), signal.SIGKILL)
+            killed += 1
         time.sleep(0.2)
     results = [tools.json.loads(client.stdout.read().strip().splitlines()[-1]) for client in clients]
     if any(r["ok"] != r["sent"] or r["mismatches"] or r["duplicates"] for r in results):
         raise SystemExit(f"faults: requests were lost, or answered twice or wrongly: {results}")
-    return statistics.median(r["p99_us"] / 1e3 for r in results)
+    return [statistics.median(r[key] / 1e3 for r in results) for key in ("p50_us", "p99_us")] + [killed, sum(r["sent"] for r in results)]
 
 
 def faults(tools, folder):
@@ -81,7 +85,11 @@ def faults(tools, folder):
         pairs = []
         for _ in range(ROUNDS):
             rate = 0.7 * tersed.bench("m", "-c", "8", "-d", "1")["rate"]
-            pairs.append((offer(tools, tersed, rate, False), offer(tools, tersed, rate, True)))
+            pairs.append((offer(tools, tersed, rate, ())[1], offer(tools, tersed, rate, ("terse-worker",))[1]))
         without, with_kills = (statistics.median(pair[i] for pair in pairs) for i in (0, 1))
         print(f"{'SqueezeNet, 4 clients':<24} {without:>12.1f} {with_kills:>12.1f} "
               f"{statistics.median(b / a for a, b in pairs):>6.2f}", flush=True)
+        rate = 0.7 * tersed.bench("m", "-c", "8", "-d", "1")["rate"]
+        p50, p99, killed, sent = offer(tools, tersed, rate, ("terse-worker", "terse-worker", "terse-frontend"), LONG)
+        print(f"{killed} workers and front ends killed in {LONG} s, all of {sent} answered once and alike: p50 {p50:.1f} ms, p99 {p99:.1f} ms",
+              flush=True)

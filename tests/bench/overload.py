@@ -3,6 +3,8 @@
 
 The program that offers the requests runs on the same cores. "own share" is what it takes of one core, "of what is left"
 the goodput by the capacity of that part of the machine which it leaves, beside what it takes while capacity is measured.
+Ten times what an MLP can is more than one such program can offer beside it ("requests/s" says what it did, "own lag" how far
+it was behind): the same MLP on the scalar tier is as slow as its requests are many.
 """
 import os
 import statistics
@@ -14,16 +16,17 @@ DEADLINE_MS = 100
 CORES = len(os.sched_getaffinity(0))
 TIMES = (1.2, 2, 10)
 # Name, network, options of tersed; requests over shared memory, as those who send so many would.
-SERVED = [("SqueezeNet int8", "squeezenet11_int8", ()), ("MLP, each row alone", "mlp", ("--max-batch", "1")), ("MLP", "mlp", ())]
+SERVED = [("SqueezeNet int8", "squeezenet11_int8", (), None), ("MLP, each row alone", "mlp", ("--max-batch", "1"), None),
+          ("MLP", "mlp", (), None), ("MLP, scalar tier", "mlp", (), {"TERSE_ISA": "scalar"})]
 
 
 def one(tersed, *options):
     return tersed.bench("m", "--shm", "--warmup", "0.3", *options)
 
 
-def measure(tools, packed, options, folder):
+def measure(tools, packed, options, environment, folder):
     """Capacity and overload in turn: what else runs on this machine meets both."""
-    with tools.Tersed(folder, {"m": packed}, *options) as tersed:
+    with tools.Tersed(folder, {"m": packed}, *options, environment=environment) as tersed:
         one(tersed, "-c", "64", "-d", "0.5")
         rounds = {x: [] for x in TIMES}
         for _ in range(ROUNDS):
@@ -47,9 +50,9 @@ def overload(tools, folder):
     subprocess.run([sys.executable, generator, folder], check=True, capture_output=True, env=environment)
     print(f"\n{'deadline 100 ms':<20} {'offered':>8} {'requests/s':>10} {'goodput':>8} {'own share':>9} {'of what is left':>15} {'p50 ms':>7} {'longest ms':>10} "
           f"{'refused p50 ms':>14} {'p99 ms':>7} {'own lag p99 ms':>14}")
-    for name, network, options in SERVED:
+    for name, network, options, variables in SERVED:
         packed = tools.compress(os.path.join(folder, network + ".onnx"), folder)
-        for x, told in measure(tools, packed, options, folder).items():
+        for x, told in measure(tools, packed, options, variables, folder).items():
             middle = lambda f: statistics.median(f(t) for t in told)
             print(f"{name:<20} {x:>7}x {middle(lambda t: t['sent'] / t['seconds']):>10.0f} "
                   f"{middle(lambda t: t['rate'] / t['capacity']):>8.2f} {middle(lambda t: t['own_share']):>9.2f} "
