@@ -139,7 +139,7 @@ bool terse_channels_line(const terse_channels_choice *choice, int node, terse_pr
     else if (left_out < all_out)
         snprintf(text, room, "%" PRId64 " of %" PRId64 " outputs left", left_out, all_out);
     else if (left_in < all_in)
-        snprintf(text, room, "%" PRId64 " of %" PRId64 " inputs left; outputs: %.80s", left_in, all_in,
+        snprintf(text, room, "%" PRId64 " of %" PRId64 " inputs left; outputs: %.90s", left_in, all_in,
                  why_it_stays(choice, y));
     else
         snprintf(text, room, "%.120s", why_it_stays(choice, y));
