@@ -24,7 +24,7 @@ typedef struct terse_report {
     terse_recovered recovered;      /* --recover */
     bool quantized;                 /* --quantize int8 */
     terse_quantize_report int8;
-    terse_rounding_report rounding; /* of int4-weights; that of int8 is in `int8` */
+    terse_rounding_report rounding;         /* of int4-weights; that of int8 is in `int8` */
     const struct terse_search_plan *search; /* what a search found, or the plan that was followed; or NULL */
     uint64_t bytes_before, bytes_after;
     int64_t macs_before, macs_after; /* per sample; -1: not known */
