@@ -36,6 +36,9 @@ void terse_config_free(terse_config *config)
         return;
     free(config->models);
     free(config->client_keys);
+    for (unsigned i = 0; i < config->n_files; i++)
+        free(config->files[i]);
+    free(config->files);
     explicit_bzero(config->curve_secret, sizeof config->curve_secret);
     free(config);
 }
@@ -57,7 +60,7 @@ void terse_config_complain(terse_config *config, unsigned line, const char *form
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?';
     if (line)
-        fprintf(config->report, "%s:%u: %s\n", config->path, line, text);
+        fprintf(config->report, "%s:%u: %s\n", config->files[TERSE_FILE_OF(line)], TERSE_LINE_OF(line), text);
     else
         fprintf(config->report, "tersed: %s\n", text);
     config->n_errors++;

@@ -16,6 +16,12 @@
 #include "daemon/supervisor/endpoint.h"
 #include "daemon/supervisor/settings.h"
 
+/* A place in the configuration: the number of its file (0: the file itself, then those of its drop-in directory) above
+ * the line; 0 is no place. */
+enum { TERSE_LINE_BITS = 20, TERSE_MAX_FILES = 256 };
+#define TERSE_LINE_OF(place) ((place) & ((1u << TERSE_LINE_BITS) - 1))
+#define TERSE_FILE_OF(place) ((place) >> TERSE_LINE_BITS)
+
 enum { TERSE_MAX_LISTEN = 16, TERSE_PATH_BYTES = 4096, TERSE_MAX_CLIENT_KEYS = 4 * TERSE_GATE_KEYS };
 
 /* Tells whether a file is still the one that it was. */
@@ -28,8 +34,8 @@ typedef struct terse_model_config {
     char file[TERSE_PATH_BYTES];
     char version[TERSE_VERSION_BYTES];
     uint64_t value[TERSE_N_SETTINGS]; /* after finish: of every setting that may stand in a [model] */
-    unsigned line[TERSE_N_SETTINGS];  /* where the file sets it; 0: it does not */
-    unsigned section_line;            /* of [model NAME]; 0: it has none */
+    unsigned line[TERSE_N_SETTINGS];  /* the place that sets it; 0: none does */
+    unsigned section_line;            /* of [model NAME], the last one; 0: it has none */
     bool by_option;                   /* --model NAME=FILE */
     terse_file_mark mark;             /* after finish: the file as it was then */
 } terse_model_config;
@@ -52,6 +58,8 @@ typedef struct terse_config {
     terse_model_config *models; /* after finish: sorted by name */
     unsigned n_models;
     char path[TERSE_PATH_BYTES]; /* of the file; "" without one */
+    char **files;                /* all that were read, by number */
+    unsigned n_files;
     FILE *report;
     unsigned n_errors; /* of the file, or of what it names */
     unsigned n_usage;  /* of the command line */
@@ -65,8 +73,10 @@ void terse_config_freep(terse_config **config);
 void terse_config_option(terse_config *config, const terse_setting *setting, const char *value);
 void terse_config_option_model(terse_config *config, const char *name_and_file);
 
-/* Reads a file; `path` names it in the messages and is where relative files start. */
+/* Reads a file, then path.d's *.conf in the order of their names: what a later one sets wins over what an earlier one
+ * sets, its lines of `listen` take the place of all before. A relative file is one beside the file that names it. */
 void terse_config_read(terse_config *config, const char *path);
+/* One file; `path` names it in the messages. */
 void terse_config_read_stream(terse_config *config, const char *path, FILE *stream);
 
 /* Lists model_dir, gives every model its values and checks files and endpoints. */

@@ -4,6 +4,7 @@
  * first error only. So it reads through next_line() below, which counts, strips the indentation, keeps the whole line,
  * handles the sections itself and complains about each line that is none of them. */
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <ini.h>
 #include <limits.h>
@@ -24,7 +25,8 @@ typedef enum section {
 typedef struct reader {
     terse_config *config;
     FILE *stream;
-    unsigned line;
+    const char *path;
+    unsigned line;  /* a place: with the file's number */
     unsigned given; /* the line of a setting that inih has not split yet; 0: none */
     char text[LINE_BYTES];
     bool cut; /* inih got only the beginning of the line */
@@ -56,7 +58,8 @@ static bool read_line(reader *r)
     }
     if (c == EOF && length == 0)
         return false;
-    r->line++;
+    if (TERSE_LINE_OF(r->line + 1)) /* of a file that is longer the last lines share a number */
+        r->line++;
     r->text[length < LINE_BYTES ? length : LINE_BYTES - 1] = 0;
     if (zero || length >= LINE_BYTES) {
         if (zero)
@@ -65,9 +68,14 @@ static bool read_line(reader *r)
             terse_config_complain(r->config, r->line, "the line has %zu bytes, allowed: %d", length, LINE_BYTES - 1);
         r->text[0] = 0;
     }
-    if (r->line == 1 && strncmp(r->text, "\xef\xbb\xbf", 3) == 0)
+    if (TERSE_LINE_OF(r->line) == 1 && strncmp(r->text, "\xef\xbb\xbf", 3) == 0)
         memmove(r->text, r->text + 3, strlen(r->text + 3) + 1);
     return true;
+}
+
+static bool in_this_file(const reader *r, unsigned place)
+{
+    return place && TERSE_FILE_OF(place) == TERSE_FILE_OF(r->line);
 }
 
 static void enter_model(reader *r, char *name)
@@ -79,9 +87,9 @@ static void enter_model(reader *r, char *name)
     }
     terse_model_config *model = terse_config_model(r->config, name);
     r->section = SKIPPED;
-    if (model && model->section_line) {
+    if (model && in_this_file(r, model->section_line)) {
         terse_config_complain(r->config, r->line, "[model %.200s]: the model has a section at line %u; allowed: one",
-                              name, model->section_line);
+                              name, TERSE_LINE_OF(model->section_line));
         return;
     }
     if (!model)
@@ -111,7 +119,7 @@ static void enter_section(reader *r, char *text)
     if (strcmp(text, "server") == 0) {
         if (r->server_line)
             terse_config_complain(r->config, r->line, "[server]: there is one at line %u; allowed: one",
-                                  r->server_line);
+                                  TERSE_LINE_OF(r->server_line));
         else
             r->server_line = r->line;
         r->section = SERVER;
@@ -176,6 +184,8 @@ static void add_listen(reader *r, const char *value)
     terse_config *config = r->config;
     if (config->by_option[TERSE_SET_LISTEN])
         return;
+    if (config->n_listen > 0 && !in_this_file(r, config->listen_line[0]))
+        config->n_listen = 0; /* an earlier file's */
     if (config->n_listen == TERSE_MAX_LISTEN) {
         terse_config_complain(config, r->line, "listen: there are %d already, allowed: %d", TERSE_MAX_LISTEN,
                               TERSE_MAX_LISTEN);
@@ -185,12 +195,12 @@ static void add_listen(reader *r, const char *value)
     snprintf(config->listen[config->n_listen++], TERSE_ENDPOINT_BYTES, "%s", value);
 }
 
-/* A relative file is one beside the configuration file, wherever tersed was started. */
+/* A relative file is one beside the file that names it, wherever tersed was started. */
 static void set_path(reader *r, const char *what, char *path, const char *value)
 {
-    const char *slash = strrchr(r->config->path, '/');
-    const int directory = *value != '/' && slash ? (int)(slash - r->config->path) + 1 : 0;
-    const int length = snprintf(path, TERSE_PATH_BYTES, "%.*s%s", directory, r->config->path, value);
+    const char *slash = strrchr(r->path, '/');
+    const int directory = *value != '/' && slash ? (int)(slash - r->path) + 1 : 0;
+    const int length = snprintf(path, TERSE_PATH_BYTES, "%.*s%s", directory, r->path, value);
     if (length >= TERSE_PATH_BYTES)
         terse_config_complain(r->config, r->line, "%s: the path has %d bytes, allowed: %d", what, length,
                               TERSE_PATH_BYTES - 1);
@@ -228,8 +238,8 @@ static void store(reader *r, const char *name, const char *text)
     }
     const ptrdiff_t id = setting - terse_settings;
     unsigned *const line = in_model ? &r->model->line[id] : &config->line[id];
-    if (*line && id != TERSE_SET_LISTEN) {
-        terse_config_complain(config, r->line, "%s: set at line %u already; allowed: once", name, *line);
+    if (in_this_file(r, *line) && id != TERSE_SET_LISTEN) {
+        terse_config_complain(config, r->line, "%s: set at line %u already; allowed: once", name, TERSE_LINE_OF(*line));
         return;
     }
     *line = r->line;
@@ -260,16 +270,38 @@ static int take(void *user, const char *inih_section, const char *name, const ch
     return 1;
 }
 
+/* The number of a file that is read now; false, with a complaint, when that cannot be. */
+static bool add_file(terse_config *config, const char *path, unsigned *ret_number)
+{
+    char **files = realloc(config->files, (config->n_files + 1) * sizeof *files);
+    char *copy = files ? strdup(path) : NULL;
+    if (files)
+        config->files = files;
+    if (!copy) {
+        terse_config_complain(config, 0, "cannot read '%s': %s", path, strerror(ENOMEM));
+        return false;
+    }
+    *ret_number = config->n_files;
+    config->files[config->n_files++] = copy;
+    return true;
+}
+
 void terse_config_read_stream(terse_config *config, const char *path, FILE *stream)
 {
     reader *r = calloc(1, sizeof *r);
-    snprintf(config->path, sizeof config->path, "%s", path);
-    if (!r) {
-        terse_config_complain(config, 0, "cannot read '%s': %s", path, strerror(errno));
+    unsigned number;
+    if (!r || !add_file(config, path, &number)) {
+        if (!r)
+            terse_config_complain(config, 0, "cannot read '%s': %s", path, strerror(errno));
+        free(r);
         return;
     }
+    if (number == 0)
+        snprintf(config->path, sizeof config->path, "%s", path);
     r->config = config;
     r->stream = stream;
+    r->path = config->files[number];
+    r->line = number << TERSE_LINE_BITS;
     ini_parse_stream(next_line, r, take, r);
     expect_taken(r);
     if (ferror(stream))
@@ -277,7 +309,7 @@ void terse_config_read_stream(terse_config *config, const char *path, FILE *stre
     free(r);
 }
 
-void terse_config_read(terse_config *config, const char *path)
+static void read_one(terse_config *config, const char *path)
 {
     FILE *stream = fopen(path, "re");
     if (!stream) {
@@ -286,4 +318,37 @@ void terse_config_read(terse_config *config, const char *path)
     }
     terse_config_read_stream(config, path, stream);
     fclose(stream);
+}
+
+/* Hidden names are files that are still being written, or an editor's. */
+static int is_drop_in(const struct dirent *entry)
+{
+    const size_t length = strlen(entry->d_name);
+    return entry->d_name[0] != '.' && length > 5 && strcmp(entry->d_name + length - 5, ".conf") == 0;
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+void terse_config_read(terse_config *config, const char *path)
+{
+    char directory[TERSE_PATH_BYTES], file[TERSE_PATH_BYTES + 300];
+    struct dirent **found = NULL;
+    read_one(config, path);
+    if (snprintf(directory, sizeof directory, "%s.d", path) >= (int)sizeof directory)
+        return;
+    const int n = scandir(directory, &found, is_drop_in, by_bytes);
+    if (n < 0 && errno != ENOENT && errno != ENOTDIR)
+        terse_config_complain(config, 0, "cannot list '%s': %s", directory, strerror(errno));
+    if (n >= TERSE_MAX_FILES)
+        terse_config_complain(config, 0, "'%s' holds %d files, allowed: %d", directory, n, TERSE_MAX_FILES - 1);
+    for (int i = 0; i < n; i++) {
+        snprintf(file, sizeof file, "%s/%s", directory, found[i]->d_name);
+        if (n < TERSE_MAX_FILES)
+            read_one(config, file);
+        free(found[i]);
+    }
+    free(found);
 }

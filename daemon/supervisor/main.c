@@ -204,7 +204,11 @@ static int check_only(const terse_config *config)
     unsigned workers = (unsigned)config->value[TERSE_SET_WORKERS];
     if (!workers)
         workers = terse_cores_workers("", (unsigned)config->value[TERSE_SET_THREADS]);
-    printf("%s%scorrect: %u model%s, %u worker%s\n", config->path, *config->path ? ": " : "", config->n_models,
+    if (config->n_files)
+        printf("%s", config->path);
+    if (config->n_files > 1)
+        printf(" and %u of %s.d", config->n_files - 1, config->path);
+    printf("%scorrect: %u model%s, %u worker%s\n", config->n_files ? ": " : "", config->n_models,
            config->n_models == 1 ? "" : "s", workers, workers == 1 ? "" : "s");
     return 0;
 }

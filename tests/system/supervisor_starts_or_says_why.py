@@ -23,6 +23,40 @@ with harness.story("--check tells every mistake with file and line, and starts n
         file.write(f"[model a]\nfile = {story.digits()}\n")
     story.check("correct" in harness.run("tersed", "--config", path, "--check").stdout, "a right one is called so")
 
+with harness.story("a drop-in directory: later files win, and each mistake has its file and line") as story:
+    path = os.path.join(story.folder, "t.conf")
+
+    def write(name, text):
+        os.makedirs(path + ".d", exist_ok=True)
+        with open(os.path.join(path + ".d", name) if name else path, "w") as file:
+            file.write(text)
+    os.symlink(story.digits(), os.path.join(path + ".terse"))
+    write("", f"[server]\nlisten = ipc://{story.folder}/old.sock\nmax_batch = 8\n[model a]\nfile = t.conf.terse\nmax_batch = 4\n")
+    write("20-b.conf", "[server]\nworkers = 1\n[model a]\nmax_batch = 3\n")
+    write("10-a.conf", f"[server]\nlisten = ipc://{story.folder}/t.sock\nworkers = 7\n")
+    write("30-c.conf.old", "[nonsense]\n")
+    write(".30-c.conf", "[nonsense]\n")
+    told = harness.run("tersed", "--config", path, "--check").stdout
+    story.check(f"{path} and 2 of {path}.d: correct: 1 model, 1 worker" in told, told)
+    endpoint = f"ipc://{story.folder}/t.sock"
+    process = subprocess.Popen([harness.program("tersed"), "--config", path], stderr=subprocess.DEVNULL)
+    try:
+        status = harness.run_json("terse", "status", "-e", endpoint, "--connect-ms", "20000", "--wait-ms", "20000", "--json")
+        most = harness.Client(endpoint).call("metadata", model="a")["max_batch"]
+        story.check(most == 3 and len(status["workers"]) == 1, f"max_batch {most}, {status['workers']}")
+        story.check(not os.path.exists(f"{story.folder}/old.sock"), "listen of a later file takes the place of all before")
+        write("40-d.conf", "[server]\nworkers = 2\n")
+        harness.run("tersed", "--reload", process.pid)
+        harness.wait_until(lambda: len(harness.run_json("terse", "status", "-e", endpoint, "--json")["workers"]) == 2, "a new one is read")
+    finally:
+        process.terminate()
+        process.wait()
+    write("40-d.conf", "[server]\nworkers = 2\nworkers = 3\n[model a]\nspeed = 1\n[model b]\n")
+    told = harness.run("tersed", "--config", path, "--check", code=1).stderr.splitlines()
+    for line, words in (3, "workers: set at line 2 already"), (5, "speed: not known"), (6, "no file"):
+        story.check(any(t.startswith(f"{path}.d/40-d.conf:{line}: ") and words in t for t in told), f"line {line}: {told}")
+    story.check(len(told) == 3, told)
+
 with harness.story("usage is told from work that failed: exit 2 and exit 1") as story:
     harness.run("tersed", "--wrokers", "2", code=2)
     harness.run("tersed", "--workers", code=2)
