@@ -308,6 +308,13 @@ uninstall:
 deb:
 	@packaging/deb.sh $(SUITE)
 
+# The packages on a booted systemd (root, mmdebstrap, systemd-container): SUITES="bookworm trixie".
+SUITES ?= bookworm trixie
+.PHONY: check-system
+check-system: all
+	@TERSE_SUITES="$(SUITES)" TERSE_BUILD=$(B) $(PYTHON) tests/run.py --seconds 3600 --log $(B)/logs \
+		tests/system/packages_on_a_booted_system.sh tests/system/systemd_unit.sh
+
 .PHONY: clean help
 clean:
 	rm -rf build
@@ -316,6 +323,7 @@ help:
 	@echo "make               build into build/release"
 	@echo "make quickstart    build, compress the sample, serve it, send requests, show the figures"
 	@echo "make check         every test (ONLY=word: those whose path has the word)"
+	@echo "make check-system  the Debian packages on a booted systemd, SUITES=\"bookworm trixie\" (root)"
 	@echo "make check-long    the same with longer runs"
 	@echo "make asan ubsan    the tests under AddressSanitizer, UndefinedBehaviorSanitizer"
 	@echo "make tsan          front end, libterse, kernels' threads and stories under ThreadSanitizer"

@@ -120,6 +120,8 @@ typedef enum terse_msg_kind {
     /* gate -> supervisor -> front end */
     TERSE_MSG_GATE_ALIVE = 216, /* terse_msg_gate */
     TERSE_MSG_GATE,             /* terse_msg_gate */
+    /* supervisor -> front end */
+    TERSE_MSG_SETTINGS = 232, /* terse_msg_settings, when configured */
 } terse_msg_kind;
 
 typedef struct terse_msg {
@@ -276,6 +278,13 @@ typedef struct terse_msg_gate {
     uint64_t cut_off, dropped; /* connections: messages without end, replies that nobody reads */
     uint64_t memory_bytes;     /* of unfinished messages and unread replies, now */
 } terse_msg_gate;
+
+/* What is in force, for who asks ("stats"): a line for each setting of [server], words parted by tabs: name, value,
+ * unit, where it is from. The message ends behind the text's 0. */
+typedef struct terse_msg_settings {
+    terse_msg head;
+    char text[16384];
+} terse_msg_settings;
 
 typedef struct terse_msg_alive {
     terse_msg head;

@@ -70,6 +70,19 @@ static void print_workers(const msgpack_object *workers)
     }
 }
 
+static void print_settings(const msgpack_object *settings)
+{
+    printf("%-24s %-28s %-14s %s\n", "SETTING", "VALUE", "UNIT", "FROM");
+    for (uint32_t i = 0; settings && settings->type == MSGPACK_OBJECT_MAP && i < settings->via.map.size; i++) {
+        const msgpack_object_kv *entry = &settings->via.map.ptr[i];
+        printf("%-24.*s ", (int)entry->key.via.str.size, entry->key.via.str.ptr);
+        print_text_of(&entry->val, "value", 28);
+        print_text_of(&entry->val, "unit", 14);
+        print_text_of(&entry->val, "from", 0);
+        putchar('\n');
+    }
+}
+
 /* contracts: models is a list in `status --json`, each with its name, while the wire has a map by name. */
 static void print_json(const msgpack_object *stats)
 {
@@ -127,15 +140,16 @@ static bool wait_until_ready(terse_client *client, uint64_t wait_ms)
 int terse_cli_status(int argc, char **argv)
 {
     const char *endpoint = NULL;
-    bool as_json = false;
+    bool as_json = false, settings = false;
     uint64_t connect_ms = 5000, wait_ms = 0;
-    const terse_cli_usage usage = {"status", "[-e ENDPOINT] [--json]", "Shows a daemon's models, workers and counters.",
-                                   0, 0};
+    const terse_cli_usage usage = {"status", "[-e ENDPOINT] [--settings | --json]",
+                                   "Shows a daemon's models, workers and counters.", 0, 0};
     const terse_cli_option options[] = {
         {"endpoint", 'e', TERSE_CLI_TEXT, "ENDPOINT", &endpoint, 0, 0,
          "the daemon's (default: $TERSE_ENDPOINT, else this host's)"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
         {"wait-ms", 0, TERSE_CLI_COUNT, "T", &wait_ms, 1, 1e9, "wait until every model is ready; fail after T ms"},
+        {"settings", 0, TERSE_CLI_FLAG, NULL, &settings, 0, 0, "show the settings in force, and where each is from"},
         {"json", 0, TERSE_CLI_FLAG, NULL, &as_json, 0, 0, "print everything as one JSON object"},
         {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},
     };
@@ -164,6 +178,8 @@ int terse_cli_status(int argc, char **argv)
             code = terse_cli_fail("status", &error);
         } else if (as_json) {
             print_json(&object);
+        } else if (settings) {
+            print_settings(terse_pack_find(&object, "settings"));
         } else {
             print_models(terse_pack_find(&object, "models"));
             print_changes(terse_pack_find(&object, "changes"));

@@ -284,6 +284,17 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
     return true;
 }
 
+/* Without memory those before stay: nobody but a reader misses anything. */
+static void take_settings(terse_frontend *fe, size_t size)
+{
+    const char *text = (const char *)fe->message + sizeof(terse_msg);
+    char *copy = size > sizeof(terse_msg) ? strndup(text, size - sizeof(terse_msg)) : NULL;
+    if (!copy)
+        return;
+    free(fe->settings);
+    fe->settings = copy;
+}
+
 static bool take_message(terse_frontend *fe, size_t size, int *fd)
 {
     /* A copy: handling may use fe->message for another. */
@@ -348,6 +359,9 @@ static bool take_message(terse_frontend *fe, size_t size, int *fd)
         return true;
     case TERSE_MSG_CONFIGURED:
         return size != sizeof m.configured || take_configured(fe, &m.configured);
+    case TERSE_MSG_SETTINGS:
+        take_settings(fe, size);
+        return true;
     case TERSE_MSG_GATE:
         if (size == sizeof m.gate)
             fe->gate = m.gate;

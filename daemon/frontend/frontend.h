@@ -99,6 +99,7 @@ struct terse_frontend {
 
     terse_listener listeners[TERSE_MAX_LISTENERS];
     uint32_t n_listeners;
+    char *settings;      /* what is in force, as terse_msg_settings has it; NULL: nothing was told */
     terse_msg_gate gate; /* what it told last; pid 0: none runs */
 
     /* limits */

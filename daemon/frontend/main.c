@@ -77,6 +77,7 @@ static void close_all(terse_frontend *fe)
     terse_pins_free(fe->pins);
     terse_sessions_done(&fe->sessions);
     terse_finished_free(fe->finished);
+    free(fe->settings);
     terse_queue_done(&fe->queue);
     terse_control_done(fe);
     for (uint32_t i = 0; i < fe->n_models; i++)

@@ -309,6 +309,35 @@ static void pack_daemon(const terse_frontend *fe, msgpack_packer *packer)
     pack_u64(packer, "arena_bytes", arena_bytes);
 }
 
+static uint32_t count_lines(const char *text)
+{
+    uint32_t n = 0;
+    for (; text && (text = strchr(text, '\n')); text++)
+        n++;
+    return n;
+}
+
+/* NAME: {"value", "unit", "from"}, of lines whose words are parted by tabs. */
+static void pack_settings(const terse_frontend *fe, msgpack_packer *packer)
+{
+    static const char *const keys[] = {"", "value", "unit", "from"};
+    const char *at = fe->settings;
+    terse_pack_cstr(packer, "settings");
+    msgpack_pack_map(packer, count_lines(at));
+    for (; at && strchr(at, '\n'); at = strchr(at, '\n') + 1) {
+        for (int i = 0; i < 4; i++) {
+            const size_t length = strcspn(at, "\t\n");
+            if (i)
+                terse_pack_cstr(packer, keys[i]);
+            msgpack_pack_str(packer, length);
+            msgpack_pack_str_body(packer, at, length);
+            if (i == 0)
+                msgpack_pack_map(packer, 3);
+            at += length + (at[length] == '\t');
+        }
+    }
+}
+
 static void answer_stats(terse_frontend *fe, terse_client *client, const terse_wire_request *wire)
 {
     terse_error error;
@@ -316,12 +345,13 @@ static void answer_stats(terse_frontend *fe, terse_client *client, const terse_w
     terse_pack_buffer buffer = {.data = bytes, .capacity = bytes ? TERSE_WIRE_STATS_BYTES : 0};
     msgpack_packer packer;
     msgpack_packer_init(&packer, &buffer, terse_pack_buffer_write);
-    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 22);
+    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 23);
     pack_daemon(fe, &packer);
     pack_connections(fe, &packer);
     pack_workers(fe, &packer);
     pack_models(fe, &packer);
     pack_changes(fe, &packer);
+    pack_settings(fe, &packer);
     if (buffer.full) {
         terse_fail(&error, TERSE_RESOURCE_EXHAUSTED, "the counters need more than %d bytes", TERSE_WIRE_STATS_BYTES);
         answer_error(fe, client, &error);

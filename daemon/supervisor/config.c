@@ -298,3 +298,47 @@ void terse_config_finish(terse_config *config)
     check_memory(config);
     qsort(config->models, config->n_models, sizeof *config->models, by_name);
 }
+
+/* --- what is in force ------------------------------------------------------------------------------------------ */
+
+static void describe_text(const terse_config *config, int id, char *text, size_t size)
+{
+    const char *one = id == TERSE_SET_MODEL_DIR          ? config->model_dir
+                      : id == TERSE_SET_LISTEN_GROUP     ? config->listen_group
+                      : id == TERSE_SET_CURVE_SERVER_KEY ? config->curve_server_key
+                      : id == TERSE_SET_CURVE_CLIENTS    ? config->curve_clients
+                                                         : "";
+    snprintf(text, size, "%s", one);
+    for (unsigned i = 0; id == TERSE_SET_LISTEN && i < config->n_listen; i++) {
+        const size_t used = strlen(text);
+        snprintf(text + used, size - used, "%s%s", i ? " " : "", config->listen[i]);
+    }
+}
+
+void terse_config_describe(const terse_config *config, char *text, size_t size)
+{
+    size_t used = 0;
+    for (int i = 0; i < TERSE_N_SETTINGS; i++) {
+        const terse_setting *setting = &terse_settings[i];
+        char value[TERSE_PATH_BYTES], line[TERSE_PATH_BYTES * 2 + 128];
+        if (!(setting->where & TERSE_IN_SERVER))
+            continue;
+        if (setting->type == TERSE_SETTING_TEXT)
+            describe_text(config, i, value, sizeof value);
+        else
+            terse_setting_format(setting, config->value[i], value, sizeof value);
+        int length = snprintf(line, sizeof line, "%s\t%s\t%s\t", setting->name, value, setting->unit);
+        if (config->by_option[i])
+            length += snprintf(line + length, sizeof line - (size_t)length, "%s\n", setting->option);
+        else if (config->line[i])
+            length += snprintf(line + length, sizeof line - (size_t)length, "%s:%u\n",
+                               config->files[TERSE_FILE_OF(config->line[i])], TERSE_LINE_OF(config->line[i]));
+        else
+            length += snprintf(line + length, sizeof line - (size_t)length, "default\n");
+        if (used + (size_t)length >= size)
+            break;
+        memcpy(text + used, line, (size_t)length);
+        used += (size_t)length;
+    }
+    text[used] = 0;
+}

@@ -84,6 +84,8 @@ void terse_config_finish(terse_config *config);
 
 /* A file as it is now; all 0 when there is none. */
 terse_file_mark terse_config_mark(const char *file);
+/* A line for each setting of [server] as terse_msg_settings has it; what has no room is left out. */
+void terse_config_describe(const terse_config *config, char *text, size_t size);
 /* The model of a name; NULL: there is none. */
 terse_model_config *terse_config_model(const terse_config *config, const char *name);
 /* Whether a model may have this name. */

@@ -48,6 +48,10 @@ void terse_front_configure(terse_supervisor *s)
         .spin_us = (uint32_t)value[TERSE_SET_SPIN],
     };
     terse_child_send(&s->frontend, TERSE_MSG_CONFIGURED, &message.head, sizeof message, -1);
+    terse_msg_settings settings;
+    terse_config_describe(s->config, settings.text, sizeof settings.text);
+    terse_child_send(&s->frontend, TERSE_MSG_SETTINGS, &settings.head,
+                     (uint32_t)(sizeof settings.head + strlen(settings.text) + 1), -1);
 }
 
 void terse_front_start(terse_supervisor *s)

@@ -229,32 +229,49 @@ terse_setting_reload terse_setting_on_reload(terse_setting_id id)
     }
 }
 
-/* A value as the file has it. */
-static void print_value(FILE *out, const terse_setting *s, uint64_t value)
+static void format_number(const terse_setting *s, uint64_t value, char *text, size_t size)
 {
     static const char units[] = "KMGT";
     int unit = -1;
-    switch (s->type) {
-    case TERSE_SETTING_MODE:
-        fprintf(out, "%04" PRIo64, value);
-        return;
-    case TERSE_SETTING_FLAG:
-        fputs(value ? "yes" : "no", out);
-        return;
-    case TERSE_SETTING_CHOICE:
-        fprintf(out, "%.*s", (int)strcspn(s->argument, "|"), s->argument);
-        return;
-    case TERSE_SETTING_BYTES:
-        for (; unit < 2 && value && value % 1024 == 0; unit++)
-            value /= 1024;
-        break;
-    case TERSE_SETTING_NUMBER:
-    case TERSE_SETTING_TEXT:
-        break;
-    }
-    fprintf(out, "%" PRIu64, value);
-    if (unit >= 0)
-        fputc(units[unit], out);
+    for (; s->type == TERSE_SETTING_BYTES && unit < 2 && value && value % 1024 == 0; unit++)
+        value /= 1024;
+    snprintf(text, size, "%" PRIu64 "%.*s", value, unit >= 0, unit >= 0 ? &units[unit] : "");
+}
+
+/* Word number `value` of "a|b|c". */
+static void format_choice(const terse_setting *s, uint64_t value, char *text, size_t size)
+{
+    const char *words = s->argument;
+    for (; value > 0 && strchr(words, '|'); value--)
+        words = strchr(words, '|') + 1;
+    snprintf(text, size, "%.*s", (int)strcspn(words, "|"), words);
+}
+
+static void format_value(const terse_setting *s, uint64_t value, char *text, size_t size)
+{
+    if (s->type == TERSE_SETTING_MODE)
+        snprintf(text, size, "%04" PRIo64, value);
+    else if (s->type == TERSE_SETTING_FLAG)
+        snprintf(text, size, "%s", value ? "yes" : "no");
+    else if (s->type == TERSE_SETTING_CHOICE)
+        format_choice(s, value, text, size);
+    else
+        format_number(s, value, text, size);
+}
+
+void terse_setting_format(const terse_setting *setting, uint64_t value, char *text, size_t size)
+{
+    if (value == 0 && strstr(setting->description, "(automatic"))
+        snprintf(text, size, "automatic");
+    else
+        format_value(setting, value, text, size);
+}
+
+static void print_value(FILE *out, const terse_setting *s, uint64_t value)
+{
+    char text[64];
+    format_value(s, value, text, sizeof text);
+    fputs(text, out);
 }
 
 void terse_settings_print_table(FILE *out)

@@ -132,6 +132,9 @@ typedef enum terse_setting_reload {
 } terse_setting_reload;
 terse_setting_reload terse_setting_on_reload(terse_setting_id id);
 
+/* A value as the file has it; "automatic" where it is worked out. */
+void terse_setting_format(const terse_setting *setting, uint64_t value, char *text, size_t size);
+
 /* Prints the rows: those with an option, as --help has them, or the whole file's manual. */
 void terse_settings_print_options(FILE *out);
 void terse_settings_print_file(FILE *out);

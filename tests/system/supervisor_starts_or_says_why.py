@@ -44,6 +44,8 @@ with harness.story("a drop-in directory: later files win, and each mistake has i
         status = harness.run_json("terse", "status", "-e", endpoint, "--connect-ms", "20000", "--wait-ms", "20000", "--json")
         most = harness.Client(endpoint).call("metadata", model="a")["max_batch"]
         story.check(most == 3 and len(status["workers"]) == 1, f"max_batch {most}, {status['workers']}")
+        story.check(status["settings"]["workers"] == {"value": "1", "unit": "processes", "from": f"{path}.d/20-b.conf:2"},
+                    status["settings"])
         story.check(not os.path.exists(f"{story.folder}/old.sock"), "listen of a later file takes the place of all before")
         write("40-d.conf", "[server]\nworkers = 2\n")
         harness.run("tersed", "--reload", process.pid)
