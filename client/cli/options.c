@@ -180,7 +180,7 @@ bool terse_cli_helper(const char *program, char *ret_path, unsigned long size)
     *(strrchr(own, '/') + 1) = 0;
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         const int n = snprintf(ret_path, size, "%s%s%s", own, places[i], program);
-        if (n > 0 && (unsigned long)n < size && access(ret_path, X_OK) == 0)
+        if (n > 0 && (unsigned long)n < size && access(ret_path, R_OK) == 0) /* a library need not be executable */
             return true;
     }
     return false;

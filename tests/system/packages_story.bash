@@ -211,8 +211,10 @@ tell $? "removing it ends what runs and keeps models and settings"
 rm /etc/terse/first.conf
 apt-get purge -y tersed terse libterse1 libterse-dev python3-terse
 left=$(find / -xdev \( -path /proc -o -path /sys -o -path /package -o -path /out -o -path /root -o -path /tmp -o -path /var/log \
-    -o -path /var/cache \) -prune -o \( -name '*terse*' -print \) ; find /run -name '*terse*' -not -path '*/units/*'; getent passwd terse; getent group terse)
-say "# left: $left"
+    -o -path /var/cache \) -prune -o -regextype egrep -regex '.*/(lib|python3-)?tersed?([^a-z/][^/]*)?' -print
+    find /run -name '*terse*' -not -path '*/units/*' -not -path '/run/systemd/*'
+    getent passwd terse; getent group terse)
+[ -z "$left" ] || echo "$left" | sed 's/^/# left: /' >&3
 [ -z "$left" ]
 tell $? "purging leaves nothing"
 since | grep -iE 'sanitizer|segfault|core dumped|assert|cannot|not permitted' |
