@@ -212,6 +212,13 @@ int terse_drive_open(job *j, terse_error *error)
     if (status == TERSE_OK && !j->options.calibrate && j->options.quantize == TERSE_QUANTIZE_INT8)
         status = terse_fail(error, TERSE_INVALID_ARGUMENT, "'%.200s' quantizes to int8: --calibrate DATA.npz is needed",
                             j->options.goal.plan);
+    const terse_options *o = &j->options;
+    const bool fits = o->low_rank.target || o->prune > 0 || o->cluster || o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS;
+    if (status == TERSE_OK && !o->calibrate && j->found.held_out > 0 && fits)
+        status = terse_fail(error, TERSE_INVALID_ARGUMENT,
+                            "'%.200s' was fitted to samples: --calibrate DATA.npz is needed (or \"held_out\": 0 in the "
+                            "plan, to go by the weights alone)",
+                            o->goal.plan);
     j->plan = &j->found;
     j->report.search = &j->found;
     if (status == TERSE_OK && j->options.calibrate && j->found.held_out > 0)
@@ -350,7 +357,7 @@ static int search(drive *d, terse_error *error)
     for (int i = 0; i < j->found.n_measured; i++)
         m = j->found.measured[i].chosen ? &j->found.measured[i] : m;
     return terse_fail(error, TERSE_NOT_FOUND,
-                      "%s: nothing that was built in that time is; the nearest is '%s' (%.3f ms, %" PRId64
+                      "%s: nothing that was built in that time is; the nearest is '%s' (%.4g ms, %" PRId64
                       " bytes, drop %.2f), which is in '%.200s' for --plan",
                       terse_goal_text(&d->options.goal, goal, sizeof goal), m->label, m->us / 1000, m->bytes, m->drop,
                       d->plan_path);

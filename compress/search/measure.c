@@ -45,7 +45,7 @@ static double target_us(const search *s)
 /* How far from the goal, as a sum of shares; 0: there. */
 static double short_of(const search *s, const terse_measured *m)
 {
-    double far = s->goal->target_speedup > 0 && !(s->dense_us > 0) ? 1000 : 0; /* it is not known yet */
+    double far = s->goal->target_speedup > 0 && !s->dense_known ? 1000 : 0; /* beside what, is not known yet */
     if (s->goal->max_drop >= 0 && m->drop > s->goal->max_drop)
         far += (m->drop - s->goal->max_drop) / fmax(s->goal->max_drop, 0.1);
     if (target_us(s) > 0 && m->us > target_us(s))

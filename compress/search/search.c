@@ -483,11 +483,12 @@ static int explain_dense(search *s, terse_error *error)
 static int choose_again(search *s, const dense_one *list, int n, terse_error *error)
 {
     int best = 0;
+    s->dense_known = true;
     for (int i = 1; i < n; i++)
         if (terse_search_better(s, &s->book.measured[list[i].index], &s->book.measured[list[best].index]))
             best = i;
     if (list[best].index == s->best_index)
-        return TERSE_OK;
+        return terse_search_write(s, error);
     terse_search_plan plan;
     int status = terse_search_plan_copy(&s->base, &plan, error);
     if (status != TERSE_OK)

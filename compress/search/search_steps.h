@@ -18,6 +18,7 @@ typedef struct search {
     terse_search_plan book; /* `measured`: everything */
     bool has_best;
     int best_index;             /* in the book */
+    bool dense_known;           /* all dense networks are measured */
     double dense_us;            /* of the fastest dense network within the drop */
     const terse_graph *dense;   /* that one */
     double base_us, base_bytes; /* measured of `base` */

@@ -132,9 +132,15 @@ with harness.story("the search for bytes obeys its target, and mixes what single
                        code=1)
     story.check("a layer 'nobody', which the network does not have; allowed is for example" in done.stderr, done.stderr)
 
+    done = harness.run("terse", "compress", onnx, "-o", again, "--plan", plan, code=1)
+    story.check("--calibrate DATA.npz is needed" in done.stderr, done.stderr)
+
     # what cannot be reached is said, and no file is written for it
     out, said = search(story, "none", "--target-size", "100", "--time", "120s", onnx=onnx, calibration=data, code=1)
     story.check("at most 100 bytes" in said and "the nearest is" in said, said)
+    halves(story)
+    _, told = search(story, "none", "--target-speedup", "500", "--time", "120s", code=1)
+    story.check("500 times the speed" in told and not os.path.exists(out), told)
     story.check(not os.path.exists(out) and os.path.exists(f"{story.folder}/none.plan.json"), "only the plan is there")
 
 with harness.story("a search is ended at any time and goes on from its plan") as story:
