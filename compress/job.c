@@ -91,7 +91,16 @@ static int with_report(job *j, int (*work)(job *, const terse_model *, terse_err
                          .packed = j->shrunk.packed};
     msgpack_sbuffer packed;
     msgpack_sbuffer_init(&packed);
+    /* a plan says what the file's bytes are, and how many: figures of --validate are told, not stored */
+    const bool validated = j->report.validated;
+    const terse_layers measured = j->report.measured;
+    if (j->report.search) {
+        j->report.validated = false;
+        j->report.measured = (terse_layers){0};
+    }
     int status = terse_report_pack(&j->report, &packed, error);
+    j->report.validated = validated;
+    j->report.measured = measured;
     about.report = packed.data;
     about.report_bytes = packed.size;
     if (status == TERSE_OK)

@@ -89,7 +89,8 @@ with harness.story("the search for speed is never slower than dense and its plan
 
 with harness.story("the search for bytes obeys its target, and mixes what single techniques cannot") as story:
     onnx, data = wide_network(story.folder)
-    out, said = search(story, "small", "--target-size", "60k", "--time", "120s", onnx=onnx, calibration=data)
+    out, said = search(story, "small", "--target-size", "60k", "--time", "120s", "--validate", data, onnx=onnx,
+                       calibration=data)
     best = chosen(said)
     story.check(os.path.getsize(out) <= 60000 and best["bytes"] <= 60000, f"{os.path.getsize(out)}, {best}")
     story.check(said["after"]["bytes"] == os.path.getsize(out), f"{said['after']}")
