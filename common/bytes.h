@@ -12,15 +12,15 @@
 
 /* TERSE_AUTO(f) T x: calls f(&x) when x leaves its scope. TERSE_TAKE(x): moves a pointer out, leaving NULL. */
 #define TERSE_AUTO(function) __attribute__((cleanup(function)))
-#define TERSE_TAKE(pointer)             \
-    __extension__({                     \
-        __typeof__(pointer) taken_ = (pointer); \
-        (pointer) = NULL;               \
-        taken_;                         \
+#define TERSE_TAKE(pointer)                                                                                            \
+    __extension__({                                                                                                    \
+        __typeof__(pointer) taken_ = (pointer);                                                                        \
+        (pointer) = NULL;                                                                                              \
+        taken_;                                                                                                        \
     })
 
-void terse_freep(void *pointer_to_pointer);  /* free(*p), for TERSE_AUTO */
-void terse_close_fdp(int *fd);               /* close(*fd) when >= 0; keeps errno */
+void terse_freep(void *pointer_to_pointer); /* free(*p), for TERSE_AUTO */
+void terse_close_fdp(int *fd);              /* close(*fd) when >= 0; keeps errno */
 
 /* An arena: many small allocations with one lifetime. Not thread-safe. */
 typedef struct terse_arena terse_arena;
@@ -43,7 +43,8 @@ int64_t terse_read_full(int fd, void *buffer, size_t size);
 bool terse_write_full(int fd, const void *buffer, size_t size);
 
 /* A file that appears under its name only when it is whole: written beside it, renamed. `durable`: on the disk before
- * that, so that a power cut leaves the old file or the new one (a model); results that can be made again need not wait. */
+ * that, so that a power cut leaves the old file or the new one (a model); results that can be made again need not wait.
+ */
 typedef struct terse_atomic_file {
     int fd;
     char path[4096];

@@ -23,21 +23,21 @@ enum { FORM_BAD, FORM_CONSTANT, FORM_UINT, FORM_INT, FORM_FLOAT, FORM_BYTES, FOR
 
 /* Rows for 0xc0..0xdf (msgpack specification, "Formats"); all other first bytes hold their value themselves. */
 static const form forms[32] = {
-    [0x00] = {TERSE_PACK_NIL, 0, FORM_CONSTANT},   [0x02] = {TERSE_PACK_BOOL, 0, FORM_CONSTANT},
-    [0x03] = {TERSE_PACK_BOOL, 0, FORM_CONSTANT},  [0x04] = {TERSE_PACK_BIN, 1, FORM_BYTES},
-    [0x05] = {TERSE_PACK_BIN, 2, FORM_BYTES},      [0x06] = {TERSE_PACK_BIN, 4, FORM_BYTES},
-    [0x07] = {TERSE_PACK_EXT, 1, FORM_EXT},        [0x08] = {TERSE_PACK_EXT, 2, FORM_EXT},
-    [0x09] = {TERSE_PACK_EXT, 4, FORM_EXT},        [0x0a] = {TERSE_PACK_FLOAT, 4, FORM_FLOAT},
-    [0x0b] = {TERSE_PACK_FLOAT, 8, FORM_FLOAT},    [0x0c] = {TERSE_PACK_UINT, 1, FORM_UINT},
-    [0x0d] = {TERSE_PACK_UINT, 2, FORM_UINT},      [0x0e] = {TERSE_PACK_UINT, 4, FORM_UINT},
-    [0x0f] = {TERSE_PACK_UINT, 8, FORM_UINT},      [0x10] = {TERSE_PACK_INT, 1, FORM_INT},
-    [0x11] = {TERSE_PACK_INT, 2, FORM_INT},        [0x12] = {TERSE_PACK_INT, 4, FORM_INT},
-    [0x13] = {TERSE_PACK_INT, 8, FORM_INT},        [0x14] = {TERSE_PACK_EXT, 1, FORM_FIXEXT},
-    [0x15] = {TERSE_PACK_EXT, 2, FORM_FIXEXT},     [0x16] = {TERSE_PACK_EXT, 4, FORM_FIXEXT},
-    [0x17] = {TERSE_PACK_EXT, 8, FORM_FIXEXT},     [0x18] = {TERSE_PACK_EXT, 16, FORM_FIXEXT},
-    [0x19] = {TERSE_PACK_STR, 1, FORM_BYTES},      [0x1a] = {TERSE_PACK_STR, 2, FORM_BYTES},
-    [0x1b] = {TERSE_PACK_STR, 4, FORM_BYTES},      [0x1c] = {TERSE_PACK_ARRAY, 2, FORM_COUNT},
-    [0x1d] = {TERSE_PACK_ARRAY, 4, FORM_COUNT},    [0x1e] = {TERSE_PACK_MAP, 2, FORM_COUNT},
+    [0x00] = {TERSE_PACK_NIL, 0, FORM_CONSTANT},  [0x02] = {TERSE_PACK_BOOL, 0, FORM_CONSTANT},
+    [0x03] = {TERSE_PACK_BOOL, 0, FORM_CONSTANT}, [0x04] = {TERSE_PACK_BIN, 1, FORM_BYTES},
+    [0x05] = {TERSE_PACK_BIN, 2, FORM_BYTES},     [0x06] = {TERSE_PACK_BIN, 4, FORM_BYTES},
+    [0x07] = {TERSE_PACK_EXT, 1, FORM_EXT},       [0x08] = {TERSE_PACK_EXT, 2, FORM_EXT},
+    [0x09] = {TERSE_PACK_EXT, 4, FORM_EXT},       [0x0a] = {TERSE_PACK_FLOAT, 4, FORM_FLOAT},
+    [0x0b] = {TERSE_PACK_FLOAT, 8, FORM_FLOAT},   [0x0c] = {TERSE_PACK_UINT, 1, FORM_UINT},
+    [0x0d] = {TERSE_PACK_UINT, 2, FORM_UINT},     [0x0e] = {TERSE_PACK_UINT, 4, FORM_UINT},
+    [0x0f] = {TERSE_PACK_UINT, 8, FORM_UINT},     [0x10] = {TERSE_PACK_INT, 1, FORM_INT},
+    [0x11] = {TERSE_PACK_INT, 2, FORM_INT},       [0x12] = {TERSE_PACK_INT, 4, FORM_INT},
+    [0x13] = {TERSE_PACK_INT, 8, FORM_INT},       [0x14] = {TERSE_PACK_EXT, 1, FORM_FIXEXT},
+    [0x15] = {TERSE_PACK_EXT, 2, FORM_FIXEXT},    [0x16] = {TERSE_PACK_EXT, 4, FORM_FIXEXT},
+    [0x17] = {TERSE_PACK_EXT, 8, FORM_FIXEXT},    [0x18] = {TERSE_PACK_EXT, 16, FORM_FIXEXT},
+    [0x19] = {TERSE_PACK_STR, 1, FORM_BYTES},     [0x1a] = {TERSE_PACK_STR, 2, FORM_BYTES},
+    [0x1b] = {TERSE_PACK_STR, 4, FORM_BYTES},     [0x1c] = {TERSE_PACK_ARRAY, 2, FORM_COUNT},
+    [0x1d] = {TERSE_PACK_ARRAY, 4, FORM_COUNT},   [0x1e] = {TERSE_PACK_MAP, 2, FORM_COUNT},
     [0x1f] = {TERSE_PACK_MAP, 4, FORM_COUNT},
 };
 
@@ -190,8 +190,8 @@ int terse_pack_check(const void *data, size_t size, uint32_t max_items, unsigned
         const uint64_t count = members(&item);
         if (count > 0) {
             if (depth >= max_depth)
-                return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                                  "msgpack at byte %zu nests deeper than %u levels", offset, max_depth);
+                return terse_fail(error, TERSE_INVALID_ARGUMENT, "msgpack at byte %zu nests deeper than %u levels",
+                                  offset, max_depth);
             open[depth++] = count;
             continue;
         }
@@ -205,8 +205,8 @@ int terse_pack_check(const void *data, size_t size, uint32_t max_items, unsigned
     return TERSE_OK;
 }
 
-int terse_pack_unpack(const void *data, size_t size, uint32_t max_items, msgpack_zone *zone,
-                      msgpack_object *ret_object, terse_error *error)
+int terse_pack_unpack(const void *data, size_t size, uint32_t max_items, msgpack_zone *zone, msgpack_object *ret_object,
+                      terse_error *error)
 {
     size_t used = 0;
     const int status = terse_pack_check(data, size, max_items, TERSE_PACK_MAX_DEPTH, &used, error);
@@ -278,8 +278,8 @@ int terse_pack_get_u64(const msgpack_object *map, const char *key, uint64_t max,
     if (value->type != MSGPACK_OBJECT_POSITIVE_INTEGER)
         return wrong_type(key, "a non-negative integer", error);
     if (value->via.u64 > max)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "key '%s' is %" PRIu64 ", at most %" PRIu64 " is allowed",
-                          key, value->via.u64, max);
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "key '%s' is %" PRIu64 ", at most %" PRIu64 " is allowed", key,
+                          value->via.u64, max);
     *ret_value = value->via.u64;
     return TERSE_OK;
 }
@@ -294,12 +294,11 @@ int terse_pack_get_i64(const msgpack_object *map, const char *key, int64_t min, 
     if (value->type != MSGPACK_OBJECT_POSITIVE_INTEGER && value->type != MSGPACK_OBJECT_NEGATIVE_INTEGER)
         return wrong_type(key, "an integer", error);
     if (value->type == MSGPACK_OBJECT_POSITIVE_INTEGER && value->via.u64 > INT64_MAX)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "key '%s' is %" PRIu64 ", at most %" PRId64 " is allowed",
-                          key, value->via.u64, max);
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "key '%s' is %" PRIu64 ", at most %" PRId64 " is allowed", key,
+                          value->via.u64, max);
     if (value->via.i64 < min || value->via.i64 > max)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "key '%s' is %" PRId64 ", allowed are %" PRId64 " to %" PRId64, key, value->via.i64, min,
-                          max);
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "key '%s' is %" PRId64 ", allowed are %" PRId64 " to %" PRId64,
+                          key, value->via.i64, min, max);
     *ret_value = value->via.i64;
     return TERSE_OK;
 }
@@ -385,14 +384,13 @@ int terse_pack_get_array(const msgpack_object *map, const char *key, uint32_t ma
         return wrong_type(key, "an array", error);
     if (value->via.array.size > max_length)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "key '%s' has %" PRIu32 " items, at most %" PRIu32 " are allowed", key,
-                          value->via.array.size, max_length);
+                          "key '%s' has %" PRIu32 " items, at most %" PRIu32 " are allowed", key, value->via.array.size,
+                          max_length);
     *ret_array = &value->via.array;
     return TERSE_OK;
 }
 
-int terse_pack_get_map(const msgpack_object *map, const char *key, const msgpack_object **ret_map,
-                       terse_error *error)
+int terse_pack_get_map(const msgpack_object *map, const char *key, const msgpack_object **ret_map, terse_error *error)
 {
     const msgpack_object *value;
     const int status = get(map, key, &value, error);

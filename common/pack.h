@@ -88,8 +88,7 @@ static inline bool terse_pack_same(const char *a, const char *b, size_t length)
 
 static inline bool terse_pack_is(const terse_pack_item *item, const char *text, size_t length)
 {
-    return item->type == TERSE_PACK_STR && item->length == length &&
-           terse_pack_same(item->data, text, length);
+    return item->type == TERSE_PACK_STR && item->length == length && terse_pack_same(item->data, text, length);
 }
 
 /* --- over msgpack-c: for headers that are read once (model files) ------------------------------------------ */

@@ -35,8 +35,7 @@ typedef struct terse_error {
 
 /* Fills `error` (which may be NULL) and returns `status`, so that `return terse_fail(...)` reads well. With
  * TERSE_SYSTEM ": " and strerror(errno) are appended. Control characters in the text become '?'. */
-int terse_fail(terse_error *error, terse_status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+int terse_fail(terse_error *error, terse_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Puts "PREFIX: " in front of the message (used on the way out: file, node, tensor). Returns error->status. */
 int terse_error_prefix(terse_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));

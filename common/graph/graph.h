@@ -77,7 +77,8 @@ typedef struct terse_value {
     int64_t groups;      /* convolution groups of a packed constant, else 1 */
     const void *data;    /* constants: bytes in `layout`, 64-byte aligned */
     size_t bytes;
-    const void *origin; /* TERSE_LAYOUT_F32_WINOGRAD4: the plain weights that `data` was made of, for who packs; or NULL */
+    const void
+        *origin; /* TERSE_LAYOUT_F32_WINOGRAD4: the plain weights that `data` was made of, for who packs; or NULL */
 } terse_value;
 
 typedef struct terse_graph {

@@ -46,8 +46,8 @@ typedef struct terse_tiling {
     int32_t part_bytes; /* of B that all rows pass over before the next part is taken */
 } terse_tiling;
 
-/* What the caller reads after this, or nothing: weights of the next product. A kernel may fetch some of it into the cache
- * meanwhile. */
+/* What the caller reads after this, or nothing: weights of the next product. A kernel may fetch some of it into the
+ * cache meanwhile. */
 typedef struct terse_ahead {
     const void *at;
     int64_t bytes;

@@ -43,8 +43,8 @@ void *terse_op_params(terse_op_plan *plan, size_t bytes, terse_error *error)
 int terse_op_axis(int64_t axis, int rank, int *ret_axis, terse_error *error)
 {
     if (axis < -rank || axis >= rank)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "axis %" PRId64 ", allowed for rank %d are %d to %d", axis, rank,
-                          -rank, rank - 1);
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "axis %" PRId64 ", allowed for rank %d are %d to %d", axis,
+                          rank, -rank, rank - 1);
     *ret_axis = (int)(axis < 0 ? axis + rank : axis);
     return TERSE_OK;
 }
@@ -56,13 +56,13 @@ int terse_op_ints(const terse_op_plan *plan, int index, const char *what, int64_
     if (!tensor)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (%s) is missing", index, what);
     if (tensor->dtype != TERSE_INT64 && tensor->dtype != TERSE_INT32)
-        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (%s) is %s, allowed are INT64 and INT32", index, what,
-                          terse_dtype_name(tensor->dtype));
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "input %d (%s) is %s, allowed are INT64 and INT32", index,
+                          what, terse_dtype_name(tensor->dtype));
     const int64_t count = terse_tensor_count(tensor);
     if (tensor->rank > 1 || count > max)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "input %d (%s) has rank %d and %" PRId64 " elements, at most rank 1 and %d are allowed", index,
-                          what, tensor->rank, count, max);
+                          "input %d (%s) has rank %d and %" PRId64 " elements, at most rank 1 and %d are allowed",
+                          index, what, tensor->rank, count, max);
     if (!tensor->data && count > 0)
         return terse_fail(error, TERSE_UNIMPLEMENTED, "input %d (%s) depends on the data, only on shapes is allowed",
                           index, what);

@@ -47,7 +47,7 @@ typedef struct terse_low_rank_options {
     const char *ranks; /* RANKS: "64" for all layers, or "NAME=64,NAME=16x24" (two ranks for Tucker) */
     terse_low_rank_form form;
     const terse_choices *choices; /* RANKS: forms and ranks of layers, in the place of `ranks`; or NULL */
-    const terse_npz *data; /* samples (inputs by name, axis 0 = samples), or NULL */
+    const terse_npz *data;        /* samples (inputs by name, axis 0 = samples), or NULL */
     /* SPEED, AUTO with samples: layers are timed, as FP32 or as bytes, and none is taken that is no faster than the
      * dense one. Else work is counted in multiply-accumulates. */
     bool measure, bytes;

@@ -20,8 +20,7 @@ const terse_pass terse_passes_list[] = {
      terse_pass_lower_dynamic},
     {"lower", "DequantizeLinear, float operator, QuantizeLinear as one operator on bytes", TERSE_PASSES_FINISH,
      terse_pass_lower},
-    {"dequantize", "constants in bytes that nobody reads as bytes to FP32", TERSE_PASSES_FINISH,
-     terse_pass_dequantize},
+    {"dequantize", "constants in bytes that nobody reads as bytes to FP32", TERSE_PASSES_FINISH, terse_pass_dequantize},
     {"bf16", "marked products and what is between them to BF16", TERSE_PASSES_FINISH, terse_pass_bf16},
     {"pack", "constant weights in the layout of the kernels", TERSE_PASSES_FINISH, terse_pass_pack},
 };

@@ -46,7 +46,8 @@ static void plan(const terse_graph *graph, int64_t dim)
     free(inputs);
 }
 
-/* What the file holds decides where a pass may go wrong too; each leaves a graph that holds together, or says why not. */
+/* What the file holds decides where a pass may go wrong too; each leaves a graph that holds together, or says why not.
+ */
 static void run_passes(terse_graph *graph)
 {
     terse_error error = {0};

@@ -110,12 +110,11 @@ static void assert_told(fixture *f, unsigned n, unsigned line, const char *words
 static void reads_every_setting_where_it_may_stand(void **state)
 {
     fixture *f = *state;
-    read_format(
-        f,
-        "; a comment\n# another\n\n[server]\nlisten = ipc:///run/x.sock\n  listen: tcp://127.0.0.1:5555\n"
-        "workers=3\nmax_batch = 16 ; behind a value\nmax_request_bytes = 8M\nlisten_mode = 0600\n"
-        "insecure_tcp = no\n[model a]\nfile = %s\nmax_batch = 4\nversion = 2.1\n[model b]\nfile = a.terse\n",
-        file(f, "a.terse"));
+    read_format(f,
+                "; a comment\n# another\n\n[server]\nlisten = ipc:///run/x.sock\n  listen: tcp://127.0.0.1:5555\n"
+                "workers=3\nmax_batch = 16 ; behind a value\nmax_request_bytes = 8M\nlisten_mode = 0600\n"
+                "insecure_tcp = no\n[model a]\nfile = %s\nmax_batch = 4\nversion = 2.1\n[model b]\nfile = a.terse\n",
+                file(f, "a.terse"));
     terse_config_finish(f->config);
     assert_string_equal(told(f), "");
     const terse_config *c = f->config;

@@ -277,12 +277,9 @@ static void sums_by_themselves_read_packed_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_form_becomes_one_product),
-        cmocka_unit_test(what_follows_is_fused),
-        cmocka_unit_test(weights_of_nine_bits_are_two_that_fit),
-        cmocka_unit_test(convolutions_become_one_product),
-        cmocka_unit_test(sums_by_themselves_read_packed_weights),
-        cmocka_unit_test(what_does_not_fit_stays_as_it_was),
+        cmocka_unit_test(every_form_becomes_one_product),         cmocka_unit_test(what_follows_is_fused),
+        cmocka_unit_test(weights_of_nine_bits_are_two_that_fit),  cmocka_unit_test(convolutions_become_one_product),
+        cmocka_unit_test(sums_by_themselves_read_packed_weights), cmocka_unit_test(what_does_not_fit_stays_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -155,7 +155,8 @@ static void options_are_read_in_all_their_forms(void **state)
     assert_string_equal(o.input, "a.onnx");
     assert_string_equal(o.output, "b");
     assert_string_equal(o.name, "n");
-    assert_true(o.low_rank.target == TERSE_LOW_RANK_ENERGY && o.low_rank.amount == 0.5 && o.json && !o.validate && !o.plain && !o.help);
+    assert_true(o.low_rank.target == TERSE_LOW_RANK_ENERGY && o.low_rank.amount == 0.5 && o.json && !o.validate &&
+                !o.plain && !o.help);
     assert_int_equal(PARSE(&o, "-ob", "--low-rank=1", "--", "-a.onnx"), TERSE_OK);
     assert_string_equal(o.input, "-a.onnx");
     assert_string_equal(o.output, "b");

@@ -14,19 +14,12 @@ typedef __m512i dot_a;    /* four of K, sixteen times */
 enum { DOT_ROWS = 14, DOT_PANELS = 8 };
 #define DOT_SIGNED 0
 #define DOT_WIDE(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 8 : (rows) <= 6 ? 4 : 2)
-#define DOT_LIST(X)                                                                                                    \
-    X(1, 1)                                                                                                            \
-    X(1, 2)                                                                                                            \
-    X(1, 4)                                                                                                            \
-    X(2, 1)                                                                                                            \
-    X(2, 2)                                                                                                            \
-    X(2, 4)                                                                                                            \
-    X(2, 8)                                                                                                            \
-    X(3, 1)                                                                                                            \
-    X(3, 2)                                                                                                            \
-    X(3, 4)                                                                                                            \
-    X(4, 1) X(4, 2) X(4, 4) X(5, 1) X(5, 2) X(5, 4) X(6, 1) X(6, 2) X(6, 4) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1)    \
-        X(9, 2) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2) X(13, 1) X(13, 2) X(14, 1) X(14, 2)
+/* clang-format off */
+#define DOT_LIST(X) \
+    X(1, 1) X(1, 2) X(1, 4) X(2, 1) X(2, 2) X(2, 4) X(2, 8) X(3, 1) X(3, 2) X(3, 4) X(4, 1) X(4, 2) X(4, 4) X(5, 1) \
+    X(5, 2) X(5, 4) X(6, 1) X(6, 2) X(6, 4) X(7, 1) X(7, 2) X(8, 1) X(8, 2) X(9, 1) X(9, 2) X(10, 1) X(10, 2) \
+    X(11, 1) X(11, 2) X(12, 1) X(12, 2) X(13, 1) X(13, 2) X(14, 1) X(14, 2)
+/* clang-format on */
 
 /* Two words a dword: 2 j and 2 j + 2 (plus `odd`), for j = 0, 2 ... 30: every second word of two registers. */
 #define DOT_WORDS(odd)                                                                                                 \

@@ -13,12 +13,12 @@ enum { TILE_ROWS = 14, TILE_PANELS = 8, WINDOW_BLOCK = 8 };
 #define TILE_WIDE(rows) ((rows) <= 2 ? 8 : (rows) <= 6 ? 4 : (rows) <= 9 ? 3 : 2)
 
 /* The tiles that are compiled: (rows, panels). */
-#define TILE_LIST(X)                                                                                                   \
-    X(1, 1)                                                                                                            \
-    X(1, 2)                                                                                                            \
-    X(1, 4) X(1, 8) X(2, 1) X(2, 2) X(2, 4) X(2, 8) X(3, 1) X(3, 2) X(3, 4) X(4, 1) X(4, 2) X(4, 4) X(5, 1) X(5, 2)    \
-        X(5, 4) X(6, 1) X(6, 2) X(6, 4) X(7, 1) X(7, 2) X(7, 3) X(8, 1) X(8, 2) X(8, 3) X(9, 1) X(9, 2) X(9, 3)        \
-            X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2) X(13, 1) X(13, 2) X(14, 1) X(14, 2)
+/* clang-format off */
+#define TILE_LIST(X) \
+    X(1, 1) X(1, 2) X(1, 4) X(1, 8) X(2, 1) X(2, 2) X(2, 4) X(2, 8) X(3, 1) X(3, 2) X(3, 4) X(4, 1) X(4, 2) X(4, 4) \
+    X(5, 1) X(5, 2) X(5, 4) X(6, 1) X(6, 2) X(6, 4) X(7, 1) X(7, 2) X(7, 3) X(8, 1) X(8, 2) X(8, 3) X(9, 1) X(9, 2) \
+    X(9, 3) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2) X(13, 1) X(13, 2) X(14, 1) X(14, 2)
+/* clang-format on */
 
 INLINE __mmask16 v16_mask(int n)
 {
