@@ -49,7 +49,8 @@ else
         mv -T "$root.$$" "$root"
     fi
     rm -rf "$root/build" && mkdir "$root/build" && cp -a "$source" "$root/build/terse"
-    chroot "$root" sh -c "cd /build/terse && DEB_BUILD_OPTIONS=$jobs dpkg-buildpackage -us -uc -b" >"$out/build.log" 2>&1 ||
+    # The manuals are made by asking the programs, which find each other by /proc.
+    unshare --mount --pid --fork sh -c 'mount -t proc proc "$1/proc" && exec chroot "$1" sh -c "$2"' sh "$root" "cd /build/terse && DEB_BUILD_OPTIONS=$jobs dpkg-buildpackage -us -uc -b" >"$out/build.log" 2>&1 ||
         { tail -n 40 "$out/build.log" >&2; exit 1; }
     cp "$root"/build/*.deb "$root"/build/*.changes "$root"/build/*.buildinfo "$source/.."
 fi
