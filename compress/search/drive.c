@@ -25,6 +25,7 @@ typedef struct made {
     terse_prune_report pruned;
     terse_cluster_report clustered;
     terse_quantize_report int8;
+    terse_rounding_report rounding;
     bool quantized;
     int users;
 } made;
@@ -59,6 +60,7 @@ static void lend(job *j, const made *m)
     j->report.pruned = m ? m->pruned : (terse_prune_report){0};
     j->report.clustered = m ? m->clustered : (terse_cluster_report){0};
     j->report.int8 = m ? m->int8 : (terse_quantize_report){0};
+    j->report.rounding = m ? m->rounding : (terse_rounding_report){0};
     j->report.quantized = m && m->quantized;
     j->report.low_rank = m && j->options.low_rank.target != TERSE_LOW_RANK_NONE;
     j->report.n_nodes_after = m ? m->graph->n_nodes : 0;
@@ -86,6 +88,7 @@ static int build(void *context, terse_search_plan *plan, const terse_graph **ret
     m->pruned = j->report.pruned;
     m->clustered = j->report.clustered;
     m->int8 = j->report.int8;
+    m->rounding = j->report.rounding;
     m->quantized = j->report.quantized;
     lend(j, NULL);
     if (status != TERSE_OK) {

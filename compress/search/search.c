@@ -479,10 +479,30 @@ static int explain_dense(search *s, terse_error *error)
     return TERSE_OK;
 }
 
+/* The dense networks were timed one after the other; now each beside the fastest of them. */
+static int time_dense(search *s, const dense_one *list, int n, terse_error *error)
+{
+    const terse_graph *fastest = s->dense;
+    double fresh, ignored;
+    int status = terse_judge_time(s->judge, fastest, NULL, s->goal->batch, s->goal->threads, &fresh, &ignored, error);
+    for (int i = 0; i < n && status == TERSE_OK; i++) {
+        double us = fresh, beside = fresh;
+        if (list[i].graph != fastest)
+            status = terse_judge_time(s->judge, list[i].graph, fastest, s->goal->batch, s->goal->threads, &us, &beside,
+                                      error);
+        s->book.measured[list[i].index].us = terse_search_plan_number(us / beside * fresh);
+    }
+    choose_dense(s, list, n);
+    return status;
+}
+
 /* What is best depends on the fastest dense network, which is known now. */
 static int choose_again(search *s, const dense_one *list, int n, terse_error *error)
 {
     int best = 0;
+    const int timed = time_dense(s, list, n, error);
+    if (timed != TERSE_OK)
+        return timed;
     s->dense_known = true;
     for (int i = 1; i < n; i++)
         if (terse_search_better(s, &s->book.measured[list[i].index], &s->book.measured[list[best].index]))

@@ -58,9 +58,9 @@ def wide_network(folder, seed=5):
              ("Conv", ["f", "w4"], ["g"], {"pads": [1, 1, 1, 1]}), ("Relu", ["g"], ["h"], {}),
              ("GlobalAveragePool", ["h"], ["i"], {}), ("Flatten", ["i"], ["j"], {}),
              ("Gemm", ["j", "w5"], ["y"], {"transB": 1})]
-    onnx_writer.write(f"{folder}/wide.onnx", inputs=[("x", "f4", ["N", 3, 20, 20])], outputs=[("y", "f4", ["N", 10])],
+    onnx_writer.write(f"{folder}/wide.onnx", inputs=[("x", "f4", ["N", 3, 16, 16])], outputs=[("y", "f4", ["N", 10])],
                       nodes=nodes, constants=constants)
-    numpy.savez(f"{folder}/wide.npz", x=lots.standard_normal((48, 3, 20, 20)).astype("f4"))
+    numpy.savez(f"{folder}/wide.npz", x=lots.standard_normal((40, 3, 16, 16)).astype("f4"))
     return f"{folder}/wide.onnx", f"{folder}/wide.npz"
 
 
