@@ -188,7 +188,7 @@ $(B)/obj/tests/fuzz/%.o: CFLAGS_ALL += $(if $(filter fuzz,$(VARIANT)),-DTERSE_LI
 tests: all $(UNIT) $(FUZZ) $(B)/faults.so
 
 SYSTEM := $(sort $(wildcard tests/system/*.py))
-SYSTEM := $(filter-out $(addprefix tests/system/,harness.py onnx_writer.py zmtp.py hostile.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
+SYSTEM := $(filter-out $(addprefix tests/system/,harness.py onnx_writer.py zmtp.py hostile.py packages_load.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
 
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=
