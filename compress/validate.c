@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compress/paired.h"
 #include "compress/runner.h"
 #include "compress/samples.h"
 
@@ -17,15 +18,6 @@ enum {
 static const uint64_t max_timing_ns = 3000000000u;
 
 /* --- comparison ---------------------------------------------------------------------------------------------- */
-
-static int64_t largest(const float *row, int64_t n)
-{
-    int64_t best = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (row[i] > row[best])
-            best = i;
-    return best;
-}
 
 typedef struct tally {
     int64_t same, right_before, right_after, elements;
@@ -66,8 +58,8 @@ static int compare_classes(const terse_samples *f, int64_t first, int64_t n, con
 {
     const int64_t classes = terse_plan_output(before->plan, 0)->dims[1];
     for (int64_t i = 0; i < n; i++) {
-        const int64_t x = largest((const float *)before->outputs[0] + i * classes, classes);
-        const int64_t y = largest((const float *)after->outputs[0] + i * classes, classes);
+        const int64_t x = terse_paired_largest((const float *)before->outputs[0] + i * classes, classes);
+        const int64_t y = terse_paired_largest((const float *)after->outputs[0] + i * classes, classes);
         t->same += x == y;
         if (!f->labels)
             continue;

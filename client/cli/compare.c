@@ -245,15 +245,6 @@ static void compare_rows(comparison *c)
         diverge(c, (const float *)data_a + at, (const float *)data_b + at, n);
 }
 
-static int64_t largest(const float *row, int64_t n)
-{
-    int64_t best = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (row[i] > row[best])
-            best = i;
-    return best;
-}
-
 static int compare_classes(comparison *c, int64_t first, int64_t n, terse_error *error)
 {
     const void *data[2];
@@ -263,8 +254,8 @@ static int compare_classes(comparison *c, int64_t first, int64_t n, terse_error 
     const int64_t classes = c->classes ? a->dims[1] : 0;
     const terse_tensor *labels = c->sides[0].samples.labels;
     for (int64_t i = 0; c->classes && i < n; i++) {
-        const int64_t x = largest((const float *)data[0] + i * classes, classes),
-                      y = largest((const float *)data[1] + i * classes, classes);
+        const int64_t x = terse_paired_largest((const float *)data[0] + i * classes, classes),
+                      y = terse_paired_largest((const float *)data[1] + i * classes, classes);
         c->same += x == y;
         if (!labels)
             continue;

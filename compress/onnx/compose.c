@@ -18,11 +18,6 @@ typedef struct composer {
     bool failed;
 } composer;
 
-static composer compose(terse_onnx_builder *builder, int index)
-{
-    return (composer){builder, builder->graph, index, builder->graph->nodes[index].name, false};
-}
-
 static int done(const composer *c, terse_error *error)
 {
     return c->failed ? terse_onnx_no_memory(error) : TERSE_OK;
@@ -114,14 +109,14 @@ static void behind(composer *c, terse_op op, int other)
     c->failed = !terse_graph_add_node(c->graph, op, c->name, (int[]){given, other}, other < 0 ? 1 : 2, &output, 1);
 }
 
-/* Too few inputs are refused here, for they would be read. */
-static bool has_inputs(const composer *c, int n, terse_error *error, int *ret_status)
+/* Fails where one of the first `n` inputs is missing: they will be read. */
+static int begin(terse_onnx_builder *builder, int index, int n, composer *ret_composer, terse_error *error)
 {
-    *ret_status = TERSE_OK;
-    for (int i = 0; i < n && *ret_status == TERSE_OK; i++)
-        if (input(c, i) < 0)
-            *ret_status = terse_fail(error, TERSE_INVALID_ARGUMENT, "lacks input %d", i);
-    return *ret_status == TERSE_OK;
+    *ret_composer = (composer){builder, builder->graph, index, builder->graph->nodes[index].name, false};
+    for (int i = 0; i < n; i++)
+        if (input(ret_composer, i) < 0)
+            return terse_fail(error, TERSE_INVALID_ARGUMENT, "lacks input %d", i);
+    return TERSE_OK;
 }
 
 /* --- any number of operands --------------------------------------------------------------------------------------- */
@@ -129,10 +124,10 @@ static bool has_inputs(const composer *c, int n, terse_error *error, int *ret_st
 /* All operands but the last added up; the node adds that one. One operand alone is handed on. */
 static int add_up(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    const int n = self(&c)->n_inputs;
-    int status;
-    if (!has_inputs(&c, n > 0 ? n : 1, error, &status))
+    const int n = builder->graph->nodes[index].n_inputs;
+    composer c;
+    const int status = begin(builder, index, n > 0 ? n : 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     if (n == 1) {
         self(&c)->op = TERSE_OP_IDENTITY;
@@ -154,10 +149,13 @@ int terse_onnx_compose_sum(terse_onnx_builder *builder, int index, terse_error *
 
 int terse_onnx_compose_mean(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    const int n = builder->graph->nodes[index].n_inputs, status = add_up(builder, index, error);
+    const int n = builder->graph->nodes[index].n_inputs;
+    composer c;
+    int status = add_up(builder, index, error);
+    if (status == TERSE_OK)
+        status = begin(builder, index, 1, &c, error);
     if (status != TERSE_OK)
         return status;
-    composer c = compose(builder, index);
     behind(&c, TERSE_OP_DIV, number(&c, (double)n));
     return done(&c, error);
 }
@@ -167,9 +165,9 @@ int terse_onnx_compose_mean(terse_onnx_builder *builder, int index, terse_error 
 /* The axes of all of them but ReduceSum moved to an input in opset 18. */
 static int reduce_around(terse_onnx_builder *builder, int index, terse_op before, terse_op after, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     status = terse_onnx_reduce_axes(builder, index, 18, error);
     if (status != TERSE_OK)
@@ -227,9 +225,9 @@ static int same_maximum(composer *c, int64_t keepdims)
 /* log(sum(exp(x - max))) + max: no exponential overflows. */
 int terse_onnx_compose_reduce_log_sum_exp(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     status = terse_onnx_reduce_axes(builder, index, 18, error);
     if (status != TERSE_OK)
@@ -248,9 +246,9 @@ int terse_onnx_compose_reduce_log_sum_exp(terse_onnx_builder *builder, int index
 
 int terse_onnx_compose_arg_min(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     set_input(&c, 0, one(&c, TERSE_OP_NEG, input(&c, 0)));
     return done(&c, error);
@@ -258,9 +256,9 @@ int terse_onnx_compose_arg_min(terse_onnx_builder *builder, int index, terse_err
 
 int terse_onnx_compose_size(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     set_input(&c, 0, one(&c, TERSE_OP_SHAPE, input(&c, 0)));
     set_int(&c, self(&c), "keepdims", 0);
@@ -271,9 +269,9 @@ int terse_onnx_compose_size(terse_onnx_builder *builder, int index, terse_error 
 
 int terse_onnx_compose_lp_normalization(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     const int64_t axis = terse_node_int(self(&c), "axis", -1), p = terse_node_int(self(&c), "p", 2);
     if (p != 1 && p != 2)
@@ -300,9 +298,9 @@ static int up_to_rank(composer *c, int64_t first, int x, int64_t more)
 /* x / sqrt(mean(x^2) + epsilon) * scale, the mean over everything from `axis` on. */
 int terse_onnx_compose_rms_normalization(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 2, error, &status))
+    composer c;
+    const int status = begin(builder, index, 2, &c, error);
+    if (status != TERSE_OK)
         return status;
     const int64_t axis = terse_node_int(self(&c), "axis", -1);
     const double epsilon = terse_node_float(self(&c), "epsilon", 1e-5);
@@ -328,9 +326,9 @@ int terse_onnx_compose_rms_normalization(terse_onnx_builder *builder, int index,
 
 int terse_onnx_compose_mish(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     set_input(&c, 1, one(&c, TERSE_OP_TANH, one(&c, TERSE_OP_SOFTPLUS, input(&c, 0))));
     return done(&c, error);
@@ -339,9 +337,9 @@ int terse_onnx_compose_mish(terse_onnx_builder *builder, int index, terse_error 
 /* x * sigmoid(alpha * x) */
 int terse_onnx_compose_swish(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     const double alpha = terse_node_float(self(&c), "alpha", 1.0);
     terse_onnx_attribute_drop(self(&c), "alpha");
@@ -353,9 +351,9 @@ int terse_onnx_compose_swish(terse_onnx_builder *builder, int index, terse_error
 /* max(0, x) + min(0, alpha * (exp(x / alpha) - 1)) is alpha * Elu(x / alpha) with Elu's alpha 1. */
 int terse_onnx_compose_celu(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     const double alpha = terse_node_float(self(&c), "alpha", 1.0);
     terse_onnx_attribute_drop(self(&c), "alpha");
@@ -368,9 +366,9 @@ int terse_onnx_compose_celu(terse_onnx_builder *builder, int index, terse_error 
 /* x where it is above alpha, else 0 */
 int terse_onnx_compose_thresholded_relu(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     const double alpha = terse_node_float(self(&c), "alpha", 1.0);
     terse_onnx_attribute_drop(self(&c), "alpha");
@@ -383,9 +381,9 @@ int terse_onnx_compose_thresholded_relu(terse_onnx_builder *builder, int index, 
 
 int terse_onnx_compose_tan(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     const int x = input(&c, 0);
     set_input(&c, 1, one(&c, TERSE_OP_COS, x));
@@ -396,9 +394,9 @@ int terse_onnx_compose_tan(terse_onnx_builder *builder, int index, terse_error *
 /* Only NaN is not what it is. */
 int terse_onnx_compose_is_nan(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     const int x = input(&c, 0);
     set_input(&c, 0, two(&c, TERSE_OP_EQUAL, x, x));
@@ -407,9 +405,9 @@ int terse_onnx_compose_is_nan(terse_onnx_builder *builder, int index, terse_erro
 
 int terse_onnx_compose_xor(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 2, error, &status))
+    composer c;
+    const int status = begin(builder, index, 2, &c, error);
+    if (status != TERSE_OK)
         return status;
     set_input(&c, 0, two(&c, TERSE_OP_EQUAL, input(&c, 0), input(&c, 1)));
     self(&c)->n_inputs = 1;
@@ -430,9 +428,9 @@ static int every(composer *c, int x, int64_t row, int64_t column, int64_t step)
 /* Each pixel of a block is an image of its own; they lie behind one another in the channels. */
 int terse_onnx_compose_space_to_depth(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 1, error, &status))
+    composer c;
+    const int status = begin(builder, index, 1, &c, error);
+    if (status != TERSE_OK)
         return status;
     const int64_t size = terse_node_int(self(&c), "blocksize", 0);
     if (size < 1 || size > MOST_BLOCKS)
@@ -463,9 +461,9 @@ static int places_along(composer *c, int64_t axis, int indices, int depth)
 /* Indices count from 0 to depth - 1, negative ones from the end; one that is neither has no place. */
 int terse_onnx_compose_one_hot(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    composer c = compose(builder, index);
-    int status;
-    if (!has_inputs(&c, 3, error, &status))
+    composer c;
+    const int status = begin(builder, index, 3, &c, error);
+    if (status != TERSE_OK)
         return status;
     const int64_t axis = terse_node_int(self(&c), "axis", -1);
     if (axis >= TERSE_MAX_RANK || axis < -TERSE_MAX_RANK)

@@ -188,19 +188,10 @@ typedef struct tally {
     int64_t n, same, gained, lost;
 } tally;
 
-static int64_t largest(const float *row, int64_t n)
-{
-    int64_t best = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (row[i] > row[best])
-            best = i;
-    return best;
-}
-
 static void compare_sample(const terse_judge *j, const float *original, const float *found, int64_t sample, double *p,
                            tally *t)
 {
-    const int64_t a = largest(original, j->classes), b = largest(found, j->classes);
+    const int64_t a = terse_paired_largest(original, j->classes), b = terse_paired_largest(found, j->classes);
     const double loss = a == b ? 0 : (double)original[a] - (double)original[b];
     probabilities(found, j->classes, p);
     for (int64_t i = 0; i < j->classes; i++)

@@ -14,34 +14,10 @@ import tarfile
 import numpy
 
 import harness
+from onnx_writer import fields
 
 SOURCE = os.path.join(harness.SHARED, "onnx-node-tests")
 KINDS = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?", 10: "f2", 11: "f8", 12: "u4", 13: "u8"}
-
-
-def fields(data):
-    """(number, value) of a protobuf message: int for varints, bytes for the rest."""
-    at = 0
-
-    def varint():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(data):
-        key = varint()
-        if key & 7 == 0:
-            yield key >> 3, varint()
-        else:
-            size = varint() if key & 7 == 2 else 4 if key & 7 == 5 else 8
-            yield key >> 3, data[at:at + size]
-            at += size
 
 
 def varints(data):

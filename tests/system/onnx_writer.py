@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes small ONNX files by hand: protobuf's wire format with the few fields that the stories need (no pip packages).
+"""Writes small ONNX files by hand, and reads messages: protobuf's wire format with the few fields that the stories need (no pip
+packages).
 
     onnx_writer.write("mlp.onnx", inputs=[("x", "f4", ["N", 784])], outputs=[("y", "f4", ["N", 10])],
                       nodes=[("Gemm", ["x", "w"], ["y"], {"transB": 1})], constants={"w": array})
@@ -90,3 +91,28 @@ def lookup(path, rows=100, width=8):
     table = numpy.arange(rows * width, dtype="f4").reshape(rows, width)
     return write(path, [("tokens", "i8", ["N", "T"])], [("y", "f4", ["N", "T", width])],
                  [("Gather", ["table", "tokens"], ["y"], {"axis": 0})], {"table": table})
+
+
+def fields(data):
+    """(number, value) of a protobuf message: int for varints, bytes for the rest."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+        else:
+            size = varint() if key & 7 == 2 else 4 if key & 7 == 5 else 8
+            yield key >> 3, data[at:at + size]
+            at += size

@@ -10,6 +10,7 @@ import subprocess
 import numpy as np
 
 from harness import DATA, digits_images, finish, program, run, run_json, story, wait_until
+from onnx_writer import fields
 
 SAMPLE = os.path.join(DATA, "digits.onnx")
 IMAGES, LABELS = digits_images()
@@ -32,30 +33,6 @@ def compress(folder, out, *words):
 def content(folder, name):
     with open(os.path.join(folder, name), "rb") as file:
         return file.read()
-
-
-def fields(data):
-    """(number, value) of a protobuf message: integers and bytes."""
-    at = 0
-
-    def varint():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-    while at < len(data):
-        key = varint()
-        if key & 7 == 0:
-            yield key >> 3, varint()
-        else:
-            size = {1: 8, 5: 4}.get(key & 7) or varint()
-            yield key >> 3, data[at:at + size]
-            at += size
 
 
 def weights(data):
