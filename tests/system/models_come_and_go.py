@@ -281,7 +281,7 @@ with harness.story("workers and front ends die before, during and after loads: n
             break
         wait_until(lambda: settled(tersed), "nothing is on its way")
         story.check(models(tersed) == {"m": (version, "ready")}, f"{models(tersed)}")
-    story.check(len(memories(tersed.pid)) == 1, "one memory is left")
+    wait_until(lambda: len(memories(tersed.pid)) == 1, "one memory is left")
     for pid in tersed.workers():
         story.check(len(mappings(pid)) == 1, f"worker {pid} maps one model")
 

@@ -37,6 +37,10 @@ def bits(tersed, seed):
     return harness.run_json(*["terse", *bench(tersed, "-n", 1, "--seed", seed)[1:]])["outputs_hash"]
 
 
+def capacity(tersed):
+    return harness.run_json(*["terse", *bench(tersed, "-c", 8, "-d", 2)[1:]])["rate"]
+
+
 def victim(rng, tersed):
     """One of {worker, worker, front end}; None while there is none."""
     kind = rng.choice(("terse-worker", "terse-worker", "terse-frontend"))
@@ -48,8 +52,13 @@ with harness.story(f"workers and front ends killed every 200 ms for {SECONDS} s 
     rng = random.Random(SEED)
     before = set(os.listdir("/dev/shm"))
     tersed = story.tersed({"m": network(story)})
-    full = harness.run_json(*["terse", *bench(tersed, "-c", 8, "-d", 2)[1:]])["rate"]
-    rate = max(20, int(full * 0.7))
+    full = capacity(tersed)
+    if full < 30:  # under a sanitizer one batch lasts from kill to kill, which makes a request look like a poisoned one
+        print(f"# {full:.0f} requests/s are too few: the sample network instead")
+        tersed.stop()
+        tersed = story.tersed({"m": story.digits()})
+        full = capacity(tersed)
+    rate = max(20, min(2000, int(full * 0.7)))
     want = [bits(tersed, seed) for seed in range(1, CLIENTS + 1)]
     held = descriptors(tersed.pid), descriptors(tersed.frontend())
     clients = [subprocess.Popen(bench(tersed, "--rate", rate / CLIENTS, "-d", SECONDS, "--warmup", 0, "--seed", seed,
