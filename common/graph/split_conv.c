@@ -210,8 +210,11 @@ static void run_range(void *context, int64_t first, int64_t last, int thread)
 static void plan_call(conv_call *call, int64_t filters, int64_t groups, int64_t channels)
 {
     const terse_split *split = terse_split_current();
-    const int64_t images = call->slide.n, threads = split->n, align = call->kernel.align;
+    const int64_t images = call->slide.n, threads = split->n;
     split_find_rows(&call->slide, &call->rows);
+    const int64_t align = call->kernel.align > 1 && call->rows.axis >= 0
+                              ? call->kernel.align * call->slide.dilation[call->rows.axis]
+                              : call->kernel.align;
     const int64_t units = images * call->rows.rows, pixels = images * call->rows.pixels_out;
     call->parts = terse_split_parts(split, (double)pixels * (double)filters *
                                                (double)(split_pixels(call->slide.kernel) * (channels / groups)));
@@ -332,7 +335,7 @@ static size_t scratch_u8(const terse_conv_u8s8_args *args, conv_kernel kernel)
     {                                                                                                                  \
         .run_f32 = BASE->conv_f32, .scratch_f32 = BASE->conv_f32_scratch, .has_columns = true, .align = 1              \
     }
-/* Tiles of 4x4 must stay where they are. */
+/* Tiles of 4x4, which reach over so many times the dilation, must stay where they are. */
 #define WINOGRAD                                                                                                       \
     (conv_kernel)                                                                                                      \
     {                                                                                                                  \

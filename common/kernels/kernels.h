@@ -96,7 +96,7 @@ typedef struct terse_kernels {
     void (*conv_f32)(const terse_conv_f32_args *args);
     size_t (*conv_f32_scratch)(const terse_conv_f32_args *args);
     void (*dwconv_f32)(const terse_conv_f32_args *args);
-    /* 3x3 over the last two axes (the first: 1), stride and dilation 1, one group, any padding and size: through
+    /* 3x3 over the last two axes (the first: 1), stride 1, one group, any dilation, padding and size: through
      * Winograd's F(4x4,3x3), weights TERSE_LAYOUT_F32_WINOGRAD4. Other roundings than conv_f32's, the same in all
      * tiers; an infinity or NaN reaches all of its tile of 4x4 outputs. */
     void (*winograd_f32)(const terse_conv_f32_args *args);

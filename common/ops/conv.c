@@ -45,10 +45,10 @@ static int check_weights(const terse_op_plan *plan, const terse_window *w, int64
     else if (params->packed)
         params->depthwise = true;
     const bool fits = groups == 1 && w->kernel[0] == 1 && w->kernel[1] == 3 && w->kernel[2] == 3 && w->stride[1] == 1 &&
-                      w->stride[2] == 1 && w->dilation[1] == 1 && w->dilation[2] == 1;
+                      w->stride[2] == 1;
     if (params->winograd && !fits)
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "weights in layout %s are for 3x3 with strides and dilations of 1 and one group",
+                          "weights in layout %s are for 3x3 with strides of 1 and one group",
                           terse_layout_name(weights->layout));
     params->positions = w->kernel[0] * w->kernel[1] * w->kernel[2];
     return TERSE_OK;

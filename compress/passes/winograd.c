@@ -30,6 +30,20 @@ static bool all_are(const terse_node *node, const char *name, int64_t value)
     return true;
 }
 
+static int64_t dilation(const terse_node *node, int axis)
+{
+    const terse_attr *list = terse_node_attr(node, "dilations");
+    return list && list->ints && axis < list->n ? list->ints[axis] : 1;
+}
+
+/* Along an axis, in whole tiles: with a dilation those of each phase. */
+static int64_t computed_pixels(int64_t size, int64_t dilation)
+{
+    const int64_t phases = size < dilation ? size : dilation;
+    const int64_t outputs = (size + dilation - 1) / dilation;
+    return phases * ((outputs + WINOGRAD_TILE - 1) / WINOGRAD_TILE * WINOGRAD_TILE);
+}
+
 /* Far from where its transform or products of it would overflow. */
 static bool is_moderate(const terse_value *weights)
 {
@@ -44,7 +58,7 @@ bool terse_pass_winograd_wins(const terse_graph *graph, const terse_node *conv)
 {
     const terse_value *w = &graph->values[conv->inputs[1]], *y = &graph->values[conv->outputs[0]];
     if (w->rank != 4 || y->rank != 4 || w->dims[2] != 3 || w->dims[3] != 3 || terse_node_int(conv, "group", 1) != 1 ||
-        !all_are(conv, "strides", 1) || !all_are(conv, "dilations", 1))
+        !all_are(conv, "strides", 1))
         return false;
     if (w->dims[1] < LEAST_CHANNELS || w->dims[1] > MOST_CHANNELS || w->dims[0] < LEAST_FILTERS)
         return false;
@@ -56,7 +70,7 @@ bool terse_pass_winograd_wins(const terse_graph *graph, const terse_node *conv)
     for (int axis = 1; axis <= 2; axis++) {
         const int64_t size = y->dims[axis] < 0 ? SYMBOL_PIXELS : y->dims[axis];
         pixels *= (double)size;
-        computed *= (double)((size + WINOGRAD_TILE - 1) / WINOGRAD_TILE * WINOGRAD_TILE);
+        computed *= (double)computed_pixels(size, dilation(conv, axis - 1));
     }
     return bytes > 0 && pixels >= (bytes > NEAR_BYTES ? LEAST_PIXELS_FAR : LEAST_PIXELS) && computed <= 2 * pixels &&
            is_moderate(w);

@@ -217,10 +217,12 @@ static void winograd_case(int64_t most_size, int64_t most_channels, int extreme)
         args.stride[axis] = args.dilation[axis] = args.in[axis] = args.out[axis] = 1;
         if (!axis)
             continue;
-        args.pad[axis] = random_in(0, 9) ? random_in(0, 2) : random_in(0, 9);
+        args.dilation[axis] = random_in(0, 2) ? 1 : random_in(2, 5);
+        args.pad[axis] = random_in(0, 9) ? random_in(0, 2 * args.dilation[axis]) : random_in(0, 9);
         const int64_t pad_end = random_in(0, 9) ? random_in(0, 2) : random_in(0, 9), pads = args.pad[axis] + pad_end;
-        args.in[axis] = random_in(pads < 2 ? 3 - pads : 1, most_size);
-        args.out[axis] = args.in[axis] + pads - 2;
+        const int64_t reach = 2 * args.dilation[axis];
+        args.in[axis] = random_in(pads < reach ? reach + 1 - pads : 1, most_size);
+        args.out[axis] = args.in[axis] + pads - reach;
     }
     const int64_t in_pixels = args.n * args.in[1] * args.in[2], out_pixels = args.n * args.out[1] * args.out[2];
     const int64_t channels = args.channels, filters = args.filters, wide = (filters + 15) / 16 * 16;
@@ -269,7 +271,7 @@ static void winograd_tests(void)
 {
     for (int i = 0; i < 150; i++)
         winograd_case(13, 40, 0);
-    tap_case("winograd: any size and padding, strided pixels; near the direct convolution");
+    tap_case("winograd: any size, padding and dilation, strided pixels; near the direct convolution");
     for (int i = 0; i < 100; i++)
         winograd_case(9, 20, (int)random_in(3, 50));
     tap_case("winograd: infinities, NaN, denormals, signed zeros");

@@ -244,7 +244,7 @@ static void random_conv(int kind, terse_conv_f32_args *a)
         a->in[i] = i < first ? 1 : random_in(1, first == 2 ? 200 : first == 1 ? 30 : 9);
         a->kernel[i] = i < first || pointwise ? 1 : kind == WINOGRAD ? 3 : random_in(1, 4);
         a->stride[i] = i < first || pointwise || kind == WINOGRAD ? 1 : random_in(1, 3);
-        a->dilation[i] = i < first || kind == WINOGRAD ? 1 : random_in(1, 2);
+        a->dilation[i] = i < first ? 1 : random_in(1, 2);
         a->pad[i] = i < first || pointwise ? 0 : random_in(0, 3);
         const int64_t span = (a->kernel[i] - 1) * a->dilation[i] + 1;
         const int64_t padded = a->in[i] + a->pad[i] + (i < first || pointwise ? 0 : random_in(0, 4));

@@ -42,7 +42,8 @@ static void load_tile(const terse_conv_f32_args *args, int64_t n, int64_t y, int
     for (int64_t c = 0; c < args->channels; c++) {
         float d[POINTS];
         for (int64_t i = 0; i < POINTS; i++) {
-            const int64_t iy = y - args->pad[1] + i / WINDOW, ix = x - args->pad[2] + i % WINDOW;
+            const int64_t iy = y - args->pad[1] + i / WINDOW * args->dilation[1];
+            const int64_t ix = x - args->pad[2] + i % WINDOW * args->dilation[2];
             const bool inside = iy >= 0 && iy < height && ix >= 0 && ix < width;
             d[i] = inside ? image[(iy * width + ix) * args->in_stride + c] : 0.0f;
         }
@@ -71,13 +72,20 @@ static void store_tile(const terse_conv_f32_args *args, int64_t n, int64_t y, in
         transform_output(m + i, WINDOW);
     for (int i = 0; i < TILE; i++)
         transform_output(m + i * WINDOW, 1);
-    for (int64_t i = y; i < y + TILE && i < args->out[1]; i++)
-        for (int64_t j = x; j < x + TILE && j < args->out[2]; j++) {
-            const int64_t index = (n * args->out[1] + i) * args->out[2] + j;
+    for (int64_t i = 0; i < TILE && y + i * args->dilation[1] < args->out[1]; i++)
+        for (int64_t j = 0; j < TILE && x + j * args->dilation[2] < args->out[2]; j++) {
+            const int64_t index =
+                (n * args->out[1] + y + i * args->dilation[1]) * args->out[2] + x + j * args->dilation[2];
             args->output[index * args->out_stride + filter] = ref_finish(
-                m[(i - y) * WINDOW + j - x], args->bias ? args->bias + filter : NULL,
+                m[i * WINDOW + j], args->bias ? args->bias + filter : NULL,
                 args->residual ? args->residual + index * args->residual_stride + filter : NULL, &args->activation);
         }
+}
+
+/* The first output of the tile behind the one that begins at `first`: outputs of a tile are `dilation` apart. */
+static int64_t next_tile(int64_t first, int64_t dilation)
+{
+    return (first + 1) % dilation != 0 ? first + 1 : first + 1 + (TILE - 1) * dilation;
 }
 
 size_t terse_winograd_f32_scratch_ref(const terse_conv_f32_args *args)
@@ -89,8 +97,8 @@ void terse_winograd_f32_ref(const terse_conv_f32_args *args)
 {
     float *domain = args->scratch;
     for (int64_t n = 0; n < args->n; n++)
-        for (int64_t y = 0; y < args->out[1]; y += TILE)
-            for (int64_t x = 0; x < args->out[2]; x += TILE) {
+        for (int64_t y = 0; y < args->out[1]; y = next_tile(y, args->dilation[1]))
+            for (int64_t x = 0; x < args->out[2]; x = next_tile(x, args->dilation[2])) {
                 load_tile(args, n, y, x, domain);
                 for (int64_t f = 0; f < args->filters; f++)
                     store_tile(args, n, y, x, f, domain);

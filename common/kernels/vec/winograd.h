@@ -18,19 +18,44 @@ enum {
     WINOGRAD_MOST = 84,
 };
 
+/* Tiles along an axis. With a dilation d the pixels of each phase, d apart, are an axis of their own. */
+typedef struct winograd_axis {
+    int64_t step, phase_tiles, tiles; /* pixels from output to output of a tile; tiles of a phase; of all phases */
+} winograd_axis;
+
+INLINE winograd_axis winograd_axis_of(int64_t size, int64_t dilation)
+{
+    const int64_t outputs = (size + dilation - 1) / dilation; /* of the first phase, which has the most */
+    const int64_t phase_tiles = (outputs + WINOGRAD_TILE - 1) / WINOGRAD_TILE;
+    return (winograd_axis){dilation, phase_tiles, phase_tiles * (size < dilation ? size : dilation)};
+}
+
+INLINE int64_t winograd_first(const winograd_axis *axis, int64_t tile)
+{
+    return tile / axis->phase_tiles + tile % axis->phase_tiles * WINOGRAD_TILE * axis->step;
+}
+
+/* Outputs of a tile from `first` on that are below `size`. */
+INLINE int64_t winograd_inside(const winograd_axis *axis, int64_t first, int64_t size)
+{
+    const int64_t count = (size - first + axis->step - 1) / axis->step;
+    return count < 0 ? 0 : count < WINOGRAD_TILE ? count : WINOGRAD_TILE;
+}
+
 typedef struct winograd_plan {
-    int64_t rows, columns, tiles; /* of an image; of all images */
-    int64_t block, panels;        /* tiles of a block; panels of a chunk */
-    int64_t wide, plane;          /* floats of a tile and of a point in the domain */
+    winograd_axis down, along;
+    int64_t tiles;         /* of all images */
+    int64_t block, panels; /* tiles of a block; panels of a chunk */
+    int64_t wide, plane;   /* floats of a tile and of a point in the domain */
     int64_t product_wide, product_plane;
 } winograd_plan;
 
 static winograd_plan winograd_plan_for(const terse_conv_f32_args *args)
 {
-    winograd_plan plan = {.rows = (args->out[1] + WINOGRAD_TILE - 1) / WINOGRAD_TILE,
-                          .columns = (args->out[2] + WINOGRAD_TILE - 1) / WINOGRAD_TILE,
+    winograd_plan plan = {.down = winograd_axis_of(args->out[1], args->dilation[1]),
+                          .along = winograd_axis_of(args->out[2], args->dilation[2]),
                           .wide = (args->channels + 15) / 16 * 16};
-    plan.tiles = args->n * plan.rows * plan.columns;
+    plan.tiles = args->n * plan.down.tiles * plan.along.tiles;
     int64_t block = WINOGRAD_BLOCK_BYTES / (int64_t)sizeof(float) / WINOGRAD_POINTS / plan.wide;
     block = block < WINOGRAD_LEAST ? WINOGRAD_LEAST : block > WINOGRAD_MOST ? WINOGRAD_MOST : block;
     if (block > TILE_ROWS)
@@ -100,15 +125,16 @@ INLINE void winograd_load(const float *const pixels[WINOGRAD_POINTS], int64_t ch
     }
 }
 
-/* Where a tile lies: its image and the first output pixel. */
+/* Where a tile lies: its image and the first output pixel, which is outside where its phase has fewer tiles. */
 typedef struct winograd_place {
     int64_t n, y, x;
 } winograd_place;
 
 INLINE winograd_place winograd_place_of(const winograd_plan *plan, int64_t tile)
 {
-    const int64_t column = tile % plan->columns, row = tile / plan->columns % plan->rows;
-    return (winograd_place){tile / plan->columns / plan->rows, row * WINOGRAD_TILE, column * WINOGRAD_TILE};
+    const int64_t column = tile % plan->along.tiles, row = tile / plan->along.tiles % plan->down.tiles;
+    return (winograd_place){tile / plan->along.tiles / plan->down.tiles, winograd_first(&plan->down, row),
+                            winograd_first(&plan->along, column)};
 }
 
 static void winograd_load_tile(const terse_conv_f32_args *args, const winograd_plan *plan, winograd_place at,
@@ -118,12 +144,11 @@ static void winograd_load_tile(const terse_conv_f32_args *args, const winograd_p
                   first_x = at.x - args->pad[2];
     const float *image = args->input + at.n * height * width * args->in_stride;
     const float *pixels[WINOGRAD_POINTS];
-    for (int64_t y = 0; y < WINOGRAD_WINDOW; y++) {
-        const bool inside = first_y + y >= 0 && first_y + y < height;
-        for (int64_t x = 0; x < WINOGRAD_WINDOW; x++)
-            pixels[y * WINOGRAD_WINDOW + x] = inside && first_x + x >= 0 && first_x + x < width
-                                                  ? image + ((first_y + y) * width + first_x + x) * args->in_stride
-                                                  : zeros;
+    for (int64_t i = 0; i < WINOGRAD_POINTS; i++) {
+        const int64_t y = first_y + i / WINOGRAD_WINDOW * plan->down.step;
+        const int64_t x = first_x + i % WINOGRAD_WINDOW * plan->along.step;
+        const bool inside = y >= 0 && y < height && x >= 0 && x < width;
+        pixels[i] = inside ? image + (y * width + x) * args->in_stride : zeros;
     }
     int64_t c = 0;
     for (; c + 16 <= args->channels; c += 16)
@@ -132,9 +157,9 @@ static void winograd_load_tile(const terse_conv_f32_args *args, const winograd_p
         winograd_load(pixels, c, args->channels - c, to + c, plan->plane);
 }
 
-/* Four outputs in a row of the tile, as many as lie inside. */
-INLINE void winograd_store(const terse_conv_f32_args *args, const v16 *m, int64_t pixel, int64_t count, int64_t filter,
-                           int64_t left)
+/* Four outputs in a row of the tile, `step` pixels apart, as many as lie inside. */
+INLINE void winograd_store(const terse_conv_f32_args *args, const v16 *m, int64_t pixel, int64_t step, int64_t count,
+                           int64_t filter, int64_t left)
 {
     const v16 bias = args->bias ? v16_load_up_to(args->bias + filter, left) : v16_zero();
     for (int64_t x = 0; x < count; x++) {
@@ -142,17 +167,17 @@ INLINE void winograd_store(const terse_conv_f32_args *args, const v16 *m, int64_
         if (args->bias)
             y = v16_add(y, bias);
         if (args->residual)
-            y = v16_add(y, v16_load_up_to(args->residual + (pixel + x) * args->residual_stride + filter, left));
-        v16_store_up_to(args->output + (pixel + x) * args->out_stride + filter, v16_activate(y, &args->activation),
-                        left);
+            y = v16_add(y, v16_load_up_to(args->residual + (pixel + x * step) * args->residual_stride + filter, left));
+        v16_store_up_to(args->output + (pixel + x * step) * args->out_stride + filter,
+                        v16_activate(y, &args->activation), left);
     }
 }
 
 static void winograd_store_tile(const terse_conv_f32_args *args, const winograd_plan *plan, winograd_place at,
                                 const float *products, int64_t first_filter)
 {
-    const int64_t rows = args->out[1] - at.y < WINOGRAD_TILE ? args->out[1] - at.y : WINOGRAD_TILE;
-    const int64_t columns = args->out[2] - at.x < WINOGRAD_TILE ? args->out[2] - at.x : WINOGRAD_TILE;
+    const int64_t rows = winograd_inside(&plan->down, at.y, args->out[1]);
+    const int64_t columns = winograd_inside(&plan->along, at.x, args->out[2]);
     const int64_t first_pixel = (at.n * args->out[1] + at.y) * args->out[2] + at.x;
     for (int64_t f = 0; f < plan->product_wide && first_filter + f < args->filters; f += 16) {
         v16 m[WINOGRAD_POINTS];
@@ -164,8 +189,8 @@ static void winograd_store_tile(const terse_conv_f32_args *args, const winograd_
         }
         for (int y = 0; y < rows; y++) {
             winograd_output(m + y * WINOGRAD_WINDOW, 1);
-            winograd_store(args, m + y * WINOGRAD_WINDOW, first_pixel + y * args->out[2], columns, first_filter + f,
-                           args->filters - first_filter - f);
+            winograd_store(args, m + y * WINOGRAD_WINDOW, first_pixel + y * plan->down.step * args->out[2],
+                           plan->along.step, columns, first_filter + f, args->filters - first_filter - f);
         }
     }
 }
