@@ -50,9 +50,11 @@ X86 := $(filter x86_64,$(ARCH))
 ARM := $(filter aarch64,$(ARCH))
 COMMON := $(filter-out common/kernels/x86/% common/kernels/arm/%,$(call find,common)) \
 	$(if $(X86),$(call find,common/kernels/x86)) $(if $(ARM),$(call find,common/kernels/arm))
-LIBTERSE := $(filter-out client/cli/% client/examples/%,$(call find,client)) \
+LIBTERSE := $(filter-out client/cli/% client/examples/% client/view/% client/gateway/% client/report/%,$(call find,client)) \
 	common/status.c common/bytes.c common/tensor.c common/pack.c common/ring.c common/curve.c $(wildcard common/wire*.c)
 CLI := $(call find,client/cli)
+# What a daemon tells, read: for the programs that show it.
+VIEW := $(call find,client/view)
 COMPRESS := $(call find,compress)
 # tap_calls.c stands before the C library and is linked only into programs that want that.
 DAEMON_SHARED := $(filter-out daemon/tap_calls.c,$(wildcard daemon/*.c))
@@ -106,6 +108,9 @@ $(B)/libcompress.a: $(filter-out %/main.o,$(call obj,$(COMPRESS))) $(PROTO_OBJ)
 $(B)/libdaemon.a: $(call obj,$(DAEMON_SHARED)) $(filter-out %/main.o,$(call obj,$(SUPERVISOR) $(FRONTEND) $(GATE) $(WORKER) $(LOADER)))
 	@rm -f $@
 	@ar rcs $@ $^
+$(B)/libview.a: $(call obj,$(VIEW))
+	@rm -f $@
+	@ar rcs $@ $^
 $(B)/libterse.a: $(call obj,$(LIBTERSE))
 	@rm -f $@
 	@ar rcs $@ $^
@@ -122,7 +127,7 @@ $(B)/obj/client/cli/lazy.o: CFLAGS_ALL += -DTERSE_ZMQ_SONAME='"$(call soname,lib
 	-DTERSE_ZSTD_SONAME='"$(call soname,libzstd)"'
 # What `terse compare` takes from the compressor's rooms: files without BLAS or protobuf behind them.
 CLI_COMPRESS := compress/paired.c compress/runner.c compress/samples.c
-$(B)/terse: $(call obj,$(CLI) $(CLI_COMPRESS)) $(B)/libterse.a $(B)/libcommon.a
+$(B)/terse: $(call obj,$(CLI) $(CLI_COMPRESS)) $(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(filter-out -lzip -lzstd,$(LIBS_COMMON)) -ldl
 $(B)/terse-npz.so: $(call obj,common/npz_archive.c common/status.c common/bytes.c)
@@ -150,7 +155,7 @@ $(B)/classify: client/examples/classify.c $(B)/libterse.so
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) \
 	$(patsubst tests/kernels/%.c,$(B)/tests/%,$(wildcard tests/kernels/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
-TEST_LIBS = $(B)/libdaemon.a $(B)/libcompress.a $(B)/libterse.a $(B)/libcommon.a
+TEST_LIBS = $(B)/libdaemon.a $(B)/libcompress.a $(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
 # The client and the daemon each have rooms of the same name (reply, request): never both in one program.
 $(B)/tests/test_client: $(B)/obj/tests/unit/test_client.o $(B)/libterse.a $(B)/libcommon.a
 	@mkdir -p $(@D)

@@ -5,10 +5,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Bytes of the UTF-8 sequence that starts at `text`, 0 when it is none (RFC 3629: no surrogates, nothing overlong). */
-static size_t utf8_length(const unsigned char *text, size_t left)
+size_t terse_json_utf8(const char *bytes, size_t left)
 {
-    const unsigned char c = text[0];
+    const unsigned char *text = (const unsigned char *)bytes, c = text[0];
     const size_t n = c < 0x80                ? 1
                      : c >= 0xc2 && c < 0xe0 ? 2
                      : c >= 0xe0 && c < 0xf0 ? 3
@@ -30,7 +29,7 @@ static void put_string(FILE *out, const char *text, size_t length)
     fputc('"', out);
     for (size_t i = 0; i < length;) {
         const unsigned char c = (unsigned char)text[i];
-        const size_t n = utf8_length((const unsigned char *)text + i, length - i);
+        const size_t n = terse_json_utf8(text + i, length - i);
         if (n == 0)
             fputc('?', out);
         else if (c == '"' || c == '\\')

@@ -30,9 +30,13 @@ def forbidden(path, include):
         return "compress and daemon never see each other"
     if room in ("compress", "daemon") and wanted == "client":
         return f"{room} does not use the client"
-    if path.startswith("client/cli/") and wanted == "daemon":
-        return "client/cli uses every room but daemon"
-    if room == "client" and not path.startswith(("client/cli/", "client/examples/")):
+    if room == "client" and wanted == "daemon":
+        return "the client uses every room but daemon"
+    if path.startswith("client/view/"):
+        return None if wanted == "common" or include.startswith("client/view/") else "client/view uses common only"
+    if path.startswith("client/gateway/") and include.startswith("client/cli/"):
+        return "the gateway uses libterse and client/view"
+    if room == "client" and not path.startswith(("client/cli/", "client/examples/", "client/gateway/", "client/report/")):
         name = os.path.splitext(os.path.basename(include))[0]
         if wanted not in ("client", "common") or include.startswith("client/cli/"):
             return "libterse uses common only"

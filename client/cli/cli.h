@@ -88,6 +88,7 @@ int terse_cli_compare(int argc, char **argv);
 int terse_cli_run(int argc, char **argv);
 int terse_cli_infer(int argc, char **argv);
 int terse_cli_status(int argc, char **argv);
+int terse_cli_stats(int argc, char **argv);
 int terse_cli_keygen(int argc, char **argv);
 int terse_cli_bench(int argc, char **argv);
 int terse_cli_load(int argc, char **argv);

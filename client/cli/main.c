@@ -18,6 +18,7 @@ static const struct {
     {"run", terse_cli_run, "run a .terse file without a daemon, or time it"},
     {"infer", terse_cli_infer, "send inputs to a daemon and store what comes back"},
     {"status", terse_cli_status, "show a daemon's models, workers and counters"},
+    {"stats", terse_cli_stats, "print a daemon's counters and histograms, also as OpenMetrics"},
     {"load", terse_cli_load, "serve a file, or a new version of a model, without a restart"},
     {"unload", terse_cli_unload, "take a model out of service"},
     {"configure", terse_cli_configure, "change settings of a running daemon"},
