@@ -155,7 +155,7 @@ $(B)/libgateway.a: $(filter-out %/main.o,$(call obj,$(GATEWAY)))
 	@rm -f $@
 	@ar rcs $@ $^
 $(B)/terse-gateway: $(B)/obj/client/gateway/main.o $(call obj,client/cli/options.c daemon/sandbox.c daemon/log.c) $(B)/libgateway.a \
-		$(B)/libterse.a $(B)/libcommon.a
+		$(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_GATEWAY)
 $(B)/classify: client/examples/classify.c $(B)/libterse.so

@@ -7,6 +7,7 @@
 
 #include "client/gateway/asker.h"
 #include "client/gateway/statistics.h"
+#include "client/view/view.h"
 #include "common/bytes.h"
 #include "common/json.h"
 
@@ -40,6 +41,12 @@ static void page_close(page *p, terse_answer *answer)
     }
     answer->status = MHD_HTTP_OK;
     answer->type = "application/json";
+}
+
+/* The thread's last failure of libterse. */
+static terse_status last_error(terse_status status, terse_error *error)
+{
+    return (terse_status)terse_fail(error, status, "%s", terse_last_error());
 }
 
 static void put_models_port(terse_json *json, const terse_signature *signature, int output)
@@ -168,7 +175,7 @@ static terse_status about_model(terse_client *client, const terse_route *route, 
     page p;
     terse_status status = terse_client_metadata(client, route->model, ANSWER_MS, &signature);
     if (status)
-        return (terse_status)terse_fail(error, status, "%s", terse_last_error());
+        return last_error(status, error);
     if (!page_open(&p)) {
         terse_signature_free(signature);
         return (terse_status)terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
@@ -186,7 +193,7 @@ static terse_status about_ready(terse_client *client, const char *model, terse_a
 {
     const terse_status status = terse_client_ready(client, *model ? model : NULL, ANSWER_MS);
     if (status)
-        return (terse_status)terse_fail(error, status, "%s", terse_last_error());
+        return last_error(status, error);
     terse_text_cstr(&answer->body, "{");
     if (*model) {
         terse_text_cstr(&answer->body, "\"name\":");
@@ -207,7 +214,7 @@ static terse_status about_statistics(terse_client *client, const terse_route *ro
     page p;
     terse_status status = terse_client_stats(client, ANSWER_MS, &stats);
     if (status)
-        return (terse_status)terse_fail(error, status, "%s", terse_last_error());
+        return last_error(status, error);
     if (!page_open(&p)) {
         terse_stats_free(stats);
         return (terse_status)terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
@@ -217,6 +224,29 @@ static terse_status about_statistics(terse_client *client, const terse_route *ro
     terse_stats_free(stats);
     page_close(&p, answer);
     return status;
+}
+
+static terse_status about_metrics(terse_client *client, terse_answer *answer, terse_error *error)
+{
+    terse_stats *stats = NULL;
+    terse_view *view = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    const terse_status asked = terse_client_stats(client, ANSWER_MS, &stats);
+    if (asked)
+        return last_error(asked, error);
+    const void *bytes = terse_stats_msgpack(stats, &size);
+    int status = terse_view_read(bytes, size, &view, error);
+    terse_stats_free(stats);
+    if (!status)
+        status = terse_view_openmetrics(view, &text, &size, error);
+    terse_view_free(view);
+    if (status)
+        return (terse_status)status;
+    answer->body = (terse_text){.data = text, .size = size, .capacity = size};
+    answer->status = MHD_HTTP_OK;
+    answer->type = TERSE_VIEW_OPENMETRICS_TYPE;
+    return TERSE_OK;
 }
 
 static const char *triton_state(const char *state)
@@ -248,9 +278,11 @@ static terse_status ask(terse_client *client, const terse_route *route, terse_an
     terse_models *models = NULL;
     if (route->kind == TERSE_ROUTE_READY)
         return about_ready(client, "", answer, error);
+    if (route->kind == TERSE_ROUTE_METRICS)
+        return about_metrics(client, answer, error);
     terse_status status = terse_client_models(client, ANSWER_MS, &models);
     if (status)
-        return (terse_status)terse_fail(error, status, "%s", terse_last_error());
+        return last_error(status, error);
     const char *version = *route->model ? find_version(models, route, error) : "";
     if (!version)
         status = error->status;

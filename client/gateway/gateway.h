@@ -55,6 +55,7 @@ typedef struct terse_visitor {
     struct terse_exchange *exchange; /* the one that is going on */
     int fd;
     bool surplus;      /* beyond max_connections: is told so, and leaves */
+    bool cut;          /* its time was over */
     uint64_t since_ns; /* of what it does now: being silent, sending, receiving */
 } terse_visitor;
 
@@ -74,7 +75,7 @@ typedef struct terse_exchange {
     terse_wish wish;
 } terse_exchange;
 
-enum { TERSE_TABLE = 4096 };
+enum { TERSE_TABLE = 4096, TERSE_STATUSES = 16 };
 
 typedef struct terse_gateway {
     const terse_gateway_options *options;
@@ -88,6 +89,8 @@ typedef struct terse_gateway {
     terse_exchange *table[TERSE_TABLE]; /* inferences by id */
     bool draining;
     uint64_t swept_ns;
+    uint64_t answers[TERSE_STATUSES]; /* so far, by TERSE_METRICS_STATUSES */
+    uint64_t cut_connections, refused_connections;
 } terse_gateway;
 
 /* --- serve.c: libmicrohttpd's callbacks, limits --- */
@@ -109,6 +112,12 @@ void terse_answer_refuse(terse_answer *answer, unsigned http_status, const char 
     __attribute__((format(printf, 3, 4)));
 enum MHD_Result terse_answer_send(terse_exchange *exchange);
 void terse_answer_free(terse_answer *answer);
+
+/* --- metrics.c: puts the gateway's own numbers behind those of the daemon, and gives the text the type that is
+ * accepted */
+void terse_metrics_finish(const terse_gateway *gateway, const char *accept, terse_answer *answer);
+/* An answer goes out. */
+void terse_metrics_count(terse_gateway *gateway, const terse_answer *answer);
 
 /* --- infer.c: inferences on their way --- */
 /* Submits the body; answers at once when it cannot. */

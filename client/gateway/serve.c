@@ -34,6 +34,7 @@ static void arrive(terse_gateway *gateway, struct MHD_Connection *connection, vo
     visitor->fd = info->connect_fd;
     visitor->since_ns = terse_now_ns();
     visitor->surplus = gateway->n_visitors >= gateway->options->max_connections;
+    gateway->refused_connections += visitor->surplus;
     visitor->next = gateway->visitors;
     if (visitor->next)
         visitor->next->previous = visitor;
@@ -61,6 +62,14 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
         leave(user, *visitor_slot);
 }
 
+static void cut(terse_gateway *gateway, terse_visitor *visitor)
+{
+    if (!visitor->cut)
+        gateway->cut_connections++;
+    visitor->cut = true;
+    shutdown(visitor->fd, SHUT_RDWR); /* libmicrohttpd sees its end and closes it */
+}
+
 void terse_serve_sweep(terse_gateway *gateway, uint64_t now_ns)
 {
     if (now_ns - gateway->swept_ns < SWEEP_NS)
@@ -74,7 +83,7 @@ void terse_serve_sweep(terse_gateway *gateway, uint64_t now_ns)
                                  : exchange       ? gateway->options->transfer_s
                                                   : gateway->options->idle_s;
         if (now_ns > visitor->since_ns + limit_s * SECOND_NS)
-            shutdown(visitor->fd, SHUT_RDWR); /* libmicrohttpd sees its end and closes it */
+            cut(gateway, visitor);
     }
 }
 
@@ -168,15 +177,23 @@ static void check_head(terse_exchange *exchange, const char *method)
     }
 }
 
+static enum MHD_Result send_answer(terse_exchange *exchange)
+{
+    if (exchange->route.kind == TERSE_ROUTE_METRICS && exchange->answer.status == MHD_HTTP_OK)
+        terse_metrics_finish(exchange->gateway, header(exchange, MHD_HTTP_HEADER_ACCEPT), &exchange->answer);
+    hold(exchange, exchange->answer.body.capacity);
+    exchange->visitor->since_ns = terse_now_ns();
+    terse_metrics_count(exchange->gateway, &exchange->answer);
+    return terse_answer_send(exchange);
+}
+
 /* A body that is refused is read to its end all the same: a client that still sends would not hear why. One that waits
  * to be told to send is told at once. */
 static enum MHD_Result begin(terse_exchange *exchange, const char *method)
 {
     exchange->phase = TERSE_PHASE_BODY;
     check_head(exchange, method);
-    if (exchange->answer.status && header(exchange, MHD_HTTP_HEADER_EXPECT))
-        return terse_answer_send(exchange);
-    return MHD_YES;
+    return exchange->answer.status && header(exchange, MHD_HTTP_HEADER_EXPECT) ? send_answer(exchange) : MHD_YES;
 }
 
 static void take_piece(terse_exchange *exchange, const char *data, size_t size)
@@ -262,7 +279,6 @@ static void dispatch(terse_exchange *exchange)
         ask(exchange);
         return;
     case TERSE_ROUTE_NONE:
-    case TERSE_ROUTE_METRICS:
     case TERSE_ROUTE_PAGE:
     case TERSE_ROUTE_PICTURE:
         terse_answer_refuse(answer, MHD_HTTP_NOT_FOUND, "there is nothing at this path");
@@ -272,16 +288,10 @@ static void dispatch(terse_exchange *exchange)
     case TERSE_ROUTE_CONFIG:
     case TERSE_ROUTE_STATS:
     case TERSE_ROUTE_INDEX:
+    case TERSE_ROUTE_METRICS:
         ask(exchange);
         return;
     }
-}
-
-static enum MHD_Result send_answer(terse_exchange *exchange)
-{
-    hold(exchange, exchange->answer.body.capacity);
-    exchange->visitor->since_ns = terse_now_ns();
-    return terse_answer_send(exchange);
 }
 
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url, const char *method,

@@ -74,6 +74,19 @@ def inferences(story, gate, daemon):
     story.check(gate.get("/v2/models/stats").json["model_stats"][0]["name"] == "digits", "statistics of all models")
 
 
+def metrics(story, gate):
+    new = gate.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0,text/plain;q=0.5"})
+    old = gate.get("/metrics")
+    story.check(new.status == 200 and new.headers["content-type"].startswith("application/openmetrics-text"), "OpenMetrics on wish")
+    story.check(old.status == 200 and old.headers["content-type"].startswith("text/plain; version=0.0.4"), "else the older text")
+    lines = new.body.decode().splitlines()
+    story.check(lines[-1] == "# EOF" and lines.count("# EOF") == 1, "the text ends once")
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    story.check(float(values['terse_requests_total{model="digits",version="1"}']) > 20, "the daemon's numbers are there")
+    story.check(float(values['terse_gateway_answers_total{code="200"}']) > 20 and float(values["terse_gateway_connections"]) >= 1,
+                "and the gateway's own")
+
+
 def refusals(story, gate):
     image = {"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.5] * 64}
     half = dict(image, datatype="FP16")
@@ -147,6 +160,7 @@ with harness.story("the gateway speaks the Open Inference Protocol") as story:
     with gateways.gateway(story, daemon.endpoint, "--max-body", 65536) as gate:
         health_and_metadata(story, gate)
         inferences(story, gate, daemon)
+        metrics(story, gate)
         refusals(story, gate)
         story.check(gate.process.poll() is None, "the gateway lives")
 
