@@ -52,10 +52,11 @@ COMMON := $(filter-out common/kernels/x86/% common/kernels/arm/%,$(call find,com
 	$(if $(X86),$(call find,common/kernels/x86)) $(if $(ARM),$(call find,common/kernels/arm))
 LIBTERSE := $(filter-out client/cli/% client/examples/% client/view/% client/gateway/% client/report/%,$(call find,client)) \
 	common/status.c common/bytes.c common/tensor.c common/pack.c common/ring.c common/curve.c $(wildcard common/wire*.c)
-CLI := $(call find,client/cli)
+CLI := $(call find,client/cli) $(call find,client/report)
+# What `terse compare` takes from the compressor's rooms: files without BLAS or protobuf behind them.
+CLI_COMPRESS := compress/paired.c compress/runner.c compress/samples.c
 # What a daemon tells, read: for the programs that show it.
 VIEW := $(call find,client/view)
-GATEWAY := $(call find,client/gateway)
 COMPRESS := $(call find,compress)
 # tap_calls.c stands before the C library and is linked only into programs that want that.
 DAEMON_SHARED := $(filter-out daemon/tap_calls.c,$(wildcard daemon/*.c))
@@ -67,7 +68,7 @@ WORKER := $(call find,daemon/worker)
 LOADER := $(call find,daemon/loader)
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
-PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-gate terse-worker terse-loader terse-gateway)
+PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-gate terse-worker terse-loader)
 SONAME := libterse.so.1
 
 .PHONY: all
@@ -112,6 +113,9 @@ $(B)/libdaemon.a: $(call obj,$(DAEMON_SHARED)) $(filter-out %/main.o,$(call obj,
 $(B)/libview.a: $(call obj,$(VIEW))
 	@rm -f $@
 	@ar rcs $@ $^
+$(B)/libcli.a: $(filter-out %/main.o,$(call obj,$(CLI) $(CLI_COMPRESS)))
+	@rm -f $@
+	@ar rcs $@ $^
 $(B)/libterse.a: $(call obj,$(LIBTERSE))
 	@rm -f $@
 	@ar rcs $@ $^
@@ -126,8 +130,6 @@ $(B)/libterse.so: $(B)/$(SONAME)
 soname = $(shell objdump -p $$($(CC) -print-file-name=$(1).so) | awk '/SONAME/ {print $$2}')
 $(B)/obj/client/cli/lazy.o: CFLAGS_ALL += -DTERSE_ZMQ_SONAME='"$(call soname,libzmq)"' \
 	-DTERSE_ZSTD_SONAME='"$(call soname,libzstd)"'
-# What `terse compare` takes from the compressor's rooms: files without BLAS or protobuf behind them.
-CLI_COMPRESS := compress/paired.c compress/runner.c compress/samples.c
 $(B)/terse: $(call obj,$(CLI) $(CLI_COMPRESS)) $(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(filter-out -lzip -lzstd,$(LIBS_COMMON)) -ldl
@@ -149,15 +151,6 @@ $(B)/terse-worker: $(B)/obj/daemon/worker/main.o $(B)/libdaemon.a $(B)/libcommon
 $(B)/terse-loader: $(B)/obj/daemon/loader/main.o $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_LOADER)
-# Of the command line it has the tables of options, of the daemon the sandbox and the log.
-LIBS_GATEWAY = $(shell $(PKG) --libs libmicrohttpd zlib) $(LIBS_ZMQ) $(LIBS_SECCOMP) $(LIBS_SUPERVISOR) $(LIBS_COMMON)
-$(B)/libgateway.a: $(filter-out %/main.o,$(call obj,$(GATEWAY)))
-	@rm -f $@
-	@ar rcs $@ $^
-$(B)/terse-gateway: $(B)/obj/client/gateway/main.o $(call obj,client/cli/options.c daemon/sandbox.c daemon/log.c) $(B)/libgateway.a \
-		$(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
-	@echo "  LD    $@"
-	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_GATEWAY)
 $(B)/classify: client/examples/classify.c $(B)/libterse.so
 	@$(CC) -std=c17 -Wall -Wextra $(OPT) -Iclient -o $@ $< -L$(B) -lterse -Wl,-rpath,'$$ORIGIN'
 
@@ -171,6 +164,11 @@ $(B)/tests/test_client: $(B)/obj/tests/unit/test_client.o $(B)/libterse.a $(B)/l
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_COMMON)
+# What `terse` alone has.
+$(addprefix $(B)/tests/,test_load test_tune test_charts): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libcli.a $(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(filter-out -lzip -lzstd,$(LIBS_COMMON)) -ldl
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
@@ -203,7 +201,7 @@ $(B)/obj/tests/fuzz/%.o: CFLAGS_ALL += $(if $(filter fuzz,$(VARIANT)),-DTERSE_LI
 tests: all $(UNIT) $(FUZZ) $(B)/faults.so
 
 SYSTEM := $(sort $(wildcard tests/system/*.py))
-SYSTEM := $(filter-out $(addprefix tests/system/,harness.py gateways.py onnx_writer.py zmtp.py hostile.py packages_load.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
+SYSTEM := $(filter-out $(addprefix tests/system/,harness.py onnx_writer.py zmtp.py hostile.py packages_load.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
 
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=

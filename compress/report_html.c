@@ -4,43 +4,15 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "common/bytes.h"
+#include "common/page.h"
 #include "compress/report.h"
 #include "compress/search/tell.h"
 
 enum { LABEL_WIDTH = 220, BAR_WIDTH = 560, ROW_HEIGHT = 30, BAR_HEIGHT = 11, NUMBER_WIDTH = 90 };
 
-static const char style[] =
-    "<meta name=\"color-scheme\" content=\"light dark\"><meta name=\"viewport\" content=\"width=device-width\">"
-    "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 "
-    "1em;overflow-x:auto;color:#222;background:#fff}"
-    "table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}"
-    "td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}td.t,th.t{text-align:left}"
-    "svg text{font:12px system-ui,sans-serif;fill:#222}.b{fill:#9aa7b5}.a{fill:#1f77b4}.e{fill:#c2571a}.k "
-    "td{background:#fff3d6}"
-    "@media(prefers-color-scheme:dark){body{background:#16181b;color:#ddd}svg text{fill:#ddd}td,th{border-color:#444}"
-    ".a{fill:#4a9fdc}.e{fill:#e0793c}.k td{background:#3a3018}}"
-    "</style>\n";
-
-/* Text of a model is not ours: markup in it stays text, control characters vanish. */
-static void escaped(FILE *out, const char *text)
-{
-    for (const char *c = text; *c; c++) {
-        if (*c == '<')
-            fputs("&lt;", out);
-        else if (*c == '>')
-            fputs("&gt;", out);
-        else if (*c == '&')
-            fputs("&amp;", out);
-        else if (*c == '"')
-            fputs("&quot;", out);
-        else if ((unsigned char)*c >= ' ' && *c != 127)
-            fputc(*c, out);
-    }
-}
+static const char style[] = ".b{fill:#9aa7b5}.a{fill:#1f77b4}.e{fill:#c2571a}@media(prefers-color-scheme:dark){.a{fill:"
+                            "#4a9fdc}.e{fill:#e0793c}}";
 
 static void write_figures(const terse_report *report, FILE *out)
 {
@@ -80,7 +52,7 @@ static void row_label(int row, const char *name, FILE *out)
     else /* the end of a name tells layers apart */
         snprintf(shortened, sizeof shortened, "...%s", name + length - sizeof shortened + 4);
     fprintf(out, "<text x=\"0\" y=\"%d\">", row * ROW_HEIGHT + 19);
-    escaped(out, shortened);
+    terse_page_text(out, shortened);
     fputs("</text>\n", out);
 }
 
@@ -145,13 +117,13 @@ static void write_layers(const terse_layers *layers, FILE *out)
         char db[32];
         terse_report_decibels(l->sqnr_db, db, sizeof db);
         fputs("<tr><td>", out);
-        escaped(out, l->name);
+        terse_page_text(out, l->name);
         fprintf(out,
                 "</td><td class=\"t\">%s</td><td class=\"t\">%s</td><td>%" PRId64 "</td><td>%" PRId64
                 "</td><td>%" PRId64 "</td><td>%s</td><td>%.1f</td><td>%.1f</td><td class=\"t\">",
                 terse_op_name(l->op_after), l->shape, l->macs_after, l->bytes_before, l->bytes_after, db, l->us_before,
                 l->us_after);
-        escaped(out, l->compression);
+        terse_page_text(out, l->compression);
         fputs("</td></tr>\n", out);
     }
     fputs("</table>\n", out);
@@ -168,14 +140,14 @@ static void write_int8_row(const terse_quantize_layer *l, FILE *out)
         snprintf(high, sizeof high, "%.4g", l->high);
     }
     fprintf(out, "<tr%s><td>", l->kept ? " class=\"k\"" : "");
-    escaped(out, l->name);
+    terse_page_text(out, l->name);
     fprintf(out,
             "</td><td class=\"t\">%s</td><td class=\"t\">%s</td><td>%" PRId64
             "</td><td>%s</td><td>%s</td><td class=\"t\">%s</td><td>%s</td><td>%s</td><td class=\"t\">%s</td>"
             "<td class=\"t\">",
             terse_op_name(l->op), l->shape, l->macs, db, kl, l->measured ? terse_calibration_name(l->method) : "-", low,
             high, l->kept ? "kept float" : "int8");
-    escaped(out, l->kept ? l->reason : "");
+    terse_page_text(out, l->kept ? l->reason : "");
     fputs("</td></tr>\n", out);
 }
 
@@ -197,41 +169,32 @@ static void write_int8(const terse_quantize_report *r, FILE *out)
     if (r->rows_known)
         fprintf(out, ", KL %.3g", r->divergence);
     fputs(". Equalization ", out);
-    escaped(out, r->equalization);
+    terse_page_text(out, r->equalization);
     fputs(".</p>\n", out);
     for (int i = 0; i < r->n_warnings; i++) {
         fputs("<p>Warning: ", out);
-        escaped(out, r->warnings[i]);
+        terse_page_text(out, r->warnings[i]);
         fputs("</p>\n", out);
     }
 }
 
 int terse_report_html(const terse_report *report, const char *path, terse_error *error)
 {
-    terse_atomic_file file;
-    int status = terse_atomic_open(path, &file, error);
+    terse_page page;
+    const int status = terse_page_open(path, report->name, style, &page, error);
     if (status != TERSE_OK)
         return status;
-    const int fd = dup(file.fd);
-    FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
-    if (!out) {
-        if (fd >= 0)
-            close(fd);
-        terse_atomic_discard(&file);
-        return terse_fail(error, TERSE_SYSTEM, "cannot write '%s'", path);
-    }
-    fputs("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>", out);
-    escaped(out, report->name);
-    fprintf(out, "</title>%s</head><body>\n<h1>", style);
-    escaped(out, report->name);
+    FILE *out = page.out;
+    fputs("<h1>", out);
+    terse_page_text(out, report->name);
     fputs("</h1>\n<p>", out);
-    escaped(out, report->input);
+    terse_page_text(out, report->input);
     fputs(" &rarr; ", out);
-    escaped(out, report->output);
+    terse_page_text(out, report->output);
     fprintf(out, ", %d nodes &rarr; %d</p>\n", report->n_nodes_before, report->n_nodes_after);
     write_figures(report, out);
     if (report->search)
-        terse_tell_search_html(report->search, escaped, out);
+        terse_tell_search_html(report->search, terse_page_text, out);
     if (report->quantized)
         write_int8(&report->int8, out);
     if (report->measured.n > 0) {
@@ -239,11 +202,5 @@ int terse_report_html(const terse_report *report, const char *path, terse_error 
         write_errors(&report->measured, out);
         write_layers(&report->measured, out);
     }
-    fputs("</body></html>\n", out);
-    const bool written = fflush(out) == 0 && !ferror(out);
-    if (fclose(out) != 0 || !written) {
-        terse_atomic_discard(&file);
-        return terse_fail(error, TERSE_SYSTEM, "cannot write '%s'", path);
-    }
-    return terse_atomic_commit(&file, false, error);
+    return terse_page_close(&page, error);
 }

@@ -326,6 +326,50 @@ class Fault:
             return struct.unpack("QQ", file.read())
 
 
+def page_problems(path):
+    """What is wrong with a page that is to stand alone: a list, and its text. Parsed as XML, which forgives nothing, and as HTML."""
+    import html.parser
+    import xml.etree.ElementTree
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    wrong = [] if text.startswith("<!DOCTYPE html>") else ["no doctype"]
+    root = xml.etree.ElementTree.fromstring(text.partition("\n")[2])
+    ids = [e.get("id") for e in root.iter() if e.get("id")]
+    wrong += [f"id {i} is there twice" for i in set(ids) if ids.count(i) > 1]
+
+    class Parser(html.parser.HTMLParser):
+        open_tags = []
+
+        def handle_starttag(self, tag, attributes):
+            self.open_tags.append(tag)
+            self.look(tag, attributes)
+
+        def handle_startendtag(self, tag, attributes):
+            self.look(tag, attributes)
+
+        def handle_endtag(self, tag):
+            if not self.open_tags or self.open_tags.pop() != tag:
+                wrong.append(f"</{tag}> ends what was not begun")
+
+        def look(self, tag, attributes):
+            if tag in ("script", "link", "img", "iframe", "object", "embed", "base", "form"):
+                wrong.append(f"a <{tag}>")
+            for name, value in attributes:
+                if name.startswith("on") or name in ("src", "href", "action") or ("//" in (value or "") and name != "xmlns"):
+                    wrong.append(f"{tag} {name}={value}")
+            if tag == "svg" and not {"role", "aria-labelledby", "viewbox"} <= {name for name, _ in attributes}:
+                wrong.append("an svg without role, label or viewBox")
+
+    parser = Parser()
+    parser.feed(text)
+    parser.close()
+    wrong += [f"<{tag}> does not end" for tag in parser.open_tags]
+    for style in root.iter("style"):
+        wrong += [f"style has {word}" for word in ("url(", "@import") if word in style.text]
+        wrong += [] if "prefers-color-scheme:dark" in style.text else ["no dark colours"]
+    return wrong, text
+
+
 class Skip(Exception):
     """Raised in a story: says why it cannot be told here."""
 
