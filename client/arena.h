@@ -20,9 +20,10 @@ typedef enum arena_state {
 struct terse_client_arena {
     terse_client *client;
     arena_state state;
-    bool hung_up; /* the connection has something to say: its end */
-    bool armed;   /* the daemon rings complete_fd for the next completion */
-    bool full;    /* and for room in the submission ring, which it may have done */
+    bool hung_up;                       /* the connection has something to say: its end */
+    bool armed;                         /* the daemon rings complete_fd for the next completion */
+    bool full;                          /* and for room in the submission ring, which it may have done */
+    uint32_t leave_out, looks_left_out; /* ring.c: waits that sleep at once */
     int connection, input_fd, output_fd, submit_fd, complete_fd;
     uint8_t token[TERSE_WIRE_ARENA_BYTES];
     uint64_t input_bytes, output_bytes, ring_bytes;
@@ -42,8 +43,9 @@ bool terse_arena_offset(const uint8_t *base, uint64_t size, const void *data, ui
 /* Puts an entry's header into the submission ring; false: no room now. */
 bool terse_ring_submit(terse_client_arena *arena, const void *header, size_t bytes);
 void terse_ring_receive(terse_client *client); /* takes all completions */
-/* Looks for a completion for spin_ns at most, never beyond until_ns. */
-bool terse_ring_spin(const terse_client *client, uint64_t until_ns);
+/* Before sleeping: looks for a completion, for spin_ns, or without that for a moment if that was of use lately; never
+ * beyond until_ns. */
+bool terse_ring_look(const terse_client *client, uint64_t until_ns);
 /* Before sleeping: true when the doorbell will tell of the next completion. And after it. */
 bool terse_ring_arm(terse_client_arena *arena);
 void terse_ring_disarm(terse_client_arena *arena);

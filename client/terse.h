@@ -129,9 +129,9 @@ typedef struct terse_client_options {
      * it shuts down waits for the next daemon as if the connection were lost already.) */
     uint32_t max_retries;
     uint32_t retry_budget_ms;
-    /* With shared memory: how long a wait looks for the answer before it sleeps, at most a second [0: it sleeps at
-     * once]. Worth it when a core is free and answers take tens of microseconds; the daemon has a setting of the same
-     * name. */
+    /* With shared memory: how long a wait looks for the answer before it sleeps, at most a second [0: 15 microseconds,
+     * and only while answers come so soon, as they do to a client with many requests outstanding]. Worth it when a core
+     * is free and answers take tens of microseconds; the daemon has a setting of the same name. */
     uint32_t spin_us;
     /* Encrypted tcp (CURVE): the daemon's public key, as its 40 characters or as a file that has it
      * [$TERSE_CURVE_SERVER], and the file with this client's secret key, mode 0600 [$TERSE_CURVE_KEY]: `terse keygen`

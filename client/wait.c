@@ -35,7 +35,7 @@ static void wait_for_ring(terse_client *client, long ms)
 static void wait_for_events(terse_client *client, uint64_t until_ns)
 {
     terse_client_arena *arena = client->arena;
-    if (arena && arena->state == ARENA_ATTACHED && client->spin_ns && terse_ring_spin(client, until_ns))
+    if (arena && arena->state == ARENA_ATTACHED && terse_ring_look(client, until_ns))
         return;
     const uint64_t next = terse_client_next_event_ns(client), now = terse_now_ns();
     if (next < until_ns)
