@@ -89,6 +89,7 @@ typedef enum terse_msg_kind {
     /* worker -> front end (data socket); WARMED to the supervisor too */
     TERSE_MSG_WARMED = 96, /* terse_msg_warmed, terse_msg_held and terse_msg_warm_cost */
     TERSE_MSG_DONE,        /* terse_msg_done and its output tensors */
+    TERSE_MSG_MEMORY,      /* terse_msg_memory, once a second at most */
     /* supervisor -> front end */
     TERSE_MSG_WORKER_WAITS = 120, /* terse_msg_worker_waits: it is in a crash loop */
 
@@ -246,6 +247,8 @@ typedef struct terse_msg_configured {
     uint32_t arenas_per_uid;
     uint32_t spin_us;              /* front end and workers look again for so long before they sleep */
     uint32_t max_user_connections; /* of one user over ipc */
+    uint32_t statistics;           /* whether histograms are kept */
+    uint32_t pad;
 } terse_msg_configured;
 
 enum { TERSE_KEY_BYTES = 32, TERSE_GATE_KEYS = 4096 };
@@ -317,10 +320,17 @@ typedef struct terse_msg_arena {
 typedef struct terse_msg_warmed {
     terse_msg head;
     uint32_t worker, epoch;
-    uint64_t private_bytes; /* of the worker, informative */
-    uint32_t n_held;        /* so many terse_msg_held follow, the costs behind them */
+    uint64_t private_bytes; /* of the worker, informative, as terse_msg_memory has them */
+    uint64_t shared_bytes;
+    uint32_t n_held; /* so many terse_msg_held follow, the costs behind them */
     uint32_t pad;
 } terse_msg_warmed;
+
+/* What a worker takes now: alone, and of what others have too. */
+typedef struct terse_msg_memory {
+    terse_msg head;
+    uint64_t private_bytes, shared_bytes;
+} terse_msg_memory;
 
 /* A model that a worker holds. */
 typedef struct terse_msg_held {

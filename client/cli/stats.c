@@ -4,6 +4,7 @@
 #include "client/cli/look.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,12 +14,14 @@
 
 /* --- for people -------------------------------------------------------------------------------------------------- */
 
-static void print_histogram(const char *name, const terse_buckets *buckets)
+/* `whole`: what was counted are whole numbers, and so is what is between them. */
+static void print_histogram(const char *name, const terse_buckets *buckets, bool whole)
 {
     printf("  %-12s %12" PRIu64 " %12.1f", name, buckets->count, terse_buckets_mean(buckets));
     static const double shares[] = {0.5, 0.9, 0.99, 0.999};
     for (size_t i = 0; i < sizeof shares / sizeof shares[0]; i++)
-        printf(" %10.1f", terse_buckets_percentile(buckets, shares[i]));
+        whole ? printf(" %10.0f", ceil(terse_buckets_percentile(buckets, shares[i])))
+              : printf(" %10.1f", terse_buckets_percentile(buckets, shares[i]));
     putchar('\n');
 }
 
@@ -46,12 +49,12 @@ static void print_model(const terse_view *view, const terse_view *earlier, const
            in.batches);
     print_counts("errors", &in.errors);
     print_counts("refused", &in.rejected);
-    print_counts("closed", &model->closed);
+    print_counts("closed", &in.closed);
     printf("  %-12s %12s %12s %10s %10s %10s %10s\n", "", "COUNT", "MEAN", "P50", "P90", "P99", "P99.9");
-    print_histogram("total us", &in.total_us);
-    print_histogram("queue us", &in.queue_us);
-    print_histogram("compute us", &in.compute_us);
-    print_histogram("batch rows", &in.batch_rows);
+    print_histogram("total us", &in.total_us, false);
+    print_histogram("queue us", &in.queue_us, false);
+    print_histogram("compute us", &in.compute_us, false);
+    print_histogram("batch rows", &in.batch_rows, true);
 }
 
 static void print_text(const terse_view *view, const terse_view *earlier)
@@ -116,7 +119,7 @@ static void json_model(terse_json *json, const terse_view *view, const terse_vie
     terse_json_uint(json, "ok", model->ok);
     json_counts(json, "errors", &in.errors);
     json_counts(json, "rejected", &in.rejected);
-    json_counts(json, "closed", &model->closed);
+    json_counts(json, "closed", &in.closed);
     json_histogram(json, "total_us", &in.total_us);
     json_histogram(json, "queue_us", &in.queue_us);
     json_histogram(json, "compute_us", &in.compute_us);

@@ -57,6 +57,7 @@ void terse_view_between(const terse_view *later, const terse_view *earlier, cons
     const uint64_t batches = grown(model->batches, then->batches), rows = grown(model->rows, then->rows);
     counts_between(&model->errors, &then->errors, &in->errors);
     counts_between(&model->rejected, &then->rejected, &in->rejected);
+    counts_between(&model->closed, &then->closed, &in->closed);
     in->requests = (double)grown(model->requests, then->requests) * per_second;
     in->ok = (double)grown(model->ok, then->ok) * per_second;
     in->replies = in->ok + (double)terse_view_sum(&in->errors) * per_second;

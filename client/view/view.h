@@ -76,6 +76,7 @@ typedef struct terse_view_worker {
     X(refused_connections, "terse_refused_connections", counter, "Connections refused for want of a place.")           \
     X(cut_off_connections, "terse_cut_off_connections", counter, "Connections ended for messages without end.")        \
     X(queued, "terse_queued_requests", gauge, "Requests that wait, all models together.")                              \
+    X(queued_bytes, "terse_queued_bytes", gauge, "Tensors of the requests that wait.")                                 \
     X(clients, "terse_clients", gauge, "Clients that have sent something.")                                            \
     X(connections, "terse_connections", gauge, "Open connections.")                                                    \
     X(input_bytes_used, "terse_input_memory_bytes", gauge, "Memory in use for the tensors of requests.")               \
@@ -112,7 +113,7 @@ typedef struct terse_view_interval {
     double p50_us, p90_us, p99_us, p999_us; /* of total_us; 0 when nothing was answered */
     double queue_p99_us, compute_p50_us;
     terse_buckets queue_us, compute_us, total_us, batch_rows;
-    terse_view_counts errors, rejected; /* in the interval */
+    terse_view_counts errors, rejected, closed; /* in the interval */
 } terse_view_interval;
 void terse_view_between(const terse_view *later, const terse_view *earlier, const terse_view_model *model,
                         terse_view_interval *ret_interval);

@@ -261,9 +261,11 @@ static int let_in(terse_frontend *fe, terse_client *client, const terse_wire_req
                                       client->arena != NULL,
                                       arena ? arena->input_bytes : 0,
                                       arena ? arena->output_bytes : 0};
+    asked->reason = TERSE_REJECTED_INVALID;
     int status = terse_served_match(model, wire, &bytes, &call, error);
     if (status)
         return status;
+    asked->reason = TERSE_REJECTED_NO_ROOM;
     terse_lane *lane = terse_served_lane(model, &call, fe->now_ns);
     if (!lane)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "no memory for a request");
@@ -271,6 +273,7 @@ static int let_in(terse_frontend *fe, terse_client *client, const terse_wire_req
     asked->bytes = call.bytes;
     asked->priority = wire->priority;
     asked->deadline_ns = deadline_of(fe, client, model, wire);
+    asked->reason = TERSE_REJECTED_LATE;
     if (asked->deadline_ns <= fe->now_ns)
         return terse_fail(error, TERSE_DEADLINE_EXCEEDED, "the request's %" PRIu64 " us were over when it came",
                           wire->has_timeout ? wire->timeout_us : model->deadline_ns / 1000);
@@ -280,7 +283,9 @@ static int let_in(terse_frontend *fe, terse_client *client, const terse_wire_req
         return status;
     }
     asked->retry_after_ms = terse_overload_retry_ms(fe);
-    return enter(fe, client, wire, model, lane, arena, &call, asked, frames, error);
+    status = enter(fe, client, wire, model, lane, arena, &call, asked, frames, error);
+    asked->reason = status == TERSE_INVALID_ARGUMENT ? TERSE_REJECTED_INVALID : TERSE_REJECTED_NO_ROOM;
+    return status;
 }
 
 void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_request *wire, zmq_msg_t *frames,
@@ -302,8 +307,10 @@ void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_requ
     }
     if (!status)
         return;
-    if (model)
+    if (model) {
         model->stats.by_status[status]++;
+        model->stats.rejected[asked.reason]++;
+    }
     fe->failed++;
     terse_reply_rejection(fe, client, wire->id, (terse_status)status, error.message, asked.retry_after_ms);
 }

@@ -100,6 +100,7 @@ static bool turn_away(terse_frontend *fe, terse_lane *lane, terse_request *reque
 {
     if (terse_overload_doomed(fe, lane, request)) {
         terse_overload_learn(fe, request);
+        terse_request_rejected(fe, request, TERSE_REJECTED_EXPIRED);
         terse_request_fail(fe, request, TERSE_DEADLINE_EXCEEDED,
                            "the request cannot be done any more in its %" PRIu64 " us",
                            (request->deadline_ns - request->arrival_ns) / 1000);
@@ -107,6 +108,7 @@ static bool turn_away(terse_frontend *fe, terse_lane *lane, terse_request *reque
     }
     if (!fe->draining && terse_overload_stands(fe, lane, request)) {
         fe->models[lane->model]->stats.turned_away++;
+        terse_request_rejected(fe, request, TERSE_REJECTED_STANDING);
         terse_request_fail(fe, request, TERSE_RESOURCE_EXHAUSTED,
                            "the queue stands: this request waited for %" PRIu64 " us",
                            (fe->now_ns - request->queued_ns) / 1000);

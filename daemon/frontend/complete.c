@@ -79,9 +79,20 @@ static void count_done(terse_frontend *fe, terse_pool_worker *worker, terse_serv
     worker->busy_ns += took;
     model->stats.batches++;
     model->stats.rows += worker->rows;
+    if (!fe->histograms)
+        return;
     terse_histogram_add(&model->stats.batch_rows, worker->rows);
-    for (uint32_t i = 0; i < worker->n_members; i++)
-        terse_histogram_add(&model->stats.compute_us, compute_ns / 1000);
+    terse_histogram_add_time(&model->stats.compute_us, compute_ns, worker->n_members);
+}
+
+static void count_answer(terse_frontend *fe, terse_served *model, const terse_request *request)
+{
+    model->stats.by_status[TERSE_OK]++;
+    fe->served++;
+    if (!fe->histograms)
+        return;
+    terse_histogram_add_time(&model->stats.queue_us, request->start_ns - request->arrival_ns, 1);
+    terse_histogram_add_time(&model->stats.total_us, fe->now_ns - request->arrival_ns, 1);
 }
 
 /* A worker whose end we asked for gets nothing more, even if it came back to life in between. */
@@ -109,10 +120,7 @@ static void finish_ok(terse_frontend *fe, terse_pool_worker *worker, const terse
             continue;
         }
         if (!request->answered) {
-            model->stats.by_status[TERSE_OK]++;
-            fe->served++;
-            terse_histogram_add(&model->stats.queue_us, (request->start_ns - request->arrival_ns) / 1000);
-            terse_histogram_add(&model->stats.total_us, (fe->now_ns - request->arrival_ns) / 1000);
+            count_answer(fe, model, request);
             terse_reply_result(fe, worker, request, outputs, compute_ns);
         }
         terse_request_free(fe, request);
@@ -178,11 +186,13 @@ static void drop_members(terse_frontend *fe, terse_pool_worker *worker, const te
             terse_request_free(fe, request);
         else if (request->late)
             terse_request_end_late(fe, request);
-        else
+        else {
+            terse_request_rejected(fe, request, TERSE_REJECTED_INVALID);
             terse_request_fail(fe, request, TERSE_RESOURCE_EXHAUSTED,
                                "output '%s' needs %" PRIu64 " bytes, its place in shared memory has %" PRIu64,
                                model->outputs[small].name, outputs[small].bytes / worker->rows * request->rows,
                                request->places->outputs[small].bytes);
+        }
     }
     worker->n_members = kept;
     worker->rows = rows;
@@ -205,6 +215,7 @@ static void finish_needs_room(terse_frontend *fe, terse_pool_worker *worker, con
     } else if (worker->n_members == 1) {
         terse_request *request = worker->members[0];
         request->state = TERSE_REQUEST_PARKED;
+        terse_request_rejected(fe, request, TERSE_REJECTED_NO_ROOM);
         terse_request_fail(fe, request, TERSE_RESOURCE_EXHAUSTED,
                            "there is no room for the outputs: %" PRIu64 " of %" PRIu64 " bytes are in use",
                            terse_slots_used(fe->outputs), fe->output_bytes);
@@ -263,6 +274,7 @@ static void take_message(terse_frontend *fe, terse_pool_worker *worker, size_t s
         const size_t most = (size - sizeof *warmed) / sizeof *held;
         const uint32_t n = warmed->n_held < most ? warmed->n_held : (uint32_t)most;
         worker->private_bytes = warmed->private_bytes;
+        worker->shared_bytes = warmed->shared_bytes;
         learn_costs(fe, (const terse_msg_warm_cost *)(const void *)(held + n),
                     (size - sizeof *warmed - n * sizeof *held) / sizeof(terse_msg_warm_cost));
         terse_reload_held(fe, worker, held, n);
@@ -275,6 +287,12 @@ static void take_message(terse_frontend *fe, terse_pool_worker *worker, size_t s
     }
     if (head->kind == TERSE_MSG_UNLOADED && size == sizeof *state && state->model < TERSE_MODEL_SLOTS) {
         terse_reload_unloaded(fe, worker, state);
+        return;
+    }
+    if (head->kind == TERSE_MSG_MEMORY && size == sizeof(terse_msg_memory)) {
+        const terse_msg_memory *memory = (const terse_msg_memory *)(const void *)fe->message;
+        worker->private_bytes = memory->private_bytes;
+        worker->shared_bytes = memory->shared_bytes;
         return;
     }
     const terse_msg_done *done = (const terse_msg_done *)(const void *)fe->message;

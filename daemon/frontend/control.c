@@ -201,6 +201,7 @@ static void take_worker(terse_frontend *fe, const terse_msg_worker *message, int
     *fd = -1;
     worker->pid = message->pid;
     worker->restarts = message->restarts;
+    worker->private_bytes = worker->shared_bytes = 0;
     if (message->worker >= fe->n_workers)
         fe->n_workers = message->worker + 1;
     if (fe->inputs)
@@ -255,6 +256,7 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
     fe->arenas.per_uid = message->arenas_per_uid;
     fe->spin_ns = message->spin_us * UINT64_C(1000);
     fe->max_user_connections = message->max_user_connections;
+    fe->histograms = message->statistics;
     if (fe->configured)
         return true;
     if (terse_slots_open("terse-inputs", fe->input_bytes, true, &fe->inputs, &error) ||

@@ -191,6 +191,7 @@ static bool send_gathered(terse_frontend *fe, terse_pool_worker *worker)
         worker->n_members = 0;
         worker->rows = 0;
         request->state = TERSE_REQUEST_PARKED;
+        terse_request_rejected(fe, request, TERSE_REJECTED_NO_ROOM);
         terse_request_fail(fe, request, TERSE_RESOURCE_EXHAUSTED,
                            "the outputs need %" PRIu64 " bytes, the daemon has %" PRIu64, bytes, fe->output_bytes / 2);
         return true;

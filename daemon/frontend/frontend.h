@@ -50,7 +50,7 @@ typedef struct terse_pool_worker {
     terse_pool_state state;
     int32_t pid;
     uint32_t restarts;
-    uint64_t private_bytes;
+    uint64_t private_bytes, shared_bytes;
     uint32_t failures;      /* WAITING: starts in a row that came to nothing */
     uint64_t next_start_ns; /* WAITING */
     uint64_t batches, busy_ns;
@@ -106,6 +106,7 @@ struct terse_frontend {
     uint64_t input_bytes, output_bytes, max_request_bytes;
     uint64_t max_queue_bytes, max_client_bytes;
     uint32_t max_queue, max_client_outstanding, max_user_connections;
+    bool histograms;                        /* are kept */
     bool queue_automatic, client_automatic; /* those two were not configured: time limits the queue too */
 
     terse_served *models[TERSE_MODEL_SLOTS];
@@ -240,6 +241,12 @@ void terse_complete_exit(terse_frontend *fe, terse_pool_worker *worker, const te
 void terse_complete_gone(terse_frontend *fe, terse_pool_worker *worker); /* its socket ended */
 void terse_complete_check_hung(terse_frontend *fe);
 void terse_complete_ready(terse_frontend *fe, terse_pool_worker *worker); /* it has warmed and holds all models */
+
+/* Counts why a request is going to be failed. */
+static inline void terse_request_rejected(terse_frontend *fe, const terse_request *request, terse_rejection reason)
+{
+    fe->models[request->lane->model]->stats.rejected[reason] += !request->answered;
+}
 
 /* requests.c */
 terse_request *terse_request_new(terse_frontend *fe); /* NULL: no memory */

@@ -187,8 +187,8 @@ static void pack_workers(const terse_frontend *fe, msgpack_packer *packer)
     msgpack_pack_array(packer, fe->n_workers);
     for (uint32_t i = 0; i < fe->n_workers; i++) {
         const terse_pool_worker *worker = &fe->workers[i];
-        const bool waits = worker->state == TERSE_POOL_WAITING;
-        msgpack_pack_map(packer, waits ? 9 : 7);
+        const bool waits = worker->state == TERSE_POOL_WAITING, runs = worker->n_members > 0;
+        msgpack_pack_map(packer, 8u + (waits ? 2 : 0) + (runs ? 3 : 0));
         pack_u64(packer, "worker", i);
         if (waits) {
             pack_u64(packer, "failed_starts", worker->failures);
@@ -199,10 +199,40 @@ static void pack_workers(const terse_frontend *fe, msgpack_packer *packer)
         terse_pack_cstr(packer, "state");
         terse_pack_cstr(packer, pool_states[worker->state]);
         pack_u64(packer, "restarts", worker->restarts);
+        if (runs) { /* its batch, and for how long it has it */
+            terse_pack_cstr(packer, "model");
+            terse_pack_cstr(packer, fe->models[worker->lane->model]->name);
+            pack_u64(packer, "rows", worker->rows);
+            pack_u64(packer, "since_us", (fe->now_ns - worker->started_ns) / 1000);
+        }
         pack_u64(packer, "private_bytes", worker->private_bytes);
+        pack_u64(packer, "shared_bytes", worker->shared_bytes);
         pack_u64(packer, "batches", worker->batches);
         pack_u64(packer, "busy_us", worker->busy_ns / 1000);
     }
+}
+
+/* What a name has waiting and running, in all its versions. */
+static terse_stats_about about(const terse_frontend *fe, const terse_served *model)
+{
+    terse_stats_about about = {
+        .version = model->version, .state = model_state(fe, model), .cost = model->lanes ? &model->lanes->cost : NULL};
+    for (uint32_t i = 0; i < fe->n_models; i++)
+        if (fe->models[i] && strcmp(fe->models[i]->name, model->name) == 0) {
+            about.queued += fe->models[i]->share.n_requests;
+            about.queued_bytes += fe->models[i]->share.n_bytes;
+        }
+    for (const terse_request *r = fe->queue.suspects.first; r; r = r->next)
+        if (strcmp(fe->models[r->lane->model]->name, model->name) == 0) {
+            about.queued++;
+            about.queued_bytes += r->input_bytes;
+        }
+    for (uint32_t i = 0; i < fe->n_workers; i++) {
+        const terse_pool_worker *worker = &fe->workers[i];
+        if (worker->n_members > 0 && strcmp(fe->models[worker->lane->model]->name, model->name) == 0)
+            about.running += worker->n_members;
+    }
+    return about;
 }
 
 static void pack_models(const terse_frontend *fe, msgpack_packer *packer)
@@ -222,8 +252,8 @@ static void pack_models(const terse_frontend *fe, msgpack_packer *packer)
                 strcmp(fe->models[k]->name, model->name) == 0)
                 terse_stats_add(&stats, &fe->models[k]->stats);
         terse_pack_cstr(packer, model->name);
-        terse_stats_pack(&stats, model->version, model_state(fe, model), model->lanes ? &model->lanes->cost : NULL,
-                         packer);
+        const terse_stats_about more = about(fe, model);
+        terse_stats_pack(&stats, &more, packer);
     }
 }
 
@@ -298,6 +328,7 @@ static void pack_daemon(const terse_frontend *fe, msgpack_packer *packer)
     pack_u64(packer, "refused_peers", fe->refused_peers);
     pack_u64(packer, "repeated_replies", fe->repeated);
     pack_u64(packer, "queued", fe->queue.n_requests);
+    pack_u64(packer, "queued_bytes", fe->queue.n_bytes);
     pack_u64(packer, "clients", fe->clients.n);
     pack_u64(packer, "input_bytes_used", terse_slots_used(fe->inputs));
     pack_u64(packer, "output_bytes_used", terse_slots_used(fe->outputs));
@@ -345,7 +376,7 @@ static void answer_stats(terse_frontend *fe, terse_client *client, const terse_w
     terse_pack_buffer buffer = {.data = bytes, .capacity = bytes ? TERSE_WIRE_STATS_BYTES : 0};
     msgpack_packer packer;
     msgpack_packer_init(&packer, &buffer, terse_pack_buffer_write);
-    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 23);
+    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 24);
     pack_daemon(fe, &packer);
     pack_connections(fe, &packer);
     pack_workers(fe, &packer);

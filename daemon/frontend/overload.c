@@ -103,43 +103,53 @@ static uint64_t come_again(const terse_served *model, uint64_t excess_ns, uint64
     return retry_ms(excess_ns + (tide > 0 ? (uint64_t)((double)allowed_ns * tide) : 0));
 }
 
+/* Places that others leave, and those that a connection has. One request of any allowed size in either case. */
+static int check_full(const terse_frontend *fe, const terse_client *client, terse_overload_request *request,
+                      terse_error *error)
+{
+    request->reason = TERSE_REJECTED_CLIENT_FULL;
+    if (client->outstanding >= fe->max_client_outstanding)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "%" PRIu32 " requests of this client are outstanding, %" PRIu32 " are allowed",
+                          client->outstanding, fe->max_client_outstanding);
+    if (client->input_bytes > 0 && client->input_bytes + request->bytes > fe->max_client_bytes)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "the tensors of this client's requests would take %" PRIu64 " bytes, %" PRIu64 " are allowed",
+                          client->input_bytes + request->bytes, fe->max_client_bytes);
+    request->reason = TERSE_REJECTED_QUEUE_FULL;
+    if (fe->queue.n_requests >= fe->max_queue)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "the queue is full: %" PRIu32 " requests wait, %" PRIu32 " are allowed", fe->queue.n_requests,
+                          fe->max_queue);
+    if (fe->queue.n_bytes > 0 && fe->queue.n_bytes + request->bytes > fe->max_queue_bytes)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
+                          "the queue is full: its tensors would have %" PRIu64 " bytes, %" PRIu64 " are allowed",
+                          fe->queue.n_bytes + request->bytes, fe->max_queue_bytes);
+    return TERSE_OK;
+}
+
 /* Limits of the configuration, and those that time has nothing to do with. */
 static int check_numbers(const terse_frontend *fe, const terse_client *client, terse_overload_request *request,
                          terse_error *error)
 {
     request->retry_after_ms = TERSE_WIRE_NO_RETRY;
+    request->reason = TERSE_REJECTED_TOO_LARGE;
     if (request->bytes > fe->max_request_bytes)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                           "the request's tensors have %" PRIu64 " bytes, %" PRIu64 " are allowed", request->bytes,
                           fe->max_request_bytes);
     request->retry_after_ms = DRAIN_RETRY_MS;
+    request->reason = TERSE_REJECTED_DRAINING;
     if (fe->draining)
         return terse_fail(error, TERSE_UNAVAILABLE, "the daemon is shutting down");
     /* A moment of falling behind only parks what it sends; who takes nothing for longer gets no more in. */
     request->retry_after_ms = SLOW_RETRY_MS;
+    request->reason = TERSE_REJECTED_SLOW_CLIENT;
     if (client->slow && fe->now_ns - client->moved_ns > TERSE_SLOW_NS)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                           "this client does not read its replies: %" PRIu32 " of them and %" PRIu64 " bytes wait",
                           client->n_late, client->owed_bytes);
-    int status = TERSE_OK;
-    if (client->outstanding >= fe->max_client_outstanding)
-        status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
-                            "%" PRIu32 " requests of this client are outstanding, %" PRIu32 " are allowed",
-                            client->outstanding, fe->max_client_outstanding);
-    else if (fe->queue.n_requests >= fe->max_queue)
-        status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
-                            "the queue is full: %" PRIu32 " requests wait, %" PRIu32 " are allowed",
-                            fe->queue.n_requests, fe->max_queue);
-    /* One request of any allowed size in either case. */
-    else if (fe->queue.n_bytes > 0 && fe->queue.n_bytes + request->bytes > fe->max_queue_bytes)
-        status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
-                            "the queue is full: its tensors would have %" PRIu64 " bytes, %" PRIu64 " are allowed",
-                            fe->queue.n_bytes + request->bytes, fe->max_queue_bytes);
-    else if (client->input_bytes > 0 && client->input_bytes + request->bytes > fe->max_client_bytes)
-        status =
-            terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
-                       "the tensors of this client's requests would take %" PRIu64 " bytes, %" PRIu64 " are allowed",
-                       client->input_bytes + request->bytes, fe->max_client_bytes);
+    const int status = check_full(fe, client, request, error);
     if (status)
         request->retry_after_ms = terse_overload_retry_ms(fe);
     return status;
@@ -154,6 +164,7 @@ static int refuse_late(const terse_frontend *fe, const terse_served *model, uint
                        terse_overload_request *request, terse_error *error)
 {
     const uint64_t time_ns = time_of(fe, request);
+    request->reason = TERSE_REJECTED_LATE;
     request->retry_after_ms =
         run_ns > time_ns ? TERSE_WIRE_NO_RETRY : come_again(model, wait_ns + run_ns - time_ns, time_ns / 2);
     return terse_fail(error, TERSE_DEADLINE_EXCEEDED,
@@ -177,6 +188,7 @@ static int check_time(const terse_frontend *fe, const terse_client *client, cons
         return refuse_late(fe, model, wait_ns, run_ns, request, error);
     if (fe->queue_automatic && queue_ns > allowed_ns) {
         request->retry_after_ms = come_again(model, queue_ns - allowed_ns, allowed_ns);
+        request->reason = TERSE_REJECTED_QUEUE_FULL;
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                           "the queue is full: %" PRIu32 " requests wait and need %" PRIu64 " us, %" PRIu64
                           " us are allowed",
@@ -186,6 +198,7 @@ static int check_time(const terse_frontend *fe, const terse_client *client, cons
     const uint64_t left_ns = queue_ns < allowed_ns ? allowed_ns - queue_ns : 0;
     if (fe->client_automatic && client->outstanding > 0 && own_ns > 2 * left_ns) {
         request->retry_after_ms = come_again(model, own_ns - 2 * left_ns, allowed_ns);
+        request->reason = TERSE_REJECTED_CLIENT_FULL;
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED,
                           "%" PRIu32 " requests of this client are outstanding and need %" PRIu64 " us, %" PRIu64
                           " us are allowed",

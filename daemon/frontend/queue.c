@@ -163,9 +163,10 @@ static void lane_gets_empty(terse_queue *queue, terse_lane *lane)
     lane->previous_busy = lane->next_busy = NULL;
 }
 
-static void share_add(terse_queue *queue, terse_share *share, uint64_t work_ns)
+static void share_add(terse_queue *queue, terse_share *share, const terse_request *request)
 {
-    share->work_ns += work_ns;
+    share->work_ns += request->work_ns;
+    share->n_bytes += request->input_bytes;
     if (share->n_requests++ > 0)
         return;
     terse_share_wake(share, queue->clock_ns);
@@ -176,9 +177,10 @@ static void share_add(terse_queue *queue, terse_share *share, uint64_t work_ns)
     queue->busy_shares = share;
 }
 
-static void share_remove(terse_queue *queue, terse_share *share, uint64_t work_ns)
+static void share_remove(terse_queue *queue, terse_share *share, const terse_request *request)
 {
-    share->work_ns -= work_ns;
+    share->work_ns -= request->work_ns;
+    share->n_bytes -= request->input_bytes;
     if (--share->n_requests > 0)
         return;
     if (share->previous_busy)
@@ -197,7 +199,7 @@ void terse_queue_push(terse_queue *queue, terse_request *request)
         request->sequence = ++queue->next_sequence;
     if (lane->n_requests++ == 0)
         lane_gets_busy(queue, lane);
-    share_add(queue, lane->share, request->work_ns);
+    share_add(queue, lane->share, request);
     lane->n_rows += request->rows;
     lane->mask |= 1u << request->priority;
     queue->n_requests++;
@@ -229,7 +231,7 @@ void terse_queue_remove(terse_queue *queue, terse_request *request)
     if (!level->arrived.first)
         lane->mask &= ~(1u << request->priority);
     lane->n_rows -= request->rows;
-    share_remove(queue, lane->share, request->work_ns);
+    share_remove(queue, lane->share, request);
     if (--lane->n_requests == 0)
         lane_gets_empty(queue, lane);
 }

@@ -134,6 +134,7 @@ void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status
 void terse_request_end_late(terse_frontend *fe, terse_request *request)
 {
     const uint64_t allowed_us = (request->deadline_ns - request->arrival_ns) / 1000;
+    terse_request_rejected(fe, request, TERSE_REJECTED_EXPIRED);
     terse_request_fail(fe, request, TERSE_DEADLINE_EXCEEDED, "the request's %" PRIu64 " us are over while it %s",
                        allowed_us, request->state == TERSE_REQUEST_RUNNING || request->late ? "runs" : "waits");
 }

@@ -17,6 +17,7 @@
 typedef struct terse_share {
     struct terse_share *previous_busy, *next_busy; /* of the queue: those for which something waits */
     uint32_t n_requests;                           /* that wait */
+    uint64_t n_bytes;                              /* of their inputs */
     uint64_t work_ns;                              /* worker time that these will take, as it was estimated */
     uint64_t clock_ns;
 } terse_share;

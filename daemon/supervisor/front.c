@@ -46,6 +46,7 @@ void terse_front_configure(terse_supervisor *s)
         .arena_bytes_per_uid = s->arena_bytes,
         .arenas_per_uid = (uint32_t)value[TERSE_SET_ARENAS],
         .spin_us = (uint32_t)value[TERSE_SET_SPIN],
+        .statistics = value[TERSE_SET_STATISTICS] != 0,
     };
     terse_child_send(&s->frontend, TERSE_MSG_CONFIGURED, &message.head, sizeof message, -1);
     terse_msg_settings settings;

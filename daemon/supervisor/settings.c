@@ -219,6 +219,7 @@ terse_setting_reload terse_setting_on_reload(terse_setting_id id)
     case TERSE_SET_MAX_QUEUE_BYTES:
     case TERSE_SET_MAX_CLIENT:
     case TERSE_SET_MAX_CLIENT_BYTES:
+    case TERSE_SET_STATISTICS:
     case TERSE_SET_LOAD_TIMEOUT:
     case TERSE_SET_WARM_TIMEOUT:
     case TERSE_SET_FRONTEND_TIMEOUT:

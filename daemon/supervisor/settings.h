@@ -90,6 +90,8 @@ typedef enum terse_setting_type {
       "most clients of one user with shared memory; 0: nobody gets any")                                               \
     X(SPIN, TERSE_IN_SERVER, NUMBER, "spin_us", "--spin-us", "T", "microseconds", 0, 0, 1000,                          \
       "how long front end and workers look for more before they sleep: less latency for a busy CPU")                   \
+    X(STATISTICS, TERSE_IN_SERVER, FLAG, "statistics", NULL, "yes|no", "", 1, 0, 1,                                    \
+      "keep histograms of latencies and batch sizes, for stats and top; no: only counters")                            \
     X(LOAD_TIMEOUT, TERSE_IN_SERVER, NUMBER, "load_timeout_ms", NULL, "T", "milliseconds", 60000, 100, 86400000,       \
       "most time to load one model")                                                                                   \
     X(WARM_TIMEOUT, TERSE_IN_SERVER, NUMBER, "warm_timeout_ms", NULL, "T", "milliseconds", 120000, 100, 86400000,      \

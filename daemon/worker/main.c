@@ -46,7 +46,8 @@ static void tell_warmed(terse_worker *worker)
         .head = {TERSE_MSG_WARMED, sizeof warmed},
         .worker = worker->index,
         .epoch = worker->epoch,
-        .private_bytes = worker->private_bytes,
+        .private_bytes = worker->sizes.private_bytes,
+        .shared_bytes = worker->sizes.shared_bytes,
     };
     uint8_t *at = worker->answer + sizeof warmed;
     for (uint32_t i = 0; i < worker->n_models; i++)
@@ -80,8 +81,7 @@ static void take_hello(terse_worker *worker, const terse_msg_hello *hello, const
     terse_worker_start_threads(worker);
     terse_worker_warm(worker);
     malloc_trim(0); /* what reading the models left behind */
-    if (!worker->private_bytes)
-        worker->private_bytes = terse_worker_private_bytes();
+    terse_worker_sizes_open(worker);
     if (!worker->confined) {
         terse_sandbox_filter(TERSE_ROLE_WORKER);
         worker->confined = true;
@@ -97,6 +97,7 @@ static void take_batch(terse_worker *worker, size_t size)
         give_up("cannot understand a batch");
     if (!terse_msg_send(worker->data_fd, worker->answer, bytes, NULL, 0) && !is_gone())
         give_up("cannot answer a batch");
+    terse_worker_sizes_tell(worker);
 }
 
 /* One message of the front end. false: it is gone. */

@@ -268,21 +268,3 @@ void terse_worker_warm(terse_worker *worker)
             terse_log(TERSE_LOG_WARNING, "model number %" PRIu32 " cannot run: %s", i, error.message);
     }
 }
-
-/* The sum of the Private_ lines of smaps_rollup; 0 where there is none. */
-uint64_t terse_worker_private_bytes(void)
-{
-    char text[4096];
-    uint64_t kilobytes = 0;
-    TERSE_AUTO(terse_close_fdp) int fd = open("/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC);
-    const int64_t size = fd >= 0 ? terse_read_full(fd, text, sizeof text - 1) : -1;
-    if (size <= 0)
-        return 0;
-    text[size] = 0;
-    for (const char *at = text; (at = strstr(at, "\nPrivate_")); at++) {
-        const char *colon = strchr(at + 1, ':');
-        if (colon)
-            kilobytes += strtoull(colon + 1, NULL, 10);
-    }
-    return kilobytes * 1024;
-}

@@ -55,11 +55,19 @@ typedef enum terse_worker_stage {
     TERSE_STAGE_PLAN,  /* plans are made, and run where that is quick */
 } terse_worker_stage;
 
+/* memory.c: what the process takes. /proc is out of reach later, so its file stays open. */
+typedef struct terse_worker_sizes {
+    int fd;              /* /proc/self/statm; 0: not opened yet, -1: there is none */
+    uint64_t base_bytes; /* private ones when it first served, of smaps_rollup, which takes long */
+    uint64_t base_statm; /* what statm said then */
+    uint64_t private_bytes, shared_bytes, told_ns;
+} terse_worker_sizes;
+
 typedef struct terse_worker {
     int control_fd, data_fd; /* data_fd -1: no front end */
     uint32_t index, epoch;
-    bool confined;          /* its filter of system calls is in force */
-    uint64_t private_bytes; /* when it first served: /proc is out of reach later */
+    bool confined; /* its filter of system calls is in force */
+    terse_worker_sizes sizes;
     terse_worker_model models[TERSE_MODEL_SLOTS];
     uint32_t n_models; /* highest index + 1 */
     /* live.c */
@@ -94,7 +102,11 @@ void terse_worker_warm(terse_worker *worker);
 int terse_worker_measure(terse_worker *worker, uint32_t index, terse_error *error);
 /* Makes the plan of so many rows, and runs it if `run`. */
 int terse_worker_plan(terse_worker *worker, uint32_t index, int64_t rows, bool run, terse_error *error);
-uint64_t terse_worker_private_bytes(void);
+
+/* memory.c */
+void terse_worker_sizes_open(terse_worker *worker); /* before the filter of system calls */
+/* Tells the front end, once a second at most: for when a batch has been answered. */
+void terse_worker_sizes_tell(terse_worker *worker);
 
 /* arenas.c */
 /* Maps two memories. false, with errno: the system gives none. */
