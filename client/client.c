@@ -113,8 +113,9 @@ static terse_status send_request(terse_client *client, terse_link *only, terse_w
         return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "%zu requests are outstanding, %zu are allowed", client->table.n,
                            client->max_outstanding);
     terse_wire_request *wire = &client->wire_request;
-    const uint64_t now =
-        wire->has_timeout || timeout_us || client->max_retries ? terse_now_ns() : 0; /* else not needed */
+    const uint64_t now = wire->has_timeout || wire->trace || timeout_us || client->max_retries
+                             ? terse_now_ns()
+                             : 0; /* else not needed */
     wire->op = op;
     wire->has_sent = client->local && wire->has_timeout;
     wire->sent_ns = now;
@@ -144,6 +145,7 @@ static terse_status send_request(terse_client *client, terse_link *only, terse_w
     entry->ring = request && terse_request_is_placed(request);
     entry->id = client->next_id++;
     entry->only = only;
+    entry->submitted_ns = wire->trace ? now : 0;
     for (int i = 0; i < entry->n_frames; i++)
         entry->bytes += zmq_msg_size(&entry->frames[i]);
     append(client, entry);
@@ -219,6 +221,17 @@ static bool receive_message(const terse_link *link, zmq_msg_t *frames, int *ret_
     return false;
 }
 
+/* What libterse knows of the times of a traced request. */
+static void note_trace(const pending *entry, const terse_wire_reply *wire, terse_reply *reply)
+{
+    if (!reply || !entry->submitted_ns || !wire->has_trace)
+        return;
+    reply->has_trace = true;
+    reply->trace = wire->trace;
+    reply->submitted_ns = entry->submitted_ns;
+    reply->completed_ns = terse_now_ns();
+}
+
 static void handle_message(terse_client *client, terse_link *link, zmq_msg_t *frames, int n)
 {
     terse_error error = {0};
@@ -244,6 +257,7 @@ static void handle_message(terse_client *client, terse_link *link, zmq_msg_t *fr
     else if (terse_reply_make(wire, &frames[0], frames + 1, n - 1, entry->kind == PENDING_OWN,
                               entry->shared ? client->arena : NULL, &reply))
         reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, terse_last_error());
+    note_trace(entry, wire, reply);
     terse_pending_complete(client, entry, reply);
 }
 
@@ -260,6 +274,7 @@ void terse_client_take_completion(terse_client *client, const void *header, size
         reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, error.message);
     else if (terse_reply_make(wire, NULL, NULL, 0, false, client->arena, &reply))
         reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, terse_last_error());
+    note_trace(entry, wire, reply);
     terse_pending_complete(client, entry, reply);
 }
 

@@ -37,6 +37,7 @@ struct terse_request {
     char *model, *version; /* version NULL: any */
     uint64_t timeout_us;
     unsigned priority;
+    bool trace;
     int n_inputs, n_outputs;
     request_input inputs[TERSE_WIRE_MAX_IO];
     request_output outputs[TERSE_WIRE_MAX_IO];
@@ -59,6 +60,9 @@ struct terse_reply {
     uint64_t queue_us, compute_us;
     uint64_t retry_after_ms; /* NEVER: the daemon told none */
     uint32_t batch;
+    bool has_trace;
+    terse_wire_trace trace; /* as the daemon told it */
+    uint64_t submitted_ns, completed_ns;
     int n_outputs, n_frames;
     reply_output *outputs;
     zmq_msg_t *frames; /* those whose bytes the outputs point into */
@@ -91,6 +95,7 @@ typedef struct pending {
     size_t due_at;           /* place in the heap of those + 1; 0: not there */
     uint64_t unsent_ns;      /* since when it is to be sent */
     uint64_t no_retry_ns;    /* a retry that would come later is not made */
+    uint64_t submitted_ns;   /* of one that is traced, else 0 */
     uint64_t ended_ns;       /* when a daemon that shuts down first refused it, NEVER: none has */
     uint32_t retries;        /* made so far */
     uint32_t refused;        /* a bit for each link that had no room for it since the last of these */

@@ -223,6 +223,30 @@ const void *terse_reply_data(const terse_reply *reply, int index, size_t *ret_by
     return output ? output->data : NULL;
 }
 
+terse_status terse_reply_trace(const terse_reply *reply, terse_trace *ret_trace)
+{
+    const terse_wire_trace *told = &reply->trace;
+    if (!reply->has_trace)
+        return CLIENT_FAIL(TERSE_NOT_FOUND, "the reply has no trace");
+    /* Where the daemon's part lies in ours: by its clock when that can be ours, else in the middle. */
+    const uint64_t span = reply->completed_ns - reply->submitted_ns;
+    const uint64_t by_clock = told->received_ns - reply->submitted_ns;
+    const bool same = told->has_received && told->received_ns >= reply->submitted_ns && told->replied_ns <= span &&
+                      by_clock <= span - told->replied_ns;
+    const uint64_t at = same ? by_clock : span > told->replied_ns ? (span - told->replied_ns) / 2 : 0;
+    const terse_trace trace = {.size = ret_trace->size,
+                               .received_ns = at,
+                               .queued_ns = at + told->queued_ns,
+                               .dispatched_ns = at + told->dispatched_ns,
+                               .computed_ns = at + told->computed_ns,
+                               .replied_ns = at + told->replied_ns,
+                               .completed_ns = span,
+                               .worker = told->worker,
+                               .same_clock = same};
+    memcpy(ret_trace, &trace, ret_trace->size < sizeof trace ? ret_trace->size : sizeof trace);
+    return TERSE_OK;
+}
+
 void terse_reply_timing(const terse_reply *reply, uint64_t *ret_queue_us, uint64_t *ret_compute_us, uint32_t *ret_batch)
 {
     if (ret_queue_us)

@@ -220,11 +220,17 @@ void terse_request_set_priority(terse_request *request, unsigned priority)
     request->priority = priority > TERSE_WIRE_MAX_PRIORITY ? TERSE_WIRE_MAX_PRIORITY : priority;
 }
 
+void terse_request_set_trace(terse_request *request, int on)
+{
+    request->trace = on != 0;
+}
+
 void terse_request_describe(const terse_request *request, terse_wire_request *wire)
 {
     wire->model = terse_wire_text_of(request->model);
     wire->version = terse_wire_text_of(request->version);
     wire->priority = request->priority;
+    wire->trace = request->trace;
     wire->has_timeout = request->timeout_us > 0;
     wire->timeout_us = request->timeout_us;
     uint32_t n_frames = 0;

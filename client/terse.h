@@ -181,6 +181,9 @@ TERSE_API void terse_request_set_timeout(terse_request *request, uint64_t timeou
  * deadline, those without one last; a few of each turn are left to who waits for long. */
 TERSE_API void terse_request_set_priority(terse_request *request, unsigned priority);
 
+/* With `on` other than 0 the reply tells when the request was where: terse_reply_trace. Costs a few clock readings. */
+TERSE_API void terse_request_set_trace(terse_request *request, int on);
+
 /* Submits and waits for the answer: OK with a reply to free, or the status of whatever went wrong. */
 TERSE_API terse_status terse_client_infer(terse_client *client, const terse_request *request, terse_reply **ret_reply);
 
@@ -229,6 +232,28 @@ TERSE_API const void *terse_reply_data(const terse_reply *reply, int index, size
 /* What the daemon measured: microseconds in the queue and in the engine, and rows in the batch. Each may be NULL. */
 TERSE_API void terse_reply_timing(const terse_reply *reply, uint64_t *ret_queue_us, uint64_t *ret_compute_us,
                                   uint32_t *ret_batch);
+
+/* When a request was where, in nanoseconds since its submission (the first one, when it was sent again). Start from
+ * TERSE_TRACE_INIT. */
+typedef struct terse_trace {
+    size_t size;
+    uint64_t received_ns;   /* the daemon had read its header */
+    uint64_t queued_ns;     /* it was let in, its tensors copied where they travel in frames */
+    uint64_t dispatched_ns; /* its batch was sent to a worker */
+    uint64_t computed_ns;   /* the worker's answer was read */
+    uint64_t replied_ns;    /* its reply was made */
+    uint64_t completed_ns;  /* libterse had read it */
+    unsigned worker;        /* the number of the worker that ran it */
+    /* Not 0: daemon and client share a host and its clock. 0: what the daemon measured is exact, and the way there and
+     * the way back are taken as equally long. */
+    int same_clock;
+} terse_trace;
+#define TERSE_TRACE_INIT                                                                                               \
+    {                                                                                                                  \
+        sizeof(terse_trace), 0, 0, 0, 0, 0, 0, 0, 0                                                                    \
+    }
+/* NOT_FOUND when the reply has none: it was not asked for, the request failed, or the daemon is too old to know. */
+TERSE_API terse_status terse_reply_trace(const terse_reply *reply, terse_trace *ret_trace);
 
 /* --- shared memory ------------------------------------------------------------------------------------------ */
 

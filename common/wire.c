@@ -70,6 +70,7 @@ enum {
     REQUEST_BATCH_TIMEOUT,
     REQUEST_WORKERS,
     REQUEST_ARENA,
+    REQUEST_TRACE,
 };
 
 static const terse_wire_walk_key request_keys[] = {
@@ -90,6 +91,7 @@ static const terse_wire_walk_key request_keys[] = {
     [REQUEST_BATCH_TIMEOUT] = TERSE_WIRE_WALK_KEY("batch_timeout_us"),
     [REQUEST_WORKERS] = TERSE_WIRE_WALK_KEY("workers"),
     [REQUEST_ARENA] = TERSE_WIRE_WALK_KEY("arena"),
+    [REQUEST_TRACE] = TERSE_WIRE_WALK_KEY("trace"),
 };
 
 /* The 16 bytes of a session or an arena. */
@@ -160,6 +162,8 @@ static int take_request_value(terse_wire_walk *w, int index, terse_wire_request 
         return terse_wire_walk_u64(w, "workers", UINT64_MAX, &request->workers, &request->has_workers);
     case REQUEST_ARENA:
         return take_token(w, "arena", request->arena, &request->has_arena);
+    case REQUEST_TRACE:
+        return terse_wire_walk_bool(w, "trace", &request->trace, &unused);
     default:
         return terse_wire_walk_u64(w, "target", UINT64_MAX, &request->target, &request->has_target);
     }
@@ -383,6 +387,29 @@ static int take_timing(terse_wire_walk *w, terse_wire_reply *reply)
     return status;
 }
 
+static int take_trace(terse_wire_walk *w, terse_wire_reply *reply)
+{
+    static const terse_wire_walk_key keys[] = {TERSE_WIRE_WALK_KEY("received_ns"),   TERSE_WIRE_WALK_KEY("queued_ns"),
+                                               TERSE_WIRE_WALK_KEY("dispatched_ns"), TERSE_WIRE_WALK_KEY("computed_ns"),
+                                               TERSE_WIRE_WALK_KEY("replied_ns"),    TERSE_WIRE_WALK_KEY("worker")};
+    terse_wire_trace *trace = &reply->trace;
+    uint64_t *const times[] = {&trace->received_ns, &trace->queued_ns, &trace->dispatched_ns, &trace->computed_ns,
+                               &trace->replied_ns};
+    uint32_t n = 0, seen = 0;
+    bool unused;
+    int status = terse_wire_walk_container(w, "trace", TERSE_PACK_MAP, TERSE_WIRE_WALK_ANY_KEYS, &n, &reply->has_trace);
+    for (uint32_t i = 0; !status && i < n; i++) {
+        int index = -1;
+        status = terse_wire_walk_key_of(w, keys, N_OF(keys), &seen, &index);
+        if (!status && index >= 0 && index < (int)N_OF(times))
+            status = terse_wire_walk_u64(w, keys[index].name, UINT64_MAX, times[index],
+                                         index == 0 ? &trace->has_received : &unused);
+        else if (!status && index == (int)N_OF(times))
+            status = terse_wire_walk_u32(w, "worker", UINT32_MAX, &trace->worker, &unused);
+    }
+    return status;
+}
+
 static int take_model(terse_wire_walk *w, terse_wire_model *model)
 {
     static const terse_wire_walk_key keys[] = {TERSE_WIRE_WALK_KEY("name"), TERSE_WIRE_WALK_KEY("version"),
@@ -434,6 +461,7 @@ enum {
     REPLY_RETRY_AFTER,
     REPLY_BATCH_TIMEOUT,
     REPLY_WORKERS,
+    REPLY_TRACE,
 };
 
 static const terse_wire_walk_key reply_keys[] = {
@@ -452,6 +480,7 @@ static const terse_wire_walk_key reply_keys[] = {
     [REPLY_RETRY_AFTER] = TERSE_WIRE_WALK_KEY("retry_after_ms"),
     [REPLY_BATCH_TIMEOUT] = TERSE_WIRE_WALK_KEY("batch_timeout_us"),
     [REPLY_WORKERS] = TERSE_WIRE_WALK_KEY("workers"),
+    [REPLY_TRACE] = TERSE_WIRE_WALK_KEY("trace"),
 };
 
 /* Outputs of "infer" and of "metadata" look alike but for symbols in shapes, which only the latter has; where they
@@ -491,6 +520,8 @@ static int take_reply_value(terse_wire_walk *w, int index, terse_wire_text *stat
     case REPLY_WORKERS:
         /* The list of "stats" is passed over, as its models are. */
         return terse_wire_walk_count(w, "workers", &reply->workers, &reply->has_workers);
+    case REPLY_TRACE:
+        return take_trace(w, reply);
     default:
         return terse_wire_walk_u32(w, "max_batch", UINT32_MAX, &reply->max_batch, &reply->has_max_batch);
     }

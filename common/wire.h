@@ -73,6 +73,7 @@ typedef struct terse_wire_request {
     bool has_id, has_session, has_timeout, has_target, has_sent, has_arena;
     bool has_outputs; /* "outputs" was there: only those are wanted, in that order; else all */
     bool has_max_batch, has_batch_timeout, has_workers; /* configure: what is to change */
+    bool trace;                                         /* infer: the reply is to tell when what happened */
     uint8_t session[TERSE_WIRE_SESSION_BYTES];
     uint8_t arena[TERSE_WIRE_ARENA_BYTES]; /* in which tensors with `has_shm` lie */
     uint32_t priority;                     /* 0..9, 0 when absent */
@@ -87,6 +88,15 @@ typedef struct terse_wire_request {
     terse_wire_tensor inputs[TERSE_WIRE_MAX_IO], outputs[TERSE_WIRE_MAX_IO];
 } terse_wire_request;
 
+/* When a request was where, in nanoseconds: the first by CLOCK_MONOTONIC of the daemon's host, the others since that.
+ */
+typedef struct terse_wire_trace {
+    bool has_received; /* told to clients of the same host, who have that clock */
+    uint64_t received_ns;
+    uint64_t queued_ns, dispatched_ns, computed_ns, replied_ns;
+    uint32_t worker; /* that ran it */
+} terse_wire_trace;
+
 typedef struct terse_wire_model {
     terse_wire_text name, version, state;
 } terse_wire_model;
@@ -96,6 +106,7 @@ typedef struct terse_wire_reply {
     bool has_timing, has_models, has_inputs, has_outputs, has_batchable, has_max_batch; /* keys that are there */
     bool has_retry_after; /* errors: the same request may do better after that time */
     bool has_batch_timeout, has_workers;
+    bool has_trace;
     bool batchable;
     uint64_t id;
     terse_status status;
@@ -105,6 +116,7 @@ typedef struct terse_wire_reply {
     uint32_t batch;
     uint32_t max_batch, workers;
     uint64_t batch_timeout_us;
+    terse_wire_trace trace;
     uint32_t n_inputs, n_outputs, n_models;
     terse_wire_tensor inputs[TERSE_WIRE_MAX_IO]; /* metadata only */
     terse_wire_tensor outputs[TERSE_WIRE_MAX_IO];

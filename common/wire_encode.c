@@ -250,7 +250,8 @@ int terse_wire_encode_request(const terse_wire_request *request, void *buffer, s
     put_head(&out, 2u + request->has_id + request->has_session + (request->model.data != NULL) +
                        (request->version.data != NULL) + request->has_timeout + (request->priority > 0) + inputs +
                        request->has_outputs + request->has_target + request->has_sent + (request->file.data != NULL) +
-                       request->has_max_batch + request->has_batch_timeout + request->has_workers + request->has_arena);
+                       request->has_max_batch + request->has_batch_timeout + request->has_workers + request->has_arena +
+                       request->trace);
     PUT_KEY(&out, "op");
     if (request->op == TERSE_WIRE_UNKNOWN)
         put_wire_text(&out, request->op_name);
@@ -272,6 +273,10 @@ int terse_wire_encode_request(const terse_wire_request *request, void *buffer, s
     put_optional_u64(&out, "timeout_us", request->has_timeout, request->timeout_us);
     put_optional_u64(&out, "sent_ns", request->has_sent, request->sent_ns);
     put_optional_u64(&out, "priority", request->priority > 0, request->priority);
+    if (request->trace) {
+        PUT_KEY(&out, "trace");
+        put_bool(&out, true);
+    }
     put_optional_u64(&out, "target", request->has_target, request->target);
     put_optional_text(&out, "file", request->file);
     put_optional_u64(&out, "max_batch", request->has_max_batch, request->max_batch);
@@ -314,6 +319,18 @@ static void put_timing(sink *out, const terse_wire_reply *reply)
     put_u64(out, reply->batch);
 }
 
+static void put_trace(sink *out, const terse_wire_trace *trace)
+{
+    PUT_KEY(out, "trace");
+    put_map(out, 5u + trace->has_received);
+    put_optional_u64(out, "received_ns", trace->has_received, trace->received_ns);
+    put_optional_u64(out, "queued_ns", true, trace->queued_ns);
+    put_optional_u64(out, "dispatched_ns", true, trace->dispatched_ns);
+    put_optional_u64(out, "computed_ns", true, trace->computed_ns);
+    put_optional_u64(out, "replied_ns", true, trace->replied_ns);
+    put_optional_u64(out, "worker", true, trace->worker);
+}
+
 int terse_wire_encode_reply(const terse_wire_reply *reply, void *buffer, size_t capacity, size_t *ret_size,
                             terse_error *error)
 {
@@ -321,7 +338,7 @@ int terse_wire_encode_reply(const terse_wire_reply *reply, void *buffer, size_t 
     put_head(&out, 2u + reply->has_id + (reply->error.data != NULL) + (reply->model.data != NULL) +
                        (reply->version.data != NULL) + reply->has_inputs + reply->has_outputs + reply->has_timing +
                        reply->has_models + reply->has_batchable + reply->has_max_batch + reply->has_batch_timeout +
-                       reply->has_workers + reply->has_retry_after);
+                       reply->has_workers + reply->has_retry_after + reply->has_trace);
     put_optional_u64(&out, "id", reply->has_id, reply->id);
     PUT_KEY(&out, "status");
     put_cstr(&out, terse_status_name(reply->status));
@@ -338,6 +355,8 @@ int terse_wire_encode_reply(const terse_wire_reply *reply, void *buffer, size_t 
     }
     if (reply->has_timing)
         put_timing(&out, reply);
+    if (reply->has_trace)
+        put_trace(&out, &reply->trace);
     if (reply->has_models)
         put_models(&out, reply);
     if (reply->has_batchable) {

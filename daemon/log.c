@@ -115,6 +115,12 @@ static bool write_record(const terse_log_about *about, terse_log_priority priori
         snprintf(number, sizeof number, "%" PRIu64, *about->request);
         add_field(&r, "REQUEST_ID", number, strlen(number));
     }
+    if (about->status)
+        add_field(&r, "STATUS", about->status, strlen(about->status));
+    for (unsigned i = 0; i < about->n_numbers; i++) {
+        snprintf(number, sizeof number, "%" PRIu64, about->numbers[i].value);
+        add_field(&r, about->numbers[i].name, number, strlen(number));
+    }
     if (about->reason)
         add_field(&r, "REASON", about->reason, strlen(about->reason));
     return write(journal_fd, r.text, r.used) == (ssize_t)r.used;

@@ -18,12 +18,20 @@ typedef enum terse_log_priority {
     TERSE_LOG_INFO = 6,
 } terse_log_priority;
 
+typedef struct terse_log_number {
+    const char *name; /* of the field, "QUEUE_US" */
+    uint64_t value;
+} terse_log_number;
+
 /* What a line is about, for `journalctl MODEL=digits`; people read it in the line's text. Borrowed; NULL: nothing. */
 typedef struct terse_log_about {
     const char *model;       /* MODEL= */
     const char *worker;      /* WORKER=, its number as text; a "worker 3" gives "3" */
     const char *reason;      /* REASON=, one line */
     const uint64_t *request; /* REQUEST_ID= */
+    const char *status;      /* STATUS= */
+    const terse_log_number *numbers;
+    unsigned n_numbers;
 } terse_log_about;
 
 /* `program` ("terse-worker[2]") must outlive the process; the number in brackets is WORKER= of all its lines. Call it

@@ -248,7 +248,7 @@ typedef struct terse_msg_configured {
     uint32_t spin_us;              /* front end and workers look again for so long before they sleep */
     uint32_t max_user_connections; /* of one user over ipc */
     uint32_t statistics;           /* whether histograms are kept */
-    uint32_t pad;
+    uint32_t trace_millionths;     /* of the requests are logged */
 } terse_msg_configured;
 
 enum { TERSE_KEY_BYTES = 32, TERSE_GATE_KEYS = 4096 };

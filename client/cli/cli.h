@@ -79,6 +79,12 @@ void terse_cli_fill_random(terse_tensor *tensor, uint64_t *state);
 int terse_cli_dim_of(const terse_cli_texts *dims, const char *symbol, int64_t fallback, int64_t *ret_size,
                      terse_error *error);
 
+/* --- trace.c --- */
+
+/* Prints when the requests of these replies were where, as bars: each when there are few, else their mean. Those
+ * without a trace are passed over. */
+void terse_cli_print_traces(terse_reply *const *replies, int64_t n);
+
 /* The subcommands: argv[0] is the subcommand's name. */
 int terse_cli_compress(int argc, char **argv);
 int terse_cli_distill(int argc, char **argv);

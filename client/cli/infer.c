@@ -17,7 +17,7 @@ enum { MAX_ARRAYS = 64 };
 typedef struct job {
     const char *model, *endpoint, *output, *version;
     uint64_t timeout_ms, connect_ms, priority, retries;
-    bool shm;
+    bool shm, trace;
     terse_client *client;
     terse_client_arena *arena; /* with --shm */
     terse_signature *signature;
@@ -62,6 +62,7 @@ static terse_request *make_request(const job *j, int64_t first, int64_t n)
         return NULL;
     terse_request_set_timeout(request, j->timeout_ms * 1000);
     terse_request_set_priority(request, (unsigned)j->priority);
+    terse_request_set_trace(request, j->trace);
     terse_status status = terse_request_set_version(request, j->version);
     terse_tensor parts[MAX_ARRAYS];
     const terse_cli_arrays arrays = part_of(j, first, n, parts);
@@ -210,6 +211,8 @@ int terse_cli_infer(int argc, char **argv)
         {"timeout-ms", 0, TERSE_CLI_COUNT, "T", &j.timeout_ms, 1, 1e9, "deadline of each request (default: none)"},
         {"priority", 0, TERSE_CLI_COUNT, "P", &j.priority, 0, 9, "0 (default) to 9"},
         {"shm", 0, TERSE_CLI_FLAG, NULL, &j.shm, 0, 0, "share memory with the daemon instead of sending the arrays"},
+        {"trace", 0, TERSE_CLI_FLAG, NULL, &j.trace, 0, 0,
+         "print when each request was received, queued, dispatched, computed and replied"},
         {"retries", 0, TERSE_CLI_COUNT, "N", &j.retries, 0, 1e6,
          "how often to come again when the daemon is full, as it says when (default 1000)"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &j.connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
@@ -238,6 +241,8 @@ int terse_cli_infer(int argc, char **argv)
             code = terse_cli_fail_client("infer");
         else if (!(code = exchange(&j)))
             code = store(&j);
+        if (code == TERSE_CLI_DONE && j.trace)
+            terse_cli_print_traces(j.replies, j.n_parts);
     }
     job_done(&j);
     return code;

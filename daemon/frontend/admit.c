@@ -243,6 +243,9 @@ static int enter(terse_frontend *fe, terse_client *client, const terse_wire_requ
     join_client(client, request);
     if (!client->parked) /* else it stays so */
         terse_queue_push(&fe->queue, request);
+    request->trace = asked->trace;
+    if (terse_trace_on(&request->trace))
+        request->trace.queued_ns = terse_now_ns();
     return TERSE_OK;
 }
 
@@ -303,6 +306,7 @@ void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_requ
         status = find_served(fe, wire, &model, &error);
     if (!status) {
         model->stats.requests++;
+        asked.trace = terse_trace_begin(&fe->traces, wire);
         status = let_in(fe, client, wire, model, arena, frames, n_frames, &asked, &error);
     }
     if (!status)
@@ -310,6 +314,9 @@ void terse_admit(terse_frontend *fe, terse_client *client, const terse_wire_requ
     if (model) {
         model->stats.by_status[status]++;
         model->stats.rejected[asked.reason]++;
+        if (asked.trace.sampled)
+            terse_trace_log(&fe->traces, &asked.trace,
+                            &(terse_trace_end){.model = model->name, .id = wire->id, .status = (terse_status)status});
     }
     fe->failed++;
     terse_reply_rejection(fe, client, wire->id, (terse_status)status, error.message, asked.retry_after_ms);

@@ -107,9 +107,22 @@ static void become_idle(terse_frontend *fe, terse_pool_worker *worker)
     fe->models_moved |= worker->leaving;
 }
 
+static void log_answer(terse_frontend *fe, const terse_pool_worker *worker, const terse_request *request,
+                       uint64_t compute_ns, uint64_t computed_ns)
+{
+    const terse_trace_end end = {.model = fe->models[request->lane->model]->name,
+                                 .id = request->id,
+                                 .computed_ns = computed_ns,
+                                 .compute_us = compute_ns / 1000,
+                                 .worker = (uint32_t)(worker - fe->workers),
+                                 .rows = worker->rows};
+    terse_trace_log(&fe->traces, &request->trace, &end);
+}
+
 static void finish_ok(terse_frontend *fe, terse_pool_worker *worker, const terse_msg_tensor *outputs,
                       uint64_t compute_ns)
 {
+    const uint64_t computed_ns = worker->traced ? terse_now_ns() : 0;
     terse_served *model = fe->models[worker->lane->model];
     count_done(fe, worker, model, compute_ns);
     for (uint32_t i = 0; i < worker->n_members; i++) {
@@ -121,7 +134,9 @@ static void finish_ok(terse_frontend *fe, terse_pool_worker *worker, const terse
         }
         if (!request->answered) {
             count_answer(fe, model, request);
-            terse_reply_result(fe, worker, request, outputs, compute_ns);
+            terse_reply_result(fe, worker, request, outputs, compute_ns, computed_ns);
+            if (request->trace.sampled)
+                log_answer(fe, worker, request, compute_ns, computed_ns);
         }
         terse_request_free(fe, request);
     }

@@ -257,6 +257,7 @@ static bool take_configured(terse_frontend *fe, const terse_msg_configured *mess
     fe->spin_ns = message->spin_us * UINT64_C(1000);
     fe->max_user_connections = message->max_user_connections;
     fe->histograms = message->statistics;
+    fe->traces.millionths = message->trace_millionths;
     if (fe->configured)
         return true;
     if (terse_slots_open("terse-inputs", fe->input_bytes, true, &fe->inputs, &error) ||

@@ -130,10 +130,13 @@ bool terse_dispatch_send(terse_frontend *fe, terse_pool_worker *worker)
     const terse_served *model = fe->models[worker->lane->model];
     if (!take_output_slots(fe, worker))
         return false;
-    for (uint32_t i = 0; i < worker->n_members; i++)
+    worker->traced = false;
+    for (uint32_t i = 0; i < worker->n_members; i++) {
+        worker->traced |= terse_trace_on(&worker->members[i]->trace);
         if (worker->members[i]->arena && !terse_arenas_tell_worker(fe, worker, worker->members[i]->arena) &&
             errno != EPIPE && errno != ECONNRESET)
             terse_control_give_up(fe, "cannot send worker %d a shared memory: %s", worker->pid, strerror(errno));
+    }
     terse_msg_batch head = {
         .head = {TERSE_MSG_BATCH, 0},
         .batch = ++fe->next_batch,
@@ -155,6 +158,9 @@ bool terse_dispatch_send(terse_frontend *fe, terse_pool_worker *worker)
     worker->expected_ns = terse_cost_of(&worker->lane->cost, worker->rows);
     terse_share_charge(worker->lane->share, &fe->queue.clock_ns, worker->expected_ns);
     worker->hang_ns = fe->now_ns + hang_limit(model, worker->lane, worker->rows);
+    const uint64_t sent_ns = worker->traced ? terse_now_ns() : 0; /* the worker may run before sending returns */
+    for (uint32_t i = 0; worker->traced && i < worker->n_members; i++)
+        worker->members[i]->trace.dispatched_ns = sent_ns;
     /* A send that fails means that the worker is gone: the end of its socket brings the batch back. */
     if (!terse_msg_send(worker->fd, fe->message, head.head.bytes, NULL, 0) && errno != EPIPE && errno != ECONNRESET)
         terse_control_give_up(fe, "cannot send worker %d a batch: %s", worker->pid, strerror(errno));

@@ -57,6 +57,7 @@ typedef struct terse_pool_worker {
     /* the batch that it has */
     uint64_t batch, started_ns, expected_ns, hang_ns; /* hang_ns: when it counts as hung */
     terse_lane *lane;
+    bool traced; /* a member is */
     uint32_t rows, n_members;
     uint64_t output_bytes[TERSE_MAX_IO]; /* room given per row */
     terse_request *members[TERSE_MAX_BATCH];
@@ -106,7 +107,8 @@ struct terse_frontend {
     uint64_t input_bytes, output_bytes, max_request_bytes;
     uint64_t max_queue_bytes, max_client_bytes;
     uint32_t max_queue, max_client_outstanding, max_user_connections;
-    bool histograms;                        /* are kept */
+    bool histograms; /* are kept */
+    terse_traces traces;
     bool queue_automatic, client_automatic; /* those two were not configured: time limits the queue too */
 
     terse_served *models[TERSE_MODEL_SLOTS];
@@ -277,10 +279,10 @@ void terse_reply_rejection(terse_frontend *fe, terse_client *client, uint64_t id
                            const char *message, uint64_t retry_after_ms);
 /* Sends fe->header[0..size) alone. */
 void terse_reply_header(terse_frontend *fe, terse_client *client, const void *header, size_t size);
-/* Sends the result of a running request. `outputs` describes the batch, in the model's order. The output slot of the
- * request is given away. */
+/* Sends the result of a running request; computed_ns is when its worker's answer was read, for traces. `outputs`
+ * describes the batch, in the model's order. The output slot of the request is given away. */
 void terse_reply_result(terse_frontend *fe, const terse_pool_worker *worker, terse_request *request,
-                        const terse_msg_tensor *outputs, uint64_t compute_ns);
+                        const terse_msg_tensor *outputs, uint64_t compute_ns, uint64_t computed_ns);
 /* Sends the reply of a request that has ended once more, as far as it is still there. */
 bool terse_reply_repeat(terse_frontend *fe, terse_client *client, const uint8_t *session, uint64_t id);
 /* Takes back what ZeroMQ has sent, and tries again to send what waits for slow readers. */

@@ -26,6 +26,7 @@ typedef struct terse_overload_request {
     uint64_t work_ns, reckoned_ns;
     uint64_t retry_after_ms; /* TERSE_WIRE_NO_RETRY: coming again will not help */
     terse_rejection reason;  /* where it refuses */
+    terse_trace trace;       /* for the request that it becomes */
 } terse_overload_request;
 
 /* Whether a request may wait in `lane`; lane NULL: only the limits that do not depend on the model's costs. */

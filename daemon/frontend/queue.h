@@ -19,6 +19,7 @@
 #include "daemon/frontend/codel.h"
 #include "daemon/frontend/cost.h"
 #include "daemon/frontend/share.h"
+#include "daemon/frontend/trace.h"
 
 enum { TERSE_PRIORITIES = TERSE_WIRE_MAX_PRIORITY + 1, TERSE_QUEUE_TURNS = 8 };
 #define TERSE_NO_DEADLINE UINT64_MAX
@@ -75,6 +76,7 @@ struct terse_request {
     struct terse_places *places;
     terse_request *arena_previous, *arena_next;
     uint64_t input_bytes;
+    terse_trace trace;
 };
 
 typedef struct terse_request_list {

@@ -326,7 +326,7 @@ void terse_reply_error(terse_frontend *fe, terse_client *client, uint64_t id, te
 }
 
 static size_t encode_result(terse_frontend *fe, const terse_pool_worker *worker, const terse_request *request,
-                            const terse_msg_tensor *outputs, uint64_t compute_ns)
+                            const terse_msg_tensor *outputs, uint64_t compute_ns, uint64_t computed_ns)
 {
     const terse_served *model = fe->models[request->lane->model];
     terse_wire_reply *reply = &fe->reply;
@@ -361,6 +361,9 @@ static size_t encode_result(terse_frontend *fe, const terse_pool_worker *worker,
             tensor->frame = ++n_frames;
         }
     }
+    if (request->trace.asked)
+        terse_trace_tell(&request->trace, computed_ns, (uint32_t)(worker - fe->workers),
+                         request->client->known && !request->client->remote, reply);
     return terse_wire_encode_reply(reply, fe->header, sizeof fe->header, &size, &error) ? 0 : size;
 }
 
@@ -458,12 +461,12 @@ bool terse_reply_repeat(terse_frontend *fe, terse_client *client, const uint8_t 
 }
 
 void terse_reply_result(terse_frontend *fe, const terse_pool_worker *worker, terse_request *request,
-                        const terse_msg_tensor *outputs, uint64_t compute_ns)
+                        const terse_msg_tensor *outputs, uint64_t compute_ns, uint64_t computed_ns)
 {
     zmq_msg_t parts[MAX_PARTS];
     terse_pin *slab = NULL;
     terse_client *client = request->client;
-    const size_t size = encode_result(fe, worker, request, outputs, compute_ns);
+    const size_t size = encode_result(fe, worker, request, outputs, compute_ns, computed_ns);
     if (size && client->arena) {
         terse_reply_header(fe, client, fe->header, size);
         return;

@@ -113,6 +113,10 @@ void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status
         fe->models[request->lane->model]->stats.by_status[status]++;
         fe->failed++;
         request->answered = true;
+        if (request->trace.sampled)
+            terse_trace_log(&fe->traces, &request->trace,
+                            &(terse_trace_end){
+                                .model = fe->models[request->lane->model]->name, .id = request->id, .status = status});
         keep_failure(fe, request, status, message);
         /* Out of the client's list first: sending may find the client gone and end all that it has waiting. */
         const uint64_t id = request->id;

@@ -47,6 +47,7 @@ void terse_front_configure(terse_supervisor *s)
         .arenas_per_uid = (uint32_t)value[TERSE_SET_ARENAS],
         .spin_us = (uint32_t)value[TERSE_SET_SPIN],
         .statistics = value[TERSE_SET_STATISTICS] != 0,
+        .trace_millionths = (uint32_t)value[TERSE_SET_TRACE_SAMPLE],
     };
     terse_child_send(&s->frontend, TERSE_MSG_CONFIGURED, &message.head, sizeof message, -1);
     terse_msg_settings settings;

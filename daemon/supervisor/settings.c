@@ -70,6 +70,21 @@ static bool read_bytes(const char *text, uint64_t *ret_value)
     return *rest == 0;
 }
 
+/* "0.01" as 10000 millionths. */
+static bool read_part(const char *text, uint64_t *ret_value)
+{
+    const char *rest;
+    uint64_t whole, part = 0, unit = 1000000;
+    if (!read_digits(text, 10, &rest, &whole) || whole > 1)
+        return false;
+    if (*rest == '.') {
+        for (rest++; *rest >= '0' && *rest <= '9' && unit > 1; rest++)
+            part += (uint64_t)(*rest - '0') * (unit /= 10);
+    }
+    *ret_value = whole * 1000000 + part;
+    return *rest == 0;
+}
+
 /* The number of a word among those of "a|b|c". */
 static bool read_choice(const char *text, const char *words, uint64_t *ret_value)
 {
@@ -94,6 +109,9 @@ static int refuse(const terse_setting *setting, const char *text, terse_error *e
     if (setting->type == TERSE_SETTING_MODE)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s: found '%.100s', allowed: octal %04" PRIo64 "..%04" PRIo64,
                           setting->name, text, setting->minimum, setting->maximum);
+    if (setting->type == TERSE_SETTING_PART)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "%s: found '%.100s', allowed: a number 0..1 with at most six decimals", setting->name, text);
     return terse_fail(error, TERSE_INVALID_ARGUMENT,
                       "%s: found '%.100s', allowed: a whole number %" PRIu64 "..%" PRIu64 "%s%s%s", setting->name, text,
                       setting->minimum, setting->maximum, unit, setting->unit,
@@ -128,6 +146,9 @@ int terse_setting_parse(const terse_setting *setting, const char *text, uint64_t
     case TERSE_SETTING_MODE:
         read = read_digits(text, 8, &rest, &value) && !*rest;
         break;
+    case TERSE_SETTING_PART:
+        read = read_part(text, &value);
+        break;
     case TERSE_SETTING_BYTES:
         read = read_bytes(text, &value);
         break;
@@ -148,6 +169,8 @@ static void print_range(FILE *out, const terse_setting *s)
     const bool automatic = strstr(s->description, "(automatic") != NULL;
     if (s->type == TERSE_SETTING_FLAG)
         fprintf(out, " [%s]", s->fallback ? "yes" : "no");
+    else if (s->type == TERSE_SETTING_PART)
+        fprintf(out, " [%g; 0..1]", (double)s->fallback / 1e6);
     else if (s->type == TERSE_SETTING_CHOICE)
         fprintf(out, " [%.*s]", (int)strcspn(s->argument, "|"), s->argument);
     else if (s->type == TERSE_SETTING_MODE)
@@ -220,6 +243,7 @@ terse_setting_reload terse_setting_on_reload(terse_setting_id id)
     case TERSE_SET_MAX_CLIENT:
     case TERSE_SET_MAX_CLIENT_BYTES:
     case TERSE_SET_STATISTICS:
+    case TERSE_SET_TRACE_SAMPLE:
     case TERSE_SET_LOAD_TIMEOUT:
     case TERSE_SET_WARM_TIMEOUT:
     case TERSE_SET_FRONTEND_TIMEOUT:
@@ -252,6 +276,8 @@ static void format_value(const terse_setting *s, uint64_t value, char *text, siz
 {
     if (s->type == TERSE_SETTING_MODE)
         snprintf(text, size, "%04" PRIo64, value);
+    else if (s->type == TERSE_SETTING_PART)
+        snprintf(text, size, "%g", (double)value / 1e6);
     else if (s->type == TERSE_SETTING_FLAG)
         snprintf(text, size, "%s", value ? "yes" : "no");
     else if (s->type == TERSE_SETTING_CHOICE)

@@ -24,6 +24,7 @@ typedef enum terse_setting_type {
     TERSE_SETTING_MODE,   /* an octal file mode */
     TERSE_SETTING_FLAG,   /* yes or no */
     TERSE_SETTING_TEXT,   /* minimum and maximum are its bytes */
+    TERSE_SETTING_PART,   /* 0 to 1 with up to six decimals, kept in millionths */
     TERSE_SETTING_CHOICE, /* one of the words in the argument's name, "a|b"; its number counts from 0 */
 } terse_setting_type;
 
@@ -92,6 +93,8 @@ typedef enum terse_setting_type {
       "how long front end and workers look for more before they sleep: less latency for a busy CPU")                   \
     X(STATISTICS, TERSE_IN_SERVER, FLAG, "statistics", NULL, "yes|no", "", 1, 0, 1,                                    \
       "keep histograms of latencies and batch sizes, for stats and top; no: only counters")                            \
+    X(TRACE_SAMPLE, TERSE_IN_SERVER, PART, "trace_sample", NULL, "PART", "", 0, 0, 1000000,                            \
+      "log when which part of so many of the requests was done: 0.01 is one of a hundred, at most 200 a second")       \
     X(LOAD_TIMEOUT, TERSE_IN_SERVER, NUMBER, "load_timeout_ms", NULL, "T", "milliseconds", 60000, 100, 86400000,       \
       "most time to load one model")                                                                                   \
     X(WARM_TIMEOUT, TERSE_IN_SERVER, NUMBER, "warm_timeout_ms", NULL, "T", "milliseconds", 120000, 100, 86400000,      \

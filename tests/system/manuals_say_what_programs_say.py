@@ -125,7 +125,7 @@ with harness.story("what wants a restart is what the page says") as story:
         value = {"no": "yes", "yes": "no", "0660": "0600", "64M": "32M", "1024": "2048", "8M": "16M", "64": "32", "0": "10", "32": "8",
                  "1": "2", "60000": "50000", "120000": "110000", "10000": "9000", "30000": "20000", "4096": "1000",
                  "automatic": {"bytes": "1G", "processes": "3", "milliseconds": "60000"}.get(unit, "5000")}[default]
-        other.append(f"{name} = {value}")
+        other.append(f"{name} = {value if allowed != '0 to 1' else 0.5}")
         wants |= {name} if reload == "wants a restart" else set()
     model = story.digits()
     config = f"{story.folder}/tersed.conf"

@@ -306,6 +306,19 @@ static void a_choice_is_one_of_its_words(void **state)
     (void)state;
     uint64_t value = 7;
     terse_error error;
+    const terse_setting *sample = terse_setting_named(TERSE_IN_SERVER, "trace_sample");
+    static const struct {
+        const char *text;
+        uint64_t millionths;
+    } parts[] = {{"0", 0}, {"1", 1000000}, {"0.01", 10000}, {"0.000001", 1}, {"1.000000", 1000000}, {"0.", 0}};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        assert_int_equal(terse_setting_parse(sample, parts[i].text, &value, &error), TERSE_OK);
+        assert_int_equal(value, parts[i].millionths);
+    }
+    static const char *const no_parts[] = {"", ".5", "1.1", "2", "-0.1", "0.0000001", "0.1x", "1e-2", "0,5"};
+    for (size_t i = 0; i < sizeof no_parts / sizeof no_parts[0]; i++)
+        assert_int_equal(terse_setting_parse(sample, no_parts[i], &value, &error), TERSE_INVALID_ARGUMENT);
+    assert_non_null(strstr(error.message, "0..1"));
     const terse_setting *objective = terse_setting_named(TERSE_IN_MODEL, "objective");
     assert_int_equal(terse_setting_parse(objective, "energy", &value, &error), TERSE_OK);
     assert_int_equal(value, TERSE_OBJECTIVE_ENERGY);

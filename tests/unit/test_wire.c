@@ -82,6 +82,7 @@ static void a_request_comes_back_as_it_was(void **state)
     request.timeout_us = 70000;
     request.has_sent = true;
     request.sent_ns = UINT64_MAX - 1;
+    request.trace = true;
     request.model = terse_wire_text_of("größe");
     request.version = terse_wire_text_of("1");
     request.n_inputs = 2;
@@ -99,6 +100,7 @@ static void a_request_comes_back_as_it_was(void **state)
     assert_true(decoded_request.has_id && decoded_request.has_session && decoded_request.has_timeout);
     assert_true(decoded_request.id == UINT64_MAX && decoded_request.timeout_us == 70000);
     assert_true(decoded_request.has_sent && decoded_request.sent_ns == UINT64_MAX - 1);
+    assert_true(decoded_request.trace);
     assert_memory_equal(decoded_request.session, request.session, TERSE_WIRE_SESSION_BYTES);
     assert_int_equal(decoded_request.priority, 9);
     assert_true(terse_wire_text_is(decoded_request.model, "größe") && terse_wire_text_is(decoded_request.version, "1"));
@@ -143,6 +145,8 @@ static void a_reply_comes_back_as_it_was(void **state)
     reply.batch = 65536;
     reply.has_retry_after = true;
     reply.retry_after_ms = 250;
+    reply.has_trace = true;
+    reply.trace = (terse_wire_trace){true, UINT64_MAX, 1000, 200000, UINT64_C(1) << 33, UINT64_C(1) << 34, 255};
     reply.max_batch = 32;
     reply.n_inputs = reply.n_outputs = 1;
     reply.inputs[0] = tensor_of("data", TERSE_INT64, -1, 0);
@@ -154,6 +158,10 @@ static void a_reply_comes_back_as_it_was(void **state)
         reply.models[i] = (terse_wire_model){terse_wire_text_of("m"), terse_wire_text_of("1"), {NULL, 0}};
     assert_int_equal(terse_wire_encode_reply(&reply, bytes, sizeof bytes, &size, &error), TERSE_OK);
     assert_int_equal(terse_wire_decode_reply(bytes, size, &decoded_reply, &error), TERSE_OK);
+    assert_true(decoded_reply.has_trace && decoded_reply.trace.has_received);
+    assert_true(decoded_reply.trace.received_ns == UINT64_MAX && decoded_reply.trace.queued_ns == 1000);
+    assert_true(decoded_reply.trace.dispatched_ns == 200000 && decoded_reply.trace.computed_ns == UINT64_C(1) << 33);
+    assert_true(decoded_reply.trace.replied_ns == UINT64_C(1) << 34 && decoded_reply.trace.worker == 255);
     assert_true(decoded_reply.id == 5 && decoded_reply.status == TERSE_DEADLINE_EXCEEDED);
     assert_true(terse_wire_text_is(decoded_reply.error, "too late"));
     assert_true(decoded_reply.queue_us == 127 && decoded_reply.compute_us == 128 && decoded_reply.batch == 65536);
