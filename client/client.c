@@ -264,8 +264,8 @@ static void handle_message(terse_client *client, terse_link *link, zmq_msg_t *fr
 void terse_client_take_completion(terse_client *client, const void *header, size_t bytes)
 {
     terse_error error = {0};
-    terse_wire_reply *wire = &client->wire_reply;
-    const int status = terse_wire_decode_reply(header, bytes, wire, &error);
+    const terse_wire_reply *wire = NULL;
+    const int status = terse_wire_decode_reply_like(&client->replies, header, bytes, &wire, &error);
     pending *entry = wire->has_id ? terse_table_find(&client->table, wire->id) : NULL;
     terse_reply *reply = NULL;
     if (!entry || entry->state == PENDING_DONE || !entry->ring || (!status && terse_pending_retry(client, entry, wire)))

@@ -149,6 +149,7 @@ struct terse_client {
     bool event_set;
     terse_wire_request wire_request; /* scratch */
     terse_wire_reply wire_reply;     /* scratch */
+    terse_wire_reply_forms replies;  /* of the ring's */
     uint8_t buffer[TERSE_WIRE_HEADER_BYTES];
 };
 

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Decoding is one pass over the bytes with wire_walk.h; encoding is in wire_encode.c. */
+/* Decoding is one pass over the bytes with wire_walk.h; wire_form.c has what goes faster, wire_encode.c encoding. */
 
 #define N_OF(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -107,7 +107,7 @@ static int take_token(terse_wire_walk *w, const char *key, uint8_t *ret_token, b
         return terse_fail(w->error, TERSE_INVALID_ARGUMENT, "key '%s' has %" PRIu32 " bytes, allowed are %d", key,
                           item.length, TERSE_WIRE_SESSION_BYTES);
     if (w->form)
-        terse_wire_walk_mark(w, (const uint8_t *)item.data, ret_token, true);
+        terse_wire_walk_mark(w, (const uint8_t *)item.data, ret_token, TERSE_WIRE_HOLE_TOKEN);
     memcpy(ret_token, item.data, TERSE_WIRE_SESSION_BYTES);
     *ret_there = true;
     return TERSE_OK;
@@ -236,7 +236,8 @@ static int check_request(terse_wire_request *request, terse_error *error)
 static void salvage(const void *header, size_t size, terse_wire_request *request)
 {
     terse_wire_walk w = {
-        terse_pack_reader_over(header, size < TERSE_WIRE_HEADER_BYTES ? size : TERSE_WIRE_HEADER_BYTES), NULL, NULL};
+        terse_pack_reader_over(header, size < TERSE_WIRE_HEADER_BYTES ? size : TERSE_WIRE_HEADER_BYTES), NULL, NULL,
+        NULL, 0};
     terse_pack_item item;
     request->has_id = request->has_session = false;
     /* The count is not held against the bytes that are left: the map may be cut off behind the id. */
@@ -262,10 +263,10 @@ static void salvage(const void *header, size_t size, terse_wire_request *request
     }
 }
 
-static int decode_request(const void *header, size_t size, terse_wire_form *form, terse_wire_request *request,
-                          terse_error *error)
+int terse_wire_walk_request(const void *header, size_t size, terse_wire_form *form, terse_wire_request *request,
+                            terse_error *error)
 {
-    terse_wire_walk w = {terse_pack_reader_over(header, size), error, form};
+    terse_wire_walk w = {terse_pack_reader_over(header, size), error, form, request, sizeof *request};
     terse_wire_request_init(request);
     int status = walk_request(&w, size, request);
     if (!status)
@@ -276,95 +277,21 @@ static int decode_request(const void *header, size_t size, terse_wire_form *form
 
 int terse_wire_decode_request(const void *header, size_t size, terse_wire_request *request, terse_error *error)
 {
-    return decode_request(header, size, NULL, request, error);
-}
-
-/* --- requests like the last ones ----------------------------------------------------------------------------- */
-
-void terse_wire_walk_mark(terse_wire_walk *w, const uint8_t *from, void *value, bool token)
-{
-    terse_wire_form *form = w->form;
-    const uintptr_t base = (uintptr_t)&form->request, at = (uintptr_t)value;
-    if (at < base || at >= base + sizeof form->request)
-        return; /* no part of the request: it must be the same again */
-    if (form->n_holes == TERSE_WIRE_FORM_HOLES) {
-        form->bytes = 0;
-        return;
-    }
-    form->holes[form->n_holes++] = (terse_wire_hole){
-        .from = (uint16_t)(from - form->header),
-        .to = (uint16_t)(w->reader.at - form->header),
-        .token = token,
-        .value = (uint32_t)(at - base),
-    };
-}
-
-/* Reads `size` bytes as that form. false: they are not, and what it holds of numbers is not to be used. */
-static bool read_as(terse_wire_form *form, const uint8_t *header, size_t size)
-{
-    terse_pack_reader reader = terse_pack_reader_over(header, size);
-    uint32_t at = 0;
-    for (uint32_t i = 0; i <= form->n_holes; i++) {
-        const terse_wire_hole *hole = &form->holes[i];
-        const uint32_t until = i < form->n_holes ? hole->from : form->bytes, fixed = until - at;
-        if ((size_t)(reader.end - reader.at) < fixed || memcmp(reader.at, form->header + at, fixed) != 0)
-            return false;
-        reader.at += fixed;
-        if (i == form->n_holes)
-            break;
-        uint8_t *value = (uint8_t *)&form->request + hole->value;
-        terse_pack_item item;
-        if (hole->token) {
-            if (reader.end - reader.at < TERSE_WIRE_SESSION_BYTES)
-                return false;
-            memcpy(value, reader.at, TERSE_WIRE_SESSION_BYTES);
-            reader.at += TERSE_WIRE_SESSION_BYTES;
-        } else if (terse_pack_next(&reader, &item) && item.type == TERSE_PACK_UINT) {
-            memcpy(value, &item.u, sizeof item.u);
-        } else {
-            return false;
-        }
-        at = hole->to;
-    }
-    return reader.at == reader.end;
-}
-
-/* Requests that name what a form keeps nothing of: rare, or too long, or with too many numbers. */
-static int decode_plain(terse_wire_forms *forms, const void *header, size_t size, terse_wire_request **ret_request,
-                        terse_error *error)
-{
-    *ret_request = &forms->plain;
-    return decode_request(header, size, NULL, &forms->plain, error);
-}
-
-int terse_wire_decode_like(terse_wire_forms *forms, const void *header, size_t size, terse_wire_request **ret_request,
-                           terse_error *error)
-{
-    for (uint32_t i = 0; i < TERSE_WIRE_FORMS; i++) {
-        terse_wire_form *form = &forms->at[(forms->last + i) % TERSE_WIRE_FORMS];
-        if (form->bytes == 0 || !read_as(form, header, size))
-            continue;
-        forms->last = (forms->last + i) % TERSE_WIRE_FORMS;
-        *ret_request = &form->request;
-        return TERSE_OK;
-    }
-    if (size > TERSE_WIRE_FORM_BYTES)
-        return decode_plain(forms, header, size, ret_request, error);
-    const uint32_t next = (forms->last + TERSE_WIRE_FORMS - 1) % TERSE_WIRE_FORMS;
-    terse_wire_form *form = &forms->at[next];
-    memcpy(form->header, header, size); /* texts point there from now on, whatever the next header looks like */
-    form->n_holes = 0;
-    form->bytes = (uint32_t)size;
-    const int status = decode_request(form->header, size, form, &form->request, error);
-    if (status || form->request.op != TERSE_WIRE_INFER)
-        form->bytes = 0;
-    else if (form->bytes > 0)
-        forms->last = next;
-    *ret_request = &form->request;
-    return status;
+    return terse_wire_walk_request(header, size, NULL, request, error);
 }
 
 /* --- replies ----------------------------------------------------------------------------------------------- */
+
+/* Differs from reply to reply, as 64-bit numbers do, so that forms have a hole there. */
+static int take_batch(terse_wire_walk *w, terse_wire_reply *reply)
+{
+    bool there = false;
+    const uint8_t *from = w->reader.at;
+    const int status = terse_wire_walk_u32(w, "batch", UINT32_MAX, &reply->batch, &there);
+    if (!status && there && w->form)
+        terse_wire_walk_mark(w, from, &reply->batch, TERSE_WIRE_HOLE_U32);
+    return status;
+}
 
 static int take_timing(terse_wire_walk *w, terse_wire_reply *reply)
 {
@@ -382,7 +309,7 @@ static int take_timing(terse_wire_walk *w, terse_wire_reply *reply)
         else if (!status && index == 1)
             status = terse_wire_walk_u64(w, "compute_us", UINT64_MAX, &reply->compute_us, &unused);
         else if (!status && index == 2)
-            status = terse_wire_walk_u32(w, "batch", UINT32_MAX, &reply->batch, &unused);
+            status = take_batch(w, reply);
     }
     return status;
 }
@@ -527,9 +454,10 @@ static int take_reply_value(terse_wire_walk *w, int index, terse_wire_text *stat
     }
 }
 
-int terse_wire_decode_reply(const void *header, size_t size, terse_wire_reply *reply, terse_error *error)
+int terse_wire_walk_reply(const void *header, size_t size, terse_wire_form *form, terse_wire_reply *reply,
+                          terse_error *error)
 {
-    terse_wire_walk w = {terse_pack_reader_over(header, size), error, NULL};
+    terse_wire_walk w = {terse_pack_reader_over(header, size), error, form, reply, sizeof *reply};
     uint32_t n = 0, seen = 0;
     terse_wire_text name = {NULL, 0};
     terse_wire_reply_init(reply);
@@ -549,4 +477,9 @@ int terse_wire_decode_reply(const void *header, size_t size, terse_wire_reply *r
     if (!status)
         reply->status = terse_status_from_name(name.data, name.length);
     return status;
+}
+
+int terse_wire_decode_reply(const void *header, size_t size, terse_wire_reply *reply, terse_error *error)
+{
+    return terse_wire_walk_reply(header, size, NULL, reply, error);
 }

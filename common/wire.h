@@ -135,37 +135,52 @@ void terse_wire_tensor_init(terse_wire_tensor *tensor);
  * file for load. */
 int terse_wire_decode_request(const void *header, size_t size, terse_wire_request *request, terse_error *error);
 
-/* Requests of one client, and mostly those of all, differ in a few numbers. A form is a header that was decoded once,
- * and where its numbers (id, session, times, places in shared memory) lie; one that is the same but for them is read by
- * comparing bytes. Nothing is accepted that decoding whole would not. */
+/* A reply; an unknown status name becomes INTERNAL. "models" as a map (the reply of "stats") is passed over: walk those
+ * bytes with pack.h. */
+int terse_wire_decode_reply(const void *header, size_t size, terse_wire_reply *reply, terse_error *error);
+
+/* Requests of one client, and mostly those of all, differ in a few numbers, and so do their replies. A form is a header
+ * that was decoded once, and where its numbers (id, session, times, places in shared memory) lie; one that is the same
+ * but for them is read by comparing bytes. Nothing is accepted that decoding whole would not. */
 enum { TERSE_WIRE_FORMS = 4, TERSE_WIRE_FORM_BYTES = 512, TERSE_WIRE_FORM_HOLES = 24 };
+typedef enum terse_wire_hole_kind {
+    TERSE_WIRE_HOLE_U64, /* an integer however it is written */
+    TERSE_WIRE_HOLE_U32,
+    TERSE_WIRE_HOLE_TOKEN, /* 16 bytes */
+} terse_wire_hole_kind;
+
 typedef struct terse_wire_hole {
     uint16_t from, to; /* bytes of the header */
-    bool token;        /* 16 bytes; else an integer however it is written */
-    uint32_t value;    /* its place in the request */
+    terse_wire_hole_kind kind;
+    uint32_t value; /* its place in the request or the reply */
 } terse_wire_hole;
 
 typedef struct terse_wire_form {
     uint32_t bytes, n_holes; /* bytes 0: none */
     terse_wire_hole holes[TERSE_WIRE_FORM_HOLES];
     uint8_t header[TERSE_WIRE_FORM_BYTES];
-    terse_wire_request request;
 } terse_wire_form;
 
-/* Large: keep one, zeroed at first. */
+/* Both are large: keep one, zeroed at first. */
 typedef struct terse_wire_forms {
     uint32_t last;
-    terse_wire_form at[TERSE_WIRE_FORMS];
-    terse_wire_request plain;
+    terse_wire_form forms[TERSE_WIRE_FORMS];
+    terse_wire_request requests[TERSE_WIRE_FORMS], plain;
 } terse_wire_forms;
+
+typedef struct terse_wire_reply_forms {
+    uint32_t last;
+    terse_wire_form forms[TERSE_WIRE_FORMS];
+    terse_wire_reply replies[TERSE_WIRE_FORMS], plain;
+} terse_wire_reply_forms;
 
 /* As terse_wire_decode_request; the request is one of `forms` until the next call, its texts may point into `header`.
  * It is set in any case. */
 int terse_wire_decode_like(terse_wire_forms *forms, const void *header, size_t size, terse_wire_request **ret_request,
                            terse_error *error);
-/* The same for a reply; an unknown status name becomes INTERNAL. "models" as a map (the reply of "stats") is passed
- * over: walk those bytes with pack.h. */
-int terse_wire_decode_reply(const void *header, size_t size, terse_wire_reply *reply, terse_error *error);
+/* The same of replies to infer. */
+int terse_wire_decode_reply_like(terse_wire_reply_forms *forms, const void *header, size_t size,
+                                 const terse_wire_reply **ret_reply, terse_error *error);
 
 /* Encode into `buffer` and set *ret_size. RESOURCE_EXHAUSTED when `capacity` is too small; INVALID_ARGUMENT when a
  * request is beyond the limits above. */

@@ -20,7 +20,15 @@ static uint8_t *room(sink *out, size_t size)
     return at;
 }
 
-static void put_big_endian(sink *out, uint8_t first, uint64_t value, unsigned bytes)
+static void put_byte(sink *out, unsigned value)
+{
+    uint8_t *at = room(out, 1);
+    if (at)
+        *at = (uint8_t)value;
+}
+
+static inline __attribute__((always_inline)) void put_big_endian(sink *out, uint8_t first, uint64_t value,
+                                                                 unsigned bytes)
 {
     uint8_t *at = room(out, 1 + bytes);
     if (!at)
@@ -33,7 +41,7 @@ static void put_big_endian(sink *out, uint8_t first, uint64_t value, unsigned by
 static void put_u64(sink *out, uint64_t value)
 {
     if (value < 128)
-        put_big_endian(out, (uint8_t)value, 0, 0);
+        put_byte(out, (unsigned)value);
     else if (value <= UINT8_MAX)
         put_big_endian(out, 0xcc, value, 1);
     else if (value <= UINT16_MAX)
@@ -54,7 +62,7 @@ static void put_bytes(sink *out, const void *data, size_t length)
 static void put_text(sink *out, const char *text, size_t length)
 {
     if (length < 32)
-        put_big_endian(out, (uint8_t)(0xa0 | length), 0, 0);
+        put_byte(out, 0xa0 | (unsigned)length);
     else if (length <= UINT8_MAX)
         put_big_endian(out, 0xd9, length, 1);
     else
@@ -82,7 +90,7 @@ static void put_wire_text(sink *out, terse_wire_text text)
 static void put_map(sink *out, unsigned n)
 {
     if (n < 16)
-        put_big_endian(out, (uint8_t)(0x80 | n), 0, 0);
+        put_byte(out, 0x80 | n);
     else
         put_big_endian(out, 0xde, n, 2);
 }
@@ -90,14 +98,14 @@ static void put_map(sink *out, unsigned n)
 static void put_array(sink *out, unsigned n)
 {
     if (n < 16)
-        put_big_endian(out, (uint8_t)(0x90 | n), 0, 0);
+        put_byte(out, 0x90 | n);
     else
         put_big_endian(out, 0xdc, n, 2);
 }
 
 static void put_bool(sink *out, bool value)
 {
-    put_big_endian(out, value ? 0xc3 : 0xc2, 0, 0);
+    put_byte(out, value ? 0xc3 : 0xc2);
 }
 
 static void put_cstr(sink *out, const char *text)
@@ -223,19 +231,20 @@ static void put_head(sink *out, unsigned n_pairs)
     put_u64(out, TERSE_WIRE_VERSION);
 }
 
-static void put_optional_text(sink *out, const char *key, terse_wire_text text)
+static inline __attribute__((always_inline)) void put_optional_text(sink *out, const char *key, terse_wire_text text)
 {
     if (!text.data)
         return;
-    put_cstr(out, key);
+    put_key(out, key, strlen(key));
     put_wire_text(out, text);
 }
 
-static void put_optional_u64(sink *out, const char *key, bool there, uint64_t value)
+static inline __attribute__((always_inline)) void put_optional_u64(sink *out, const char *key, bool there,
+                                                                   uint64_t value)
 {
     if (!there)
         return;
-    put_cstr(out, key);
+    put_key(out, key, strlen(key));
     put_u64(out, value);
 }
 

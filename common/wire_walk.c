@@ -101,7 +101,7 @@ int terse_wire_walk_u64(terse_wire_walk *w, const char *key, uint64_t max, uint6
     if (item.type != TERSE_PACK_UINT)
         return terse_wire_walk_wrong(w, key, &item, "an integer from 0 on");
     if (w->form && max == UINT64_MAX)
-        terse_wire_walk_mark(w, from, ret_value, false);
+        terse_wire_walk_mark(w, from, ret_value, TERSE_WIRE_HOLE_U64);
     if (item.u > max)
         return terse_fail(w->error, TERSE_INVALID_ARGUMENT, "key '%s' is %" PRIu64 ", allowed are 0 to %" PRIu64, key,
                           item.u, max);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* wire_walk.h: one pass over a msgpack header, for wire.c alone: keys against a table, typed values, lists of tensors.
- * Runs in: clients (libterse), frontend. Owns nothing: texts point into the bytes that are walked.
+/* wire_walk.h: one pass over a msgpack header, for wire.c and wire_form.c alone: keys against a table, typed values,
+ * lists of tensors. Runs in: clients (libterse), frontend. Owns nothing: texts point into the bytes that are walked.
  *
  * All return TERSE_OK or INVALID_ARGUMENT with a message. nil counts as absent: the value and *ret_there stay as they
  * are. */
@@ -12,11 +12,19 @@
 typedef struct terse_wire_walk {
     terse_pack_reader reader;
     terse_error *error;
-    struct terse_wire_form *form; /* learns where the values lie that differ from header to header; NULL: nobody does */
+    terse_wire_form *form; /* learns where the values lie that differ from header to header; NULL: nobody does */
+    void *values;          /* the request or the reply that is read, and its size: where such values are */
+    size_t values_bytes;
 } terse_wire_walk;
 
 /* The value from `from` to the reader's place goes to `value`. */
-void terse_wire_walk_mark(terse_wire_walk *w, const uint8_t *from, void *value, bool token);
+void terse_wire_walk_mark(terse_wire_walk *w, const uint8_t *from, const void *value, terse_wire_hole_kind kind);
+
+/* Whole headers: terse_wire_decode_request and terse_wire_decode_reply, for a form that learns. */
+int terse_wire_walk_request(const void *header, size_t size, terse_wire_form *form, terse_wire_request *request,
+                            terse_error *error);
+int terse_wire_walk_reply(const void *header, size_t size, terse_wire_form *form, terse_wire_reply *reply,
+                          terse_error *error);
 
 /* A known key of a map; its place in the table is its number and its bit in `seen`. */
 typedef struct terse_wire_walk_key {

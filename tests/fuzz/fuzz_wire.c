@@ -11,6 +11,7 @@
 static terse_wire_request request, again;
 static terse_wire_reply reply;
 static terse_wire_forms forms;
+static terse_wire_reply_forms reply_forms;
 static uint8_t encoded[TERSE_WIRE_HEADER_BYTES * 2], encoded_like[TERSE_WIRE_HEADER_BYTES * 2];
 
 static void require(int holds, const char *what)
@@ -40,6 +41,24 @@ static void read_by_forms(const uint8_t *data, size_t size, int status)
     }
 }
 
+static void read_reply_by_forms(const uint8_t *data, size_t size, int status)
+{
+    terse_error error;
+    size_t used = 0, used_like = 0;
+    const terse_wire_reply *like = NULL;
+    for (int i = 0; i < 2; i++) {
+        require(terse_wire_decode_reply_like(&reply_forms, data, size, &like, &error) == status,
+                "a form reads a reply that cannot be read");
+        if (status)
+            continue;
+        const int cannot = terse_wire_encode_reply(&reply, encoded, sizeof encoded, &used, &error);
+        require(like->id == reply.id && like->status == reply.status &&
+                    terse_wire_encode_reply(like, encoded_like, sizeof encoded_like, &used_like, &error) == cannot &&
+                    (cannot || (used == used_like && memcmp(encoded, encoded_like, used) == 0)),
+                "a form reads another reply");
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     terse_error error;
@@ -54,7 +73,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                     again.n_outputs == request.n_outputs && again.model.length == request.model.length,
                 "a request changed on its way");
     }
-    if (terse_wire_decode_reply(data, size, &reply, &error) == TERSE_OK)
+    const int reply_status = terse_wire_decode_reply(data, size, &reply, &error);
+    read_reply_by_forms(data, size, reply_status);
+    if (reply_status == TERSE_OK)
         require(reply.n_outputs <= TERSE_WIRE_MAX_IO && reply.n_models <= TERSE_WIRE_MAX_MODELS, "limits of a reply");
     return 0;
 }

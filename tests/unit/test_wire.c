@@ -521,6 +521,52 @@ static void forms_read_what_is_read_without_them(void **state)
     assert_in_range(hits, 1000, 20000); /* it is not always decoded anew */
 }
 
+/* The same of replies. */
+static void forms_read_replies_as_they_are_read_without_them(void **state)
+{
+    (void)state;
+    static terse_wire_reply_forms forms;
+    static uint8_t with[TERSE_WIRE_HEADER_BYTES], without[TERSE_WIRE_HEADER_BYTES];
+    static const uint64_t numbers[] = {0, 127, 128, 255, 256, 65535, 65536, UINT32_MAX, UINT64_C(1) << 40, UINT64_MAX};
+    terse_error error;
+    size_t size = 0, size_with = 0, size_without = 0;
+    unsigned hits = 0, bad = 0;
+    const unsigned seed = (unsigned)time(NULL);
+    print_message("seed %u\n", seed);
+    srand(seed);
+    a_reply_comes_back_as_it_was(NULL);
+    reply.outputs[0].has_shm = true;
+    for (int round = 0; round < 20000; round++) {
+        const terse_wire_reply *like = NULL;
+        const uint32_t last = forms.last;
+        reply.id = numbers[(size_t)rand() % 10];
+        reply.status = rand() % 16 ? TERSE_OK : TERSE_UNAVAILABLE;
+        reply.queue_us = numbers[(size_t)rand() % 10];
+        reply.compute_us = numbers[(size_t)rand() % 10];
+        reply.batch = (uint32_t)numbers[(size_t)rand() % 8];
+        reply.outputs[0].shm_offset = numbers[(size_t)rand() % 10];
+        reply.outputs[0].shm_size = numbers[(size_t)rand() % 10];
+        assert_int_equal(terse_wire_encode_reply(&reply, bytes, sizeof bytes, &size, &error), TERSE_OK);
+        for (int n = rand() % 4 ? 0 : 1 + rand() % 2; n > 0; n--)
+            bytes[(size_t)rand() % size] = (uint8_t)rand();
+        size -= rand() % 16 == 0;
+        const int status = terse_wire_decode_reply(bytes, size, &decoded_reply, &error);
+        assert_int_equal(terse_wire_decode_reply_like(&forms, bytes, size, &like, &error), status);
+        assert_true(like->has_id == decoded_reply.has_id && (!like->has_id || like->id == decoded_reply.id));
+        bad += status != TERSE_OK;
+        hits += !status && forms.last == last;
+        if (status)
+            continue;
+        assert_int_equal(like->status, decoded_reply.status);
+        assert_int_equal(terse_wire_encode_reply(&decoded_reply, without, sizeof without, &size_without, &error), 0);
+        assert_int_equal(terse_wire_encode_reply(like, with, sizeof with, &size_with, &error), 0);
+        assert_int_equal(size_with, size_without);
+        assert_memory_equal(with, without, size_with);
+    }
+    assert_in_range(bad, 500, 20000);
+    assert_in_range(hits, 1000, 20000); /* it is not always decoded anew */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -536,6 +582,7 @@ int main(void)
         cmocka_unit_test(the_id_survives_a_cut),
         cmocka_unit_test(random_damage_is_survived),
         cmocka_unit_test(forms_read_what_is_read_without_them),
+        cmocka_unit_test(forms_read_replies_as_they_are_read_without_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
