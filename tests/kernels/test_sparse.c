@@ -140,6 +140,35 @@ static bool set_convolution(int64_t most_channels, int64_t most_size)
     return true;
 }
 
+/* Images of two axes, large enough to be taken apart into planes; `bands`: too large for one go. */
+static bool set_image(bool bands)
+{
+    const int64_t channels = random_in(0, 2) ? random_in(16, 70) : random_in(1, 8);
+    conv = (terse_conv_u8s8_args){.n = random_in(1, 2),
+                                  .channels = bands ? random_in(40, 70) : channels,
+                                  .filters = random_in(1, 70),
+                                  .groups = 1,
+                                  .in = {1, 1, 1},
+                                  .out = {1, 1, 1},
+                                  .kernel = {1, 1, 1},
+                                  .stride = {1, 1, 1},
+                                  .dilation = {1, 1, 1},
+                                  .x_zero_point = (uint8_t)random_in(0, 255)};
+    for (int axis = 1; axis < 3; axis++) {
+        conv.in[axis] = bands ? random_in(70, 110) : random_in(8, 60);
+        conv.kernel[axis] = random_in(1, channels < 9 && !bands ? 7 : 3);
+        conv.stride[axis] = random_in(0, 2) ? 1 : random_in(2, 3);
+        conv.dilation[axis] = random_in(0, 3) ? 1 : 2;
+        conv.pad[axis] = random_in(0, 3);
+        const int64_t span = (conv.kernel[axis] - 1) * conv.dilation[axis] + 1;
+        const int64_t room = conv.in[axis] + conv.pad[axis] + random_in(0, 3) - span;
+        if (room < 0)
+            return false;
+        conv.out[axis] = room / conv.stride[axis] + 1;
+    }
+    return true;
+}
+
 static int64_t in_pixels(void)
 {
     return conv.n * conv.in[0] * conv.in[1] * conv.in[2];
@@ -214,6 +243,13 @@ static void tests_u8(const char *which)
             done++;
         }
     snprintf(name, sizeof name, "bytes%s: convolutions of 1 to 3 axes", which);
+    tap_case(name);
+    for (int done = 0; done < 80;)
+        if (set_image(done % 20 == 0)) {
+            case_u8(kinds[random_in(0, 2)], (int)random_in(100, 1000));
+            done++;
+        }
+    snprintf(name, sizeof name, "bytes%s: images of up to 110 x 110", which);
     tap_case(name);
 }
 

@@ -153,18 +153,19 @@ SPARSE_LIST(SPARSE_DEFINE)
 #define SPARSE_ENTRY(r, h) [r][h] = sparse_tile_##r##_##h,
 static sparse_function *const sparse_tiles[13][3] = {SPARSE_LIST(SPARSE_ENTRY)};
 
-#if defined(__AVX512VNNI__)
-#define SPARSE_LANES
-#include "common/kernels/x86/sparse_lanes_avx512.h"
-#endif
-
-/* --- rows of K ------------------------------------------------------------------------------------------------------
- */
-
 static int64_t sparse_rows_of_k(const terse_conv_u8s8_args *c)
 {
     return c->channels * c->kernel[0] * c->kernel[1] * c->kernel[2];
 }
+
+#if defined(__AVX512VNNI__)
+#define SPARSE_LANES
+#include "common/kernels/x86/sparse_lanes_avx512.h"
+#include "common/kernels/x86/sparse_planes_avx512.h"
+#endif
+
+/* --- rows of K ------------------------------------------------------------------------------------------------------
+ */
 
 static int64_t sparse_pixels(const terse_conv_u8s8_args *c)
 {
@@ -199,9 +200,11 @@ size_t TIER_NAME(terse_sparse_u8s8_scratch)(const terse_sparse_u8s8_args *args)
     int64_t bytes = sparse_pixels(c) < 1 ? 0 : sparse_copy_rows(c) * stride;
 #ifdef SPARSE_LANES
     if (sparse_pixels(c) >= LANES_LEAST_ROWS) {
-        const int64_t turned = LANES_ROWS * stride + lanes_bytes(k);
+        const int64_t turned = LANES_ROWS * stride + lanes_bytes(k) + (int64_t)lanes_ends_bytes(c->filters);
         bytes = turned > bytes ? turned : bytes;
     }
+    const int64_t in_planes = (int64_t)planes_scratch(c);
+    bytes = sparse_pixels(c) > 0 && in_planes > bytes ? in_planes : bytes;
 #endif
     return (size_t)bytes;
 }
@@ -295,14 +298,21 @@ static void sparse_by_lanes(const sparse_product *p, const terse_conv_u8s8_args 
     const bool in_place = sparse_in_place(c) && k % 16 == 0;
     const int64_t ld = in_place ? c->in_stride : sparse_copy_stride(k);
     uint8_t *copies = c->scratch, *turned = copies + LANES_ROWS * sparse_copy_stride(k);
+    uint32_t *ends = (uint32_t *)(void *)(turned + lanes_bytes(k));
+    int16_t place[LANES_ROWS];
+    lanes_ends(p, ends);
+    for (int i = 0; i < LANES_ROWS; i++)
+        place[i] = (int16_t)i;
     for (int64_t row = 0; row < pixels; row += LANES_ROWS) {
         const int64_t count = pixels - row < LANES_ROWS ? pixels - row : LANES_ROWS;
         const uint8_t *x = in_place ? c->input + row * ld : copies;
         if (!in_place)
             sparse_copy_rows_of(c, row, count, ld, copies);
         if (count >= LANES_LEAST_ROWS) {
+            for (int64_t i = count; i < LANES_ROWS; i++)
+                place[i] = LANES_ROWS;
             lanes_turn(x, ld, count, k, turned);
-            lanes_block(p, turned, row, count);
+            lanes_block(p, turned, ends, place, row, count);
         } else {
             sparse_block(p, x, ld, row, count);
         }
@@ -319,6 +329,10 @@ void TIER_NAME(terse_sparse_u8s8)(const terse_sparse_u8s8_args *args)
     sparse_product p = {.s = args->weights};
     dot_finish_init(&p.finish, &c->requantize, 0, c->filters, c->output, c->out_stride);
 #ifdef SPARSE_LANES
+    if (pixels >= LANES_LEAST_ROWS && planes_wanted(args)) {
+        sparse_by_planes(&p, c);
+        return;
+    }
     if (lanes_wanted(args, pixels)) {
         sparse_by_lanes(&p, c, pixels, k);
         return;
