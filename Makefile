@@ -57,6 +57,7 @@ CLI := $(call find,client/cli) $(call find,client/report)
 CLI_COMPRESS := compress/paired.c compress/runner.c compress/samples.c
 # What a daemon tells, read: for the programs that show it.
 VIEW := $(call find,client/view)
+GATEWAY := $(call find,client/gateway)
 COMPRESS := $(call find,compress)
 # tap_calls.c stands before the C library and is linked only into programs that want that.
 DAEMON_SHARED := $(filter-out daemon/tap_calls.c,$(wildcard daemon/*.c))
@@ -68,7 +69,7 @@ WORKER := $(call find,daemon/worker)
 LOADER := $(call find,daemon/loader)
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
-PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-gate terse-worker terse-loader)
+PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-gate terse-worker terse-loader terse-gateway)
 SONAME := libterse.so.1
 
 .PHONY: all
@@ -151,6 +152,15 @@ $(B)/terse-worker: $(B)/obj/daemon/worker/main.o $(B)/libdaemon.a $(B)/libcommon
 $(B)/terse-loader: $(B)/obj/daemon/loader/main.o $(B)/libdaemon.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_LOADER)
+# Of the command line it has the tables of options, of the daemon the sandbox and the log.
+LIBS_GATEWAY = $(shell $(PKG) --libs libmicrohttpd zlib) $(LIBS_ZMQ) $(LIBS_SECCOMP) $(LIBS_SUPERVISOR) $(LIBS_COMMON)
+$(B)/libgateway.a: $(filter-out %/main.o,$(call obj,$(GATEWAY)))
+	@rm -f $@
+	@ar rcs $@ $^
+$(B)/terse-gateway: $(B)/obj/client/gateway/main.o $(call obj,client/cli/options.c daemon/sandbox.c daemon/log.c) $(B)/libgateway.a \
+		$(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
+	@echo "  LD    $@"
+	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_GATEWAY)
 $(B)/classify: client/examples/classify.c $(B)/libterse.so
 	@$(CC) -std=c17 -Wall -Wextra $(OPT) -Iclient -o $@ $< -L$(B) -lterse -Wl,-rpath,'$$ORIGIN'
 
@@ -201,7 +211,7 @@ $(B)/obj/tests/fuzz/%.o: CFLAGS_ALL += $(if $(filter fuzz,$(VARIANT)),-DTERSE_LI
 tests: all $(UNIT) $(FUZZ) $(B)/faults.so
 
 SYSTEM := $(sort $(wildcard tests/system/*.py))
-SYSTEM := $(filter-out $(addprefix tests/system/,harness.py onnx_writer.py zmtp.py hostile.py packages_load.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
+SYSTEM := $(filter-out $(addprefix tests/system/,harness.py gateways.py onnx_writer.py zmtp.py hostile.py packages_load.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
 
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=

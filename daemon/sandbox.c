@@ -37,9 +37,11 @@ enum {
     W = 1 << TERSE_ROLE_WORKER,
     F = 1 << TERSE_ROLE_FRONTEND,
     G = 1 << TERSE_ROLE_GATE,
-    SERVERS = F | G,
-    RUNNING = W | F | G,
-    ALL = L | W | F | G,
+    R = 1 << TERSE_ROLE_REMOTE,
+    H = 1 << TERSE_ROLE_GATEWAY | R,
+    SERVERS = F | G | H,
+    RUNNING = W | SERVERS,
+    ALL = L | RUNNING,
     MAX_WORKER_FILES = 4096,
 };
 
@@ -77,7 +79,14 @@ static const struct {
     {SCMP_SYS(getpeername), SERVERS},
     {SCMP_SYS(shutdown), SERVERS},
     {SCMP_SYS(eventfd2), SERVERS},
-    {SCMP_SYS(connect), G},
+    {SCMP_SYS(connect), G | H},
+    {SCMP_SYS(epoll_create1), H}, /* a gateway opens its clients when their daemon comes */
+    {SCMP_SYS(sched_getaffinity), H},
+    {SCMP_SYS(timerfd_create), H},
+    {SCMP_SYS(timerfd_settime), H},
+    {SCMP_SYS(bind), R}, /* what looking up a host takes */
+    {SCMP_SYS(sendmmsg), R},
+    {SCMP_SYS(ioctl), R},
     {SCMP_SYS(memfd_create), F},
     {SCMP_SYS(pipe2), F},
     {SCMP_SYS(pread64), F},
@@ -168,6 +177,17 @@ static void limit(int resource, rlim_t value)
     setrlimit((__rlimit_resource_t)resource, &both);
 }
 
+static int allow_remote(scmp_filter_ctx filter)
+{
+    static const int families[] = {AF_INET, AF_INET6, AF_NETLINK};
+    const struct scmp_arg_cmp reading = SCMP_A2_64(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY);
+    int failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1, reading);
+    for (size_t i = 0; !failed && i < sizeof families / sizeof families[0]; i++)
+        failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+                                  SCMP_A0_64(SCMP_CMP_EQ, (scmp_datum_t)families[i]));
+    return failed;
+}
+
 static int allow_calls(scmp_filter_ctx filter, unsigned role)
 {
     int failed = 0;
@@ -194,9 +214,12 @@ static int allow_calls(scmp_filter_ctx filter, unsigned role)
         failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sched_setscheduler), 1, plain);
     if (!failed && (role & SERVERS))
         failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, name);
-    if (!failed && (role & G))
+    if (!failed && (role & (G | H)))
         failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, local);
-    return failed;
+    const struct scmp_arg_cmp thread = SCMP_A0_64(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD);
+    if (!failed && (role & H))
+        failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, thread);
+    return !failed && (role & R) ? allow_remote(filter) : failed;
 }
 
 static int forbid_calls(scmp_filter_ctx filter)
@@ -237,8 +260,8 @@ bool terse_sandbox_filter(terse_role role)
         return false;
     /* The log's first line reads the time zone's file, which is not to be had later. */
     tzset();
-    if (role != TERSE_ROLE_LOADER)
-        limit(RLIMIT_NPROC, 0);
+    if (role != TERSE_ROLE_LOADER && role != TERSE_ROLE_GATEWAY && role != TERSE_ROLE_REMOTE)
+        limit(RLIMIT_NPROC, 0); /* no threads either: a gateway has them when its daemon comes */
     if (role == TERSE_ROLE_WORKER)
         limit(RLIMIT_NOFILE, MAX_WORKER_FILES);
     const int failed = load_filter(role);

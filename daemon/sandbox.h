@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sandbox.h: what each process of the daemon gives up, for good.
- * Runs in: terse-loader, terse-worker, terse-frontend, terse-gate; never in tersed, which starts them. Owns nothing.
+ * Runs in: terse-loader, terse-worker, terse-frontend, terse-gate, terse-gateway; never in tersed, which starts them.
+ * Owns nothing.
  *
  * Two steps. terse_sandbox_drop, first thing in main: no new privileges, no capabilities (the daemon may run as root),
  * no core dump, no debugger of the same user. terse_sandbox_filter, when a process has opened all that it will ever
@@ -11,6 +12,9 @@
  *   worker    receive descriptors and map them
  *   frontend  take connections in, talk on them, make sealed memory, eventfds and pipes
  *   gate      take connections in, talk on them, connect to Unix sockets
+ *   gateway   the same, start threads, and receive and map the memory that a daemon shares
+ *   remote    the same of a gateway whose daemon is reached over tcp: connect to other hosts, and open files for
+ *             reading (names of hosts are looked up again whenever a connection is made again)
  *
  * A call that is not on the list fails with EPERM: some C library's forgotten call must not become an outage. What only
  * somebody who has taken a process over would try (a new program, a new process, another process's memory) ends it,
@@ -25,6 +29,8 @@ typedef enum terse_role {
     TERSE_ROLE_WORKER,
     TERSE_ROLE_FRONTEND,
     TERSE_ROLE_GATE,
+    TERSE_ROLE_GATEWAY,
+    TERSE_ROLE_REMOTE,
 } terse_role;
 
 /* Both do nothing in sanitizer builds, whose reports need more, and with TERSE_NO_SECCOMP in the environment. */

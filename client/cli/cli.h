@@ -39,7 +39,7 @@ typedef struct terse_cli_option {
 } terse_cli_option;
 
 typedef struct terse_cli_usage {
-    const char *name;      /* "run" */
+    const char *name;      /* "run"; a program of its own: "terse-gateway" */
     const char *arguments; /* "MODEL.terse IN.npz -o OUT.npz" */
     const char *about;     /* a sentence or two */
     int min_positional, max_positional;

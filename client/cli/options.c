@@ -11,10 +11,16 @@
 #include <string.h>
 #include <unistd.h>
 
+/* "terse run" for `run`; a program of its own ("terse-gateway") has its whole name. */
+static const char *before(const char *name)
+{
+    return strncmp(name, "terse-", 6) == 0 ? "" : "terse ";
+}
+
 int terse_cli_fail(const char *name, const terse_error *error)
 {
     fflush(stdout);
-    fprintf(stderr, "terse %s: %s\n", name, error->message);
+    fprintf(stderr, "%s%s: %s\n", before(name), name, error->message);
     return TERSE_CLI_FAILED;
 }
 
@@ -22,16 +28,16 @@ int terse_cli_usage_error(const char *name, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "terse %s: ", name);
+    fprintf(stderr, "%s%s: ", before(name), name);
     vfprintf(stderr, format, args);
-    fprintf(stderr, " (see terse %s --help)\n", name);
+    fprintf(stderr, " (see %s%s --help)\n", before(name), name);
     va_end(args);
     return TERSE_CLI_USAGE;
 }
 
 static int print_help(const terse_cli_usage *usage, const terse_cli_option *options)
 {
-    printf("usage: terse %s %s\n\n%s\n\n", usage->name, usage->arguments, usage->about);
+    printf("usage: %s%s %s\n\n%s\n\n", before(usage->name), usage->name, usage->arguments, usage->about);
     for (const terse_cli_option *o = options; o->name; o++) {
         char left[64];
         const int n = snprintf(left, sizeof left, "%s%c%s--%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ',
@@ -54,7 +60,7 @@ static void print_word(const char *text, char end)
 
 static int print_table(const terse_cli_usage *usage, const terse_cli_option *options)
 {
-    printf("program\tterse %s\t%s\n", usage->name, usage->arguments);
+    printf("program\t%s%s\t%s\n", before(usage->name), usage->name, usage->arguments);
     fputs("about\t", stdout);
     print_word(usage->about, '\n');
     for (const terse_cli_option *o = options; o->name; o++) {
