@@ -97,6 +97,7 @@ int terse_cli_status(int argc, char **argv);
 int terse_cli_stats(int argc, char **argv);
 int terse_cli_keygen(int argc, char **argv);
 int terse_cli_bench(int argc, char **argv);
+int terse_cli_tune(int argc, char **argv);
 int terse_cli_load(int argc, char **argv);
 int terse_cli_unload(int argc, char **argv);
 int terse_cli_configure(int argc, char **argv);

@@ -24,6 +24,7 @@ static const struct {
     {"configure", terse_cli_configure, "change settings of a running daemon"},
     {"keygen", terse_cli_keygen, "make keys for encrypted tcp"},
     {"bench", terse_cli_bench, "measure a daemon's latency and throughput"},
+    {"tune", terse_cli_tune, "find the settings with which a daemon answers most by a deadline"},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
