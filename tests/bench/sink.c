@@ -44,7 +44,7 @@ static int listen_at(const char *path)
 /* ZMTP 3.0: the greeting, and READY of a ROUTER. */
 static void greet(int fd)
 {
-    static const unsigned char ready[] = "\x04\x1d\x05READY\x0bSocket-Type\0\0\0\6ROUTER";
+    static const unsigned char ready[] = "\x04\x1c\x05READY\x0bSocket-Type\0\0\0\6ROUTER";
     unsigned char greeting[64] = {0xff, [9] = 0x7f, [10] = 3, [12] = 'N', 'U', 'L', 'L'};
     (void)!send(fd, greeting, sizeof greeting, MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)!send(fd, ready, sizeof ready - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
