@@ -138,6 +138,7 @@ bool terse_control_read_only(terse_frontend *fe, uint32_t arena, int fd)
 /* ZeroMQ takes the listening socket over and closes it at its end. */
 static void listen_on(terse_frontend *fe, terse_listener *listener)
 {
+    terse_tap_listener(listener->fd, listener->trusted ? TERSE_TAP_TRUSTED : TERSE_TAP_ANYONE);
     if (zmq_setsockopt(fe->router, ZMQ_USE_FD, &listener->fd, sizeof listener->fd) != 0 ||
         zmq_bind(fe->router, listener->endpoint) != 0) {
         terse_control_give_up(fe, "cannot listen on '%s': %s", listener->endpoint, zmq_strerror(errno));
@@ -161,6 +162,7 @@ static void take_listener(terse_frontend *fe, const terse_msg_listen *message, i
     terse_listener *listener = &fe->listeners[fe->n_listeners++];
     memcpy(listener->endpoint, message->endpoint, sizeof message->endpoint);
     listener->fd = *fd;
+    listener->trusted = message->trusted;
     *fd = -1;
     if (fe->configured)
         listen_on(fe, listener);
