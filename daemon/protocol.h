@@ -279,6 +279,7 @@ typedef struct terse_msg_gate {
     uint64_t forwarded, replies;
     uint64_t refused_connections, refused_keys, refused_requests;
     uint64_t cut_off, dropped; /* connections: messages without end, replies that nobody reads */
+    uint64_t held, delayed;    /* connections: not read for a while, let in later */
     uint64_t memory_bytes;     /* of unfinished messages and unread replies, now */
 } terse_msg_gate;
 

@@ -71,6 +71,7 @@ static const struct {
     {SCMP_SYS(lseek), ALL},
     {SCMP_SYS(fstat), ALL},
     {SCMP_SYS(epoll_ctl), SERVERS},
+    {SCMP_SYS(timerfd_settime), SERVERS},
     {SCMP_SYS(accept4), SERVERS},
     {SCMP_SYS(accept), SERVERS},
     {SCMP_SYS(getsockopt), SERVERS},

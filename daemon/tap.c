@@ -9,14 +9,21 @@
 #include "daemon/tap.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/bytes.h"
+#include "daemon/hold.h"
+#include "daemon/log.h"
+#include "daemon/standing.h"
 
 enum {
     MAX_DESCRIPTORS = 1 << 16,
@@ -32,16 +39,34 @@ enum { FLAG_MORE = 1, FLAG_LONG = 2, FLAG_COMMAND = 4 };
 
 typedef enum reading { IN_GREETING, AT_FLAGS, IN_LENGTH, IN_BODY, OLD, OTHER } reading;
 
+/* What a connection may owe, less when others of the same peer came to nothing just now, and how soon it pays that
+ * back: a thousandth of a core. What work is in nanoseconds, as far as it is known here: a call, a message or a part
+ * that no request can have, and a connection that comes and goes for nothing. */
+#define MAY_OWE_NS INT64_C(1000000)
+#define MAY_OWE_WATCHED_NS INT64_C(150000)
+#define PAYS 1000
+#define LEAST_HOLD_NS INT64_C(20000000)
+#define MOST_HOLD_NS INT64_C(1000000000)
+enum { CALL_NS = 2000, MESSAGE_NS = 2000, PART_NS = 10000, USELESS_NS = 150000 };
+enum { SMALL_ROOM = 1024, MOST_OF_REQUEST = 66, MANY_PARTS = 8 };
+enum { SMALL_WINDOW = 32768, LARGE_WINDOW = 4 << 20 };
+
 typedef struct entry {
-    _Atomic uint64_t cost; /* since the last whole message */
-    _Atomic uint32_t generation;
+    _Atomic uint64_t cost;                   /* since the last whole message */
+    _Atomic uint32_t generation, good_parts; /* good_parts: of good messages, the main thread's */
     atomic_bool open, trusted, ended, known;
     _Atomic uint64_t since_ns; /* when its cost began to be more than nothing */
     _Atomic uint64_t user;     /* the uid and 1; 0: nobody knows */
     reading state;
     uint8_t flags, length_left, greeting_left;
-    uint32_t n_parts; /* of the message that has not ended */
-    uint64_t length;  /* of the body; what is left of it */
+    uint32_t n_parts;  /* of the message that has not ended */
+    uint64_t length;   /* of the body; what is left of it */
+    bool met, watched; /* it was handed over; others of its peer came to nothing, and it has brought nothing yet */
+    int64_t owed_ns, prepaid_ns;
+    uint64_t paid_ns;   /* when what it owes was counted last */
+    uint32_t good_seen; /* of good_parts */
+    uint32_t work_ns;   /* what was read since then */
+    uint64_t key;       /* whose it is: standing.h; 0: nobody's, who never waits */
 } entry;
 
 static struct {
@@ -51,7 +76,8 @@ static struct {
     _Atomic uint32_t top; /* above every descriptor that was ever seen */
     terse_tap_limits limits;
     _Atomic uint32_t connections;
-    _Atomic uint64_t refused, cut_off, dropped, bytes;
+    _Atomic uint64_t refused, cut_off, dropped, bytes, held, delayed;
+    terse_standing standing; /* the I/O thread's */
 } tap;
 
 bool terse_tap_open(const terse_tap_limits *limits)
@@ -67,12 +93,16 @@ bool terse_tap_open(const terse_tap_limits *limits)
     }
     tap.limits = *limits;
     tap.n = (uint32_t)n;
+    memset(&tap.standing, 0, sizeof tap.standing);
+    if (!terse_hold_open(tap.n))
+        terse_log(TERSE_LOG_WARNING, "no timer: whoever floods is read all the same");
     atomic_store_explicit(&tap.entries, entries, memory_order_release);
     return true;
 }
 
 void terse_tap_done(void)
 {
+    terse_hold_done();
     free(atomic_exchange(&tap.entries, NULL));
     free((void *)tap.listeners);
     tap.listeners = NULL;
@@ -86,8 +116,10 @@ static entry *table(void)
 
 void terse_tap_listener(int fd, int kind)
 {
-    if (table() && fd >= 0 && (uint32_t)fd < tap.n)
-        atomic_store(&tap.listeners[fd], (uint8_t)kind);
+    if (!table() || fd < 0 || (uint32_t)fd >= tap.n)
+        return;
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); /* it is asked with nobody there (hold.h) */
+    atomic_store(&tap.listeners[fd], (uint8_t)kind);
 }
 
 static entry *entry_of(int fd)
@@ -128,6 +160,22 @@ static bool is_stream(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
 }
 
+/* A process of a user, or an address. */
+static uint64_t key_of(int fd, const struct ucred *peer)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t size = sizeof address;
+    if (peer) {
+        const uint32_t who[] = {peer->uid, (uint32_t)peer->pid};
+        return terse_standing_key(who, sizeof who);
+    }
+    if (getpeername(fd, (struct sockaddr *)&address, &size) != 0)
+        return 0;
+    if (address.ss_family == AF_INET6)
+        return terse_standing_key(&((const struct sockaddr_in6 *)&address)->sin6_addr, 8); /* one network, one host */
+    return terse_standing_key(&((const struct sockaddr_in *)&address)->sin_addr, sizeof(struct in_addr));
+}
+
 bool terse_tap_accepted(int listener, int fd)
 {
     entry *entries = table();
@@ -158,6 +206,12 @@ bool terse_tap_accepted(int listener, int fd)
     e->state = is_stream(fd) ? IN_GREETING : OTHER;
     e->greeting_left = GREETING;
     e->n_parts = 0;
+    e->met = e->watched = false;
+    e->owed_ns = e->prepaid_ns = 0;
+    e->paid_ns = terse_now_ns();
+    e->good_seen = e->work_ns = 0;
+    e->key = trusted || e->state == OTHER ? 0 : key_of(fd, has_user ? &peer : NULL);
+    atomic_store_explicit(&e->good_parts, 0, memory_order_relaxed);
     atomic_store(&e->cost, 0);
     atomic_store(&e->trusted, trusted);
     atomic_store(&e->ended, false);
@@ -169,15 +223,88 @@ bool terse_tap_accepted(int listener, int fd)
     return true;
 }
 
+/* What came and went for nothing is charged to whoever it was. */
+static void judge_closed(const entry *e)
+{
+    const bool useless = atomic_load(&e->ended) || !atomic_load_explicit(&e->good_parts, memory_order_relaxed);
+    if (e->met && useless && !e->prepaid_ns)
+        terse_standing_charge(&tap.standing, e->key, USELESS_NS, terse_now_ns());
+}
+
 void terse_tap_closed(int fd)
 {
     entry *e = entry_of(fd);
     if (!e)
         return;
+    terse_hold_forget(fd);
+    if (e->key)
+        judge_closed(e);
     if (!atomic_load(&e->trusted))
         atomic_fetch_sub(&tap.connections, 1);
     atomic_store(&e->open, false);
     atomic_fetch_sub(&tap.bytes, atomic_exchange(&e->cost, 0));
+}
+
+/* --- who waits outside ---------------------------------------------------------------------------------------------
+ */
+
+terse_tap_what terse_tap_kind(int fd)
+{
+    if (!table() || fd < 0 || (uint32_t)fd >= tap.n)
+        return TERSE_TAP_NOTHING;
+    if (atomic_load_explicit(&tap.listeners[fd], memory_order_relaxed))
+        return TERSE_TAP_LISTENER;
+    const entry *e = entry_of(fd);
+    return e && e->key ? TERSE_TAP_CONNECTION : TERSE_TAP_NOTHING;
+}
+
+/* Over tcp megabytes would be on their way before anybody who is not read has to wait. (A Unix socket counts what is on
+ * its way for its sender.) */
+static void set_window(int fd, int bytes)
+{
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+}
+
+bool terse_tap_waits(int listener, int fd)
+{
+    entry *e = entry_of(fd);
+    if (terse_tap_kind(listener) != TERSE_TAP_LISTENER || !e || !e->key)
+        return false;
+    const uint64_t now_ns = terse_now_ns();
+    e->watched = terse_standing_owes(&tap.standing, e->key, now_ns);
+    if (e->watched)
+        set_window(fd, SMALL_WINDOW);
+    e->met = !e->watched || terse_standing_wait(&tap.standing, e->key, now_ns) == 0;
+    if (e->met)
+        return false;
+    if (terse_hold_outside(fd, e->key)) {
+        atomic_fetch_add(&tap.delayed, 1);
+    } else {
+        atomic_fetch_add(&tap.refused, 1);
+        close(fd);
+    }
+    return true;
+}
+
+static bool may_enter(int fd, uint64_t key)
+{
+    (void)fd;
+    return terse_standing_wait(&tap.standing, key, terse_now_ns()) == 0;
+}
+
+/* It pays beforehand what it takes if it comes to nothing: those who wait with it wait for that. */
+int terse_tap_waited(int listener)
+{
+    if (terse_tap_kind(listener) != TERSE_TAP_LISTENER)
+        return -1;
+    const int fd = terse_hold_turn(terse_now_ns(), may_enter);
+    entry *e = entry_of(fd);
+    if (!e)
+        return fd;
+    e->met = true;
+    e->prepaid_ns = USELESS_NS;
+    terse_standing_charge(&tap.standing, e->key, USELESS_NS, terse_now_ns());
+    return fd;
 }
 
 /* --- what a connection costs ------------------------------------------------------------------------------------- */
@@ -185,6 +312,10 @@ void terse_tap_closed(int fd)
 static void begin_body(entry *e, uint64_t *cost, bool *keeps_buffer)
 {
     e->state = e->length ? IN_BODY : AT_FLAGS;
+    if (!(e->flags & FLAG_MORE))
+        e->work_ns += MESSAGE_NS;
+    else if (e->n_parts >= (e->watched ? MANY_PARTS : MOST_OF_REQUEST))
+        e->work_ns += PART_NS;
     if (e->flags & FLAG_COMMAND) /* answered at once and gone */
         return;
     e->n_parts = e->flags & FLAG_MORE ? e->n_parts + 1 : 0;
@@ -270,6 +401,63 @@ static void end_worst(void)
     shutdown((int)(worst - entries), SHUT_RDWR);
 }
 
+static int64_t may_owe(const entry *e)
+{
+    return e->watched ? MAY_OWE_WATCHED_NS : MAY_OWE_NS;
+}
+
+/* Good messages pay for themselves, time for the others. */
+static void pay(entry *e, int fd, uint64_t now_ns)
+{
+    const uint32_t good = atomic_load_explicit(&e->good_parts, memory_order_relaxed);
+    e->owed_ns -= (int64_t)((now_ns - e->paid_ns) / PAYS) + (int64_t)(good - e->good_seen) * (CALL_NS + MESSAGE_NS);
+    if (e->owed_ns < 0)
+        e->owed_ns = 0;
+    e->paid_ns = now_ns;
+    if (good == e->good_seen)
+        return;
+    e->good_seen = good;
+    if (e->watched)
+        set_window(fd, LARGE_WINDOW);
+    e->watched = false;
+    terse_standing_refund(&tap.standing, e->key, (uint64_t)e->prepaid_ns);
+    e->prepaid_ns = 0;
+}
+
+/* The rest of a large body is no work. */
+static void owe(entry *e, int fd, bool in_body, size_t got)
+{
+    const uint64_t now_ns = terse_now_ns();
+    pay(e, fd, now_ns);
+    e->owed_ns += e->work_ns + (in_body && got >= SMALL_ROOM ? 0 : CALL_NS);
+    e->work_ns = 0;
+    if (e->owed_ns <= may_owe(e))
+        return;
+    int64_t wait_ns = (e->owed_ns - may_owe(e)) * PAYS;
+    wait_ns = wait_ns < LEAST_HOLD_NS ? LEAST_HOLD_NS : wait_ns < MOST_HOLD_NS ? wait_ns : MOST_HOLD_NS;
+    if (terse_hold_connection(fd, now_ns + (uint64_t)wait_ns))
+        atomic_fetch_add(&tap.held, 1);
+}
+
+/* Of those who owe much and have gone nothing more is read. */
+static bool has_gone(const entry *e, int fd)
+{
+    struct pollfd look = {.fd = fd, .events = POLLRDHUP};
+    return e->owed_ns > may_owe(e) / 2 && poll(&look, 1, 0) > 0 && (look.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+/* Whoever owes much is read in small pieces. */
+size_t terse_tap_room(int fd, size_t room)
+{
+    const entry *e = entry_of(fd);
+    if (!e || !e->key)
+        return room;
+    if (terse_hold_holds(fd))
+        return 0;
+    const size_t most = e->state == IN_BODY && e->length > SMALL_ROOM ? e->length : SMALL_ROOM;
+    return e->owed_ns > may_owe(e) / 2 && room > most ? most : room;
+}
+
 bool terse_tap_received(int fd, const void *data, size_t got, size_t room)
 {
     (void)room;
@@ -278,7 +466,12 @@ bool terse_tap_received(int fd, const void *data, size_t got, size_t room)
         return true;
     if (atomic_load_explicit(&e->ended, memory_order_relaxed))
         return false; /* what was still in the socket's buffer */
+    const bool in_body = e->state == IN_BODY;
     const uint64_t more = e->state == OTHER ? 0 : cost_of(e, data, got);
+    if (e->key && has_gone(e, fd))
+        return false;
+    if (e->key)
+        owe(e, fd, in_body, got);
     if (more == 0)
         return true;
     const uint64_t before = atomic_fetch_add(&e->cost, more), cost = before + more;
@@ -325,6 +518,14 @@ void terse_tap_took(terse_tap_id id)
         atomic_fetch_sub(&tap.bytes, atomic_exchange(&e->cost, 0));
 }
 
+void terse_tap_good(terse_tap_id id, uint32_t n_parts)
+{
+    entry *e = entry_of_id(id);
+    if (e)
+        atomic_store_explicit(&e->good_parts, atomic_load_explicit(&e->good_parts, memory_order_relaxed) + n_parts,
+                              memory_order_relaxed);
+}
+
 void terse_tap_drop(terse_tap_id id)
 {
     entry *e = entry_of_id(id);
@@ -358,6 +559,8 @@ terse_tap_counts terse_tap_count(void)
         .cut_off = atomic_load(&tap.cut_off),
         .dropped = atomic_load(&tap.dropped),
         .bytes = atomic_load(&tap.bytes),
+        .held = atomic_load(&tap.held),
+        .delayed = atomic_load(&tap.delayed),
     };
 }
 

@@ -10,6 +10,10 @@
  * they cost since the last whole message is known at any time. A connection that passes its limit is ended where it
  * reads, as if the peer had gone: ZeroMQ then frees all that it kept. So is one whose message has too many parts.
  *
+ * Messages that come to nothing are work all the same. A connection may owe a little of that, and pays it back with
+ * time or by good messages; beyond that it is not read for a while (hold.h). Who comes again and again and never brings
+ * a good message waits outside (standing.h).
+ *
  * The calls come from ZeroMQ's one I/O thread; the main thread takes messages (terse_tap_took), ends connections, and
  * accepts those that speak another protocol. */
 #ifndef TERSE_DAEMON_TAP_H
@@ -22,7 +26,7 @@
 
 /* A request has 65 parts at most; one with a few more is answered with an error, one with more than this is ended
  * before its end: nobody sends such by mistake, and each of them costs memory and time. */
-enum { TERSE_TAP_MOST_PARTS = 512 };
+enum { TERSE_TAP_MOST_PARTS = 128 };
 
 enum { TERSE_TAP_ANYONE = 1, TERSE_TAP_TRUSTED = 2 }; /* listeners: who comes in there counts, or does not */
 
@@ -39,12 +43,14 @@ typedef struct terse_tap_counts {
     uint64_t cut_off;     /* because of unfinished messages */
     uint64_t dropped;     /* by terse_tap_drop */
     uint64_t bytes;       /* of unfinished messages, now */
+    uint64_t held;        /* times that one was not read for a while */
+    uint64_t delayed;     /* connections that had to wait before they came in */
 } terse_tap_counts;
 
 /* Before the first listener. False: no memory. Without it every call passes through. */
 bool terse_tap_open(const terse_tap_limits *limits);
 void terse_tap_done(void);                 /* when ZeroMQ's threads have ended */
-void terse_tap_listener(int fd, int kind); /* TERSE_TAP_ANYONE is what listeners are */
+void terse_tap_listener(int fd, int kind); /* of ZeroMQ's */
 
 /* A connection by its descriptor, which is ZeroMQ's "__fd" of a message: -1 for an unknown one. */
 typedef struct terse_tap_id {
@@ -56,6 +62,8 @@ bool terse_tap_is_trusted(terse_tap_id id);
 bool terse_tap_is_open(terse_tap_id id);
 /* A whole message of it was taken: what it may cost begins anew. */
 void terse_tap_took(terse_tap_id id);
+/* It was a good one, or one that is not to blame: what it took is not owed. */
+void terse_tap_good(terse_tap_id id, uint32_t n_parts);
 /* Ends it: its peer is seen to be gone. */
 void terse_tap_drop(terse_tap_id id);
 /* The caller knows whose it is. The others are ended: all that nobody knows and nobody trusts. */
@@ -73,5 +81,13 @@ bool terse_tap_accepted(int listener, int fd);
 /* After recv of `got` bytes into a buffer of `room`: false: it has passed a limit. */
 bool terse_tap_received(int fd, const void *data, size_t got, size_t room);
 void terse_tap_closed(int fd);
+/* How many bytes of `room` may be read now: 0 of one that is held. */
+size_t terse_tap_room(int fd, size_t room);
+/* An accepted connection that ZeroMQ is not to know yet: it is kept. */
+bool terse_tap_waits(int listener, int fd);
+/* When a listener is asked: one whose wait is over, or -1. */
+int terse_tap_waited(int listener);
+typedef enum terse_tap_what { TERSE_TAP_NOTHING, TERSE_TAP_LISTENER, TERSE_TAP_CONNECTION } terse_tap_what;
+terse_tap_what terse_tap_kind(int fd);
 
 #endif

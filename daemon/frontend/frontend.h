@@ -140,6 +140,7 @@ struct terse_frontend {
     uint32_t next_token;
 
     /* totals */
+    uint64_t blamed; /* messages that came to nothing by the client's own fault: what they cost it owes (tap.h) */
     uint64_t started_ns, served, failed, malformed, dropped_replies, dropped_clients, refused_peers, repeated;
 
     /* times */

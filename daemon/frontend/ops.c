@@ -293,7 +293,7 @@ static void pack_gate(const terse_msg_gate *gate, msgpack_packer *packer)
         msgpack_pack_nil(packer);
         return;
     }
-    msgpack_pack_map(packer, 11);
+    msgpack_pack_map(packer, 13);
     pack_u64(packer, "pid", (uint64_t)gate->pid);
     pack_u64(packer, "restarts", gate->restarts);
     pack_u64(packer, "connections", gate->connections);
@@ -304,16 +304,20 @@ static void pack_gate(const terse_msg_gate *gate, msgpack_packer *packer)
     pack_u64(packer, "refused_keys", gate->refused_keys);
     pack_u64(packer, "refused_requests", gate->refused_requests);
     pack_u64(packer, "cut_off_connections", gate->cut_off);
+    pack_u64(packer, "held_connections", gate->held);
+    pack_u64(packer, "delayed_connections", gate->delayed);
     pack_u64(packer, "dropped_clients", gate->dropped);
 }
 
-/* Five entries. */
+/* Seven entries. */
 static void pack_connections(const terse_frontend *fe, msgpack_packer *packer)
 {
     const terse_tap_counts counts = terse_tap_count();
     pack_u64(packer, "connections", counts.connections);
     pack_u64(packer, "refused_connections", counts.refused);
     pack_u64(packer, "cut_off_connections", counts.cut_off);
+    pack_u64(packer, "held_connections", counts.held);
+    pack_u64(packer, "delayed_connections", counts.delayed);
     pack_u64(packer, "dropped_clients", fe->dropped_clients);
     pack_gate(&fe->gate, packer);
 }
@@ -376,7 +380,7 @@ static void answer_stats(terse_frontend *fe, terse_client *client, const terse_w
     terse_pack_buffer buffer = {.data = bytes, .capacity = bytes ? TERSE_WIRE_STATS_BYTES : 0};
     msgpack_packer packer;
     msgpack_packer_init(&packer, &buffer, terse_pack_buffer_write);
-    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 24);
+    terse_wire_pack_head(&packer, wire->id, TERSE_OK, 26);
     pack_daemon(fe, &packer);
     pack_connections(fe, &packer);
     pack_workers(fe, &packer);

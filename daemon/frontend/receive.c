@@ -66,6 +66,7 @@ static void close_incoming(incoming *in)
 static void refuse(terse_frontend *fe, terse_client *client, const terse_error *error)
 {
     fe->malformed++;
+    fe->blamed++;
     if (fe->request->has_id)
         terse_reply_error(fe, client, fe->request->id, error->status, error->message);
 }
@@ -147,10 +148,13 @@ unsigned terse_receive(terse_frontend *fe, unsigned limit)
             terse_client *client = terse_clients_get(&fe->clients, peer, fe->now_ns);
             if (client && !client->known)
                 meet(fe, client, &first);
+            const uint64_t blamed = fe->blamed;
             if (client)
                 terse_tap_took(client->connection);
             if (client && in.has_header)
                 handle(fe, client, &in);
+            if (client && in.has_header && fe->blamed == blamed && !client->slow)
+                terse_tap_good(client->connection, 1 + in.n_frames);
         } else {
             refuse_peer(fe, &first, &in);
         }

@@ -322,6 +322,8 @@ void terse_reply_rejection(terse_frontend *fe, terse_client *client, uint64_t id
 void terse_reply_error(terse_frontend *fe, terse_client *client, uint64_t id, terse_status status, const char *message)
 {
     const bool passes = status == TERSE_RESOURCE_EXHAUSTED || status == TERSE_UNAVAILABLE;
+    fe->blamed += status == TERSE_INVALID_ARGUMENT || status == TERSE_NOT_FOUND || status == TERSE_UNIMPLEMENTED ||
+                  status == TERSE_PERMISSION_DENIED;
     terse_reply_rejection(fe, client, id, status, message, passes ? terse_overload_retry_ms(fe) : TERSE_WIRE_NO_RETRY);
 }
 

@@ -29,6 +29,8 @@ void terse_gate_tell_alive(terse_gate *gate)
         .refused_keys = gate->refused_keys,
         .refused_requests = gate->refused_requests,
         .cut_off = counts.cut_off,
+        .held = counts.held,
+        .delayed = counts.delayed,
         .dropped = gate->dropped,
         .memory_bytes = counts.bytes + atomic_load(&gate->request_bytes) + atomic_load(&gate->reply_bytes),
     };
@@ -88,6 +90,7 @@ static void listen_on_all(terse_gate *gate)
 {
     for (uint32_t i = 0; i < gate->n_listeners; i++) {
         int *fd = &gate->listeners[i].fd;
+        terse_tap_listener(*fd, TERSE_TAP_ANYONE);
         if (zmq_setsockopt(gate->router, ZMQ_USE_FD, fd, sizeof *fd) != 0 ||
             zmq_bind(gate->router, gate->listeners[i].endpoint) != 0)
             terse_log(TERSE_LOG_ERROR, "cannot listen on '%s': %s", gate->listeners[i].endpoint, zmq_strerror(errno));

@@ -159,6 +159,8 @@ static void handle(terse_gate *gate, incoming *in)
     }
     terse_gate_remote *remote = terse_gate_remote_of(gate, id, &in->peer);
     if (remote) {
+        if (gate->request.op != TERSE_WIRE_UNKNOWN && !remote->slow)
+            terse_tap_good(connection, in->n_parts);
         hand_on(gate, remote, in);
         return;
     }

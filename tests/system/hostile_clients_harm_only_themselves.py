@@ -121,6 +121,40 @@ for attacked, honest in (("tcp", "ipc"), ("tcp", "tcp"), ("ipc", "ipc")):
         of = {"tcp": address, "ipc": daemon.endpoint}
         two_hundred(story, daemon, of[attacked], of[honest])
 
+for proto in ("ipc", "tcp"):
+    with harness.story(f"who floods is not read, and who comes again for nothing comes in later, over {proto}") as story:
+        daemon, address = start(story)
+        endpoint = {"tcp": address, "ipc": daemon.endpoint}[proto]
+        counts = lambda: (daemon.status()["gate"] or {}) if proto == "tcp" else daemon.status()
+        flood = zmtp.shake_hands(zmtp.connect(endpoint))
+        flood.setblocking(False)
+        wrong = zmtp.frame(msgpack.packb({"v": 1, "op": "nonsense", "id": 7})) * 500
+
+        def held():
+            try:
+                flood.send(wrong)
+            except BlockingIOError:
+                pass
+            return counts().get("held_connections", 0) > 0
+
+        harness.wait_until(held, "it is not read for a while")
+        client = harness.Client(endpoint)
+        want = call(client)
+        story.check(want[0]["status"] == "OK", "others are served")
+        flood.close()
+        for _ in range(100):
+            peer = zmtp.connect(endpoint)
+            peer.sendall(bytes(1000))
+            peer.close()
+        harness.wait_until(lambda: counts().get("delayed_connections", 0) > 0, "some of a hundred with garbage wait outside")
+        story.check(call(client)[1] == want[1], "who was there is served as before")
+        newcomer = harness.Client(endpoint)
+        story.check(call(newcomer)[1] == want[1], "and so is one more of that process")
+        done = subprocess.run([harness.program("terse"), "status", "-e", endpoint], capture_output=True)
+        story.check(done.returncode == 0, "and another process")
+        newcomer.close()
+        client.close()
+
 with harness.story("connections have limits: all together over tcp, of one user over ipc") as story:
     daemon, address = start(story, *configured(story, "max_tcp_connections = 8\nmax_user_connections = 12\n"))
     harness.wait_until(lambda: daemon.status()["gate"]["connections"] == 0, "nobody is connected over tcp")
