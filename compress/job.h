@@ -26,6 +26,7 @@ typedef struct job {
     terse_search_plan *plan; /* what is built: of --plan, or the one that a search tries; borrowed. NULL: the options */
     terse_search_plan found; /* that of --plan, or what a search has found */
     terse_npz *fit;          /* what is fitted to, where samples are held out; else NULL: all of --calibrate */
+    terse_npz *texts;        /* samples, and behind them what the language model wrote itself; or NULL */
     char name[256];
     char command[512];
     bool progress;

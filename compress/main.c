@@ -3,6 +3,7 @@
  * `terse distill` is in distill/. */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -25,14 +26,19 @@
 #include "compress/search/judge.h"
 #include "compress/shrink.h"
 #include "compress/tell.h"
+#include "compress/texts.h"
 #include "compress/tune.h"
+
+static const double writing_rate = 1e10, writing_seconds = 10, writing_share = 0.2;
 
 static void job_done(job *j)
 {
     terse_shrink_done(&j->shrunk);
     terse_recover_zeros_done(&j->zeros);
+    terse_mixed_done(&j->report.mixed);
     terse_search_plan_done(&j->found);
     terse_npz_free(j->fit);
+    terse_npz_free(j->texts);
     free(j->onnx);
     terse_graph_free(j->exact);
     terse_graph_free(j->compressed);
@@ -102,6 +108,8 @@ static void write_command(job *j)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at,
                        " --calibrate --calibration %s --keep-float %.100s", terse_calibration_name(o->calibration),
                        o->keep_float ? o->keep_float : "auto");
+    if (o->keep_int8)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --keep-int8 %.100s", o->keep_int8);
     if (o->bf16)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --float bf16");
     if (o->recover.text)
@@ -134,10 +142,46 @@ static void quantize_progress(void *context, const char *text)
     progress(context, text);
 }
 
+static bool recovers(const job *j)
+{
+    return j->options.recover.text != NULL;
+}
+
 /* The samples of --calibrate that may be fitted to. */
 static int read_samples(job *j, terse_npz **ret_data, terse_error *error)
 {
+    if (j->texts)
+        return terse_judge_copy(j->texts, ret_data, error);
     return j->fit ? terse_judge_copy(j->fit, ret_data, error) : terse_npz_read(j->options.calibrate, ret_data, error);
+}
+
+/* A language model adds to its samples what it says itself, as far as that takes seconds, or of a time that is given
+ * the share of writing_share. Samples that are wrong are told where they are needed. */
+static int write_texts(job *j, terse_error *error)
+{
+    const terse_options *o = &j->options;
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = NULL;
+    terse_low_rank_report ignored = {0};
+    const terse_texts_options options = {
+        .work = o->recover.seconds > 0 ? fmin(fmax(o->recover.seconds * writing_share, 1), 300) * writing_rate
+                                       : writing_seconds * writing_rate,
+        .tokens = recovers(j) ? 1 << 18 : 1 << 15,
+        .progress = quantize_progress,
+        .context = j};
+    if (!o->calibrate || j->texts || terse_goal_is_set(&o->goal) ||
+        !(recovers(j) || o->low_rank.target || o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS))
+        return TERSE_OK;
+    if (read_samples(j, &data, NULL) != TERSE_OK)
+        return TERSE_OK;
+    terse_samples samples = {0};
+    const bool fits = terse_samples_open(j->imported, data, &samples, NULL) == TERSE_OK;
+    terse_samples_done(&samples);
+    int status = fits ? terse_job_transform(j, false, &graph, &ignored, error) : TERSE_OK;
+    if (status == TERSE_OK && fits)
+        status = terse_texts_write(graph, data, &options, &j->texts, &j->report.texts, error);
+    terse_low_rank_report_done(&ignored);
+    return status;
 }
 
 /* Weights are plain and activations fused here. */
@@ -207,11 +251,6 @@ static int quantize(job *j, terse_graph *graph, terse_error *error)
     return status;
 }
 
-static bool recovers(const job *j)
-{
-    return j->options.recover.text != NULL;
-}
-
 /* What low rank and pruning have lost, before anything is rounded; then, `rounded`, what fewer bits have. The first
  * takes three quarters of what is given where there are both. */
 static int recover(job *j, const terse_graph *teacher, terse_graph *graph, bool rounded, terse_error *error)
@@ -223,7 +262,8 @@ static int recover(job *j, const terse_graph *teacher, terse_graph *graph, bool 
                                              : o->quantize == TERSE_QUANTIZE_INT8_WEIGHTS ? 8
                                              : o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? 4
                                                                                           : 0,
-                                     .group = o->quantize_group};
+                                     .group = o->quantize_group,
+                                     .mixed = &j->report.mixed};
     if (!recovers(j) || !(rounded ? fewer : smaller))
         return TERSE_OK;
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
@@ -252,6 +292,23 @@ static int recover(job *j, const terse_graph *teacher, terse_graph *graph, bool 
     return status != TERSE_OK ? terse_error_prefix(error, "--recover '%.200s'", o->calibrate) : TERSE_OK;
 }
 
+/* Which products keep 8 bits where the others become 4. */
+static int choose_mixed(job *j, const terse_graph *graph, terse_error *error)
+{
+    const terse_options *o = &j->options;
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    if (o->quantize != TERSE_QUANTIZE_INT4_WEIGHTS)
+        return TERSE_OK;
+    int status = o->calibrate ? read_samples(j, &data, error) : TERSE_OK;
+    if (status != TERSE_OK)
+        return status;
+    status =
+        terse_mixed_choose(graph, o->quantize_group, o->keep_int8, data, quantize_progress, j, &j->report.mixed, error);
+    return status != TERSE_OK && data && strncmp(error->message, "--", 2) != 0
+               ? terse_error_prefix(error, "'%s'", o->calibrate)
+               : status;
+}
+
 static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
 {
     if (j->options.quantize != TERSE_QUANTIZE_INT8_WEIGHTS && j->options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS)
@@ -262,7 +319,8 @@ static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
     int status = j->options.calibrate ? read_samples(j, &data, error) : TERSE_OK;
     if (status != TERSE_OK)
         return status;
-    status = terse_quantize_weights(graph, group, j->options.rounding, data, &j->report.rounding, NULL, error);
+    status = terse_quantize_weights(graph, group, j->options.rounding, data, &j->report.mixed, &j->report.rounding,
+                                    NULL, error);
     return status != TERSE_OK && j->options.calibrate ? terse_error_prefix(error, "'%s'", j->options.calibrate)
                                                       : status;
 }
@@ -318,7 +376,9 @@ int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse
 {
     TERSE_AUTO(terse_graph_freep) terse_graph *graph = NULL;
     TERSE_AUTO(terse_graph_freep) terse_graph *teacher = NULL;
-    int status = terse_edit_clone(j->imported, &graph, error);
+    int status = compressing ? write_texts(j, error) : TERSE_OK;
+    if (status == TERSE_OK)
+        status = terse_edit_clone(j->imported, &graph, error);
     if (status == TERSE_OK && !j->options.plain) {
         progress(j, "transforming");
         status = terse_passes_run(graph, TERSE_PASSES_PREPARE, error);
@@ -334,6 +394,8 @@ int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse
             status = recover(j, teacher, graph, false, error);
         if (status == TERSE_OK && compressing)
             status = quantize(j, graph, error);
+        if (status == TERSE_OK && compressing)
+            status = choose_mixed(j, graph, error);
         if (status == TERSE_OK && compressing && !j->report.recovered.of_floats.stopped)
             status = recover(j, teacher, graph, true, error);
         if (status == TERSE_OK && compressing)

@@ -130,6 +130,15 @@ static int set_keep_float(terse_options *options, const char *argument, terse_er
     return TERSE_OK;
 }
 
+static int set_keep_int8(terse_options *options, const char *argument, terse_error *error)
+{
+    if (!*argument)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--keep-int8 is '', allowed are auto, none and names of nodes with commas between");
+    options->keep_int8 = argument;
+    return TERSE_OK;
+}
+
 static int set_float(terse_options *options, const char *argument, terse_error *error)
 {
     options->bf16 = strcmp(argument, "bf16") == 0;
@@ -339,6 +348,10 @@ const terse_option terse_options_table[] = {
      "none, or "
      "names of nodes with commas between",
      false, set_keep_float},
+    {"--keep-int8", 0, "LAYERS",
+     "what keeps weights of 8 bits with --quantize int4-weights: auto (the default; with --calibrate the products that "
+     "cost most for their bytes, for at most a fifth more bytes), none, or names of nodes with commas between",
+     false, set_keep_int8},
     {"--float", 0, "TYPE",
      "bf16: weights of products and what flows between them in 16 bits, accumulated in 32: twice the speed where the "
      "CPU has AVX512-BF16, half the bytes everywhere; with --quantize int8 that is for what stays FP32 (default: fp32)",
@@ -488,6 +501,8 @@ int terse_options_parse(int argc, char **argv, terse_options *ret_options, terse
     if (options.quantize != TERSE_QUANTIZE_INT8 && (options.calibration || options.keep_float))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --quantize int8 only",
                           options.calibration ? "--calibration" : "--keep-float");
+    if (options.keep_int8 && options.quantize != TERSE_QUANTIZE_INT4_WEIGHTS)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--keep-int8 goes with --quantize int4-weights only");
     if (options.bf16 && options.quantize && options.quantize != TERSE_QUANTIZE_INT8)
         return terse_fail(
             error, TERSE_INVALID_ARGUMENT,

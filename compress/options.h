@@ -39,6 +39,7 @@ typedef struct terse_options {
     const char *calibrate;         /* NULL: not given */
     terse_calibration calibration; /* how ranges are chosen */
     const char *keep_float;        /* NULL: automatically */
+    const char *keep_int8;         /* NULL: automatically */
     terse_rounding rounding;       /* --rounding */
     int quantize_group;            /* int4-weights: rows of K that share a scale */
     terse_recover_options recover; /* without progress */

@@ -64,6 +64,7 @@ int terse_options_check_search(const terse_options *o, terse_error *error)
                          : o->cluster                   ? "--cluster"
                          : o->bf16                      ? "--float bf16"
                          : o->keep_float                ? "--keep-float"
+                         : o->keep_int8                 ? "--keep-int8"
                          : o->calibration               ? "--calibration"
                          : o->plain                     ? "--plain"
                          : searching && o->recover.text ? "--recover (give it to --plan)"

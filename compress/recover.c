@@ -8,8 +8,9 @@
 
 #include "compress/quantize/weights.h"
 
-enum { MAX_EPOCHS = 1000000 };
-static const double rate_floats = 3e-4, rate_bytes = 1e-4, rate_halves = 3e-4;
+enum { MAX_EPOCHS = 1000000, TEXT_BATCH = 8 };
+static const double rate_floats = 3e-4, rate_bytes = 1e-4, rate_halves = 3e-4, rate_text_floats = 1e-3,
+                    rate_texts = 1e-4;
 
 int terse_recover_parse(const char *text, terse_recover_options *options, terse_error *error)
 {
@@ -110,32 +111,11 @@ static int say(const terse_graph *graph, const terse_recover_zeros *zeros, terse
 
 /* --- weights of few bits ----------------------------------------------------------------------------------------- */
 
-/* Will the weights become few bits? Those that something else than such products reads stay as they are. */
-static bool is_rounded(const terse_graph *graph, int value, const terse_recover_form *form)
-{
-    const terse_value *v = &graph->values[value];
-    bool good = v->data && v->dtype == TERSE_FP32 && v->layout == TERSE_LAYOUT_PLAIN && v->rank >= 2;
-    for (int64_t i = 0; good && i < terse_dims_count(v->dims, v->rank); i++)
-        good = isfinite(((const float *)v->data)[i]);
-    for (int i = 2; i < v->rank; i++)
-        good = good && v->dims[i] == 1;
-    for (int i = 0; good && i < graph->n_nodes; i++) {
-        const terse_node *node = &graph->nodes[i];
-        const bool product = node->op == TERSE_OP_GEMM || node->op == TERSE_OP_MATMUL;
-        for (int k = 0; k < node->n_inputs; k++)
-            if (node->inputs[k] == value)
-                good = good && k == 1 &&
-                       ((product && v->rank == 2 && terse_node_int(node, "transB", 0) == 0) ||
-                        (node->op == TERSE_OP_CONV && form->bits == 8 && terse_node_int(node, "group", 1) == 1));
-    }
-    return good;
-}
-
 /* Scales as weights.c takes them: per output channel, in 4 bits per group of inputs. */
-static float *scales_of(const terse_value *v, const terse_recover_form *form)
+static float *scales_of(const terse_value *v, int bits, int64_t rows)
 {
     const bool conv = v->rank > 2;
-    const int64_t n = v->dims[conv ? 0 : 1], k = v->dims[conv ? 1 : 0], group = form->bits == 4 ? form->group : k;
+    const int64_t n = v->dims[conv ? 0 : 1], k = v->dims[conv ? 1 : 0], group = bits == 4 ? rows : k;
     const int64_t step = conv ? 1 : n, column = conv ? k : 1;
     float *scales = malloc(((size_t)((k + group - 1) / group * n) + 1) * sizeof *scales);
     TERSE_AUTO(terse_freep) int8_t *room = malloc((size_t)group + 1);
@@ -143,7 +123,7 @@ static float *scales_of(const terse_value *v, const terse_recover_form *form)
         free(scales);
         return NULL;
     }
-    const int low = form->bits == 4 ? -8 : -127, high = form->bits == 4 ? 7 : 127;
+    const int low = bits == 4 ? -8 : -127, high = bits == 4 ? 7 : 127;
     for (int64_t g = 0; g * group < k; g++)
         for (int64_t j = 0; j < n; j++)
             scales[g * n + j] =
@@ -152,33 +132,53 @@ static float *scales_of(const terse_value *v, const terse_recover_form *form)
     return scales;
 }
 
+/* Weights that several products share are what the first of them says. */
+static bool keeps_8(const terse_graph *graph, int value, const terse_recover_form *form)
+{
+    for (int i = 0; value >= 0 && i < graph->n_nodes; i++)
+        if (is_product(&graph->nodes[i]) && graph->nodes[i].inputs[1] == value)
+            return terse_mixed_keeps(form->mixed, graph->nodes[i].name);
+    return false;
+}
+
 /* Adds quantizers to what is said; *n entries are there. */
 static int say_bits(const terse_graph *graph, const terse_recover_form *form, terse_train_parameter *list, int *n,
                     terse_error *error)
 {
     for (int i = 0; i < graph->n_nodes && form->bits; i++) {
         const int w = is_product(&graph->nodes[i]) ? graph->nodes[i].inputs[1] : -1;
-        if (w < 0 || !is_rounded(graph, w, form))
+        const int bits = keeps_8(graph, w, form) ? 8 : form->bits;
+        if (w < 0 || !terse_mixed_takes(graph, w, form->bits))
             continue;
         int at = 0;
         while (at < *n && list[at].value != w)
             at++;
         if (at < *n && list[at].quantizer.bits)
             continue;
-        const float *scales = scales_of(&graph->values[w], form);
+        const float *scales = scales_of(&graph->values[w], bits, form->group);
         if (!scales)
             return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for scales");
         if (at == *n)
             list[(*n)++] = (terse_train_parameter){.value = w};
-        list[at].quantizer = (terse_train_quantizer){.bits = form->bits,
+        list[at].quantizer = (terse_train_quantizer){.bits = bits,
                                                      .axis = graph->values[w].rank > 2 ? 0 : 1,
-                                                     .group = form->bits == 4 ? form->group : 0,
+                                                     .group = bits == 4 ? form->group : 0,
                                                      .scales = scales};
     }
     return TERSE_OK;
 }
 
 /* --- training ---------------------------------------------------------------------------------------------------- */
+
+/* Tokens in, a row of classes for each out: there likelihood counts, which is what KL at a temperature of 1 is about,
+ * and a sample is as much work as many pictures. */
+static bool are_texts(const terse_graph *graph)
+{
+    const terse_value *x = graph->n_inputs == 1 ? &graph->values[graph->inputs[0]] : NULL;
+    const terse_value *y = graph->n_outputs == 1 ? &graph->values[graph->outputs[0]] : NULL;
+    return x && y && (x->dtype == TERSE_INT64 || x->dtype == TERSE_INT32) && x->rank == 2 && y->dtype == TERSE_FP32 &&
+           y->rank == 3;
+}
 
 /* Pictures may be mirrored and moved. */
 static bool are_images(const terse_graph *graph)
@@ -195,16 +195,19 @@ static bool are_images(const terse_graph *graph)
 static terse_train_options options_for(const terse_graph *graph, const terse_recover_options *from,
                                        const terse_recover_form *form, double share)
 {
-    const bool images = are_images(graph);
+    const bool images = are_images(graph), texts = are_texts(graph);
     const int64_t epochs = from->epochs ? (int64_t)ceil((double)from->epochs * share) : 0;
     terse_train_options o = {.epochs = epochs,
                              .seconds = from->seconds * share,
-                             .lr = !form->rounded    ? rate_floats
+                             .lr = texts             ? (form->rounded ? rate_texts : rate_text_floats)
+                                   : !form->rounded  ? rate_floats
                                    : form->bits == 4 ? rate_halves
                                                      : rate_bytes,
-                             .find_rate = true,
+                             .find_rate = !texts,
                              .average = 0.98,
-                             .features = 1,
+                             .batch = texts ? TEXT_BATCH : 0,
+                             .temperature = texts ? 1 : 0,
+                             .features = texts ? 0 : 1,
                              .mix = images,
                              .flip = images,
                              .shift = images ? 2 : 0,

@@ -6,6 +6,7 @@
 #ifndef TERSE_COMPRESS_RECOVER_H
 #define TERSE_COMPRESS_RECOVER_H
 
+#include "compress/quantize/mixed.h"
 #include "compress/train/train.h"
 
 typedef struct terse_recover_options {
@@ -41,6 +42,7 @@ typedef struct terse_recover_form {
     bool rounded;  /* small steps: INT8 weights of terse_quantize_run with the scales that they have, or, ... */
     int bits;      /* ... with 8 or 4, FP32 ones as --quantize int8-weights or int4-weights will round them; else 0 */
     int64_t group; /* of 4 bits */
+    const terse_mixed *mixed; /* products that keep 8 where the others take 4; or NULL */
 } terse_recover_form;
 
 /* Trains `graph` for `share` of what the options give. Zeros stay zero, factors stay factors. */

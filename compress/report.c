@@ -170,6 +170,20 @@ static void print_rounding(const terse_rounding_report *r, FILE *out)
                 r->products[TERSE_ROUNDING_ADAROUND], 100 * r->lost / r->lost_nearest);
 }
 
+static void print_mixed(const terse_mixed *m, FILE *out)
+{
+    if (m->n == 0)
+        return;
+    fprintf(out, "8 bits are kept by %d of %d products, for %.1f %% more bytes than 4 bits take:", m->n, m->of,
+            100 * m->more);
+    for (int i = 0; i < m->n; i++)
+        fprintf(out, "%s %s", i ? "," : "", m->names[i]);
+    if (m->automatic)
+        fprintf(out, " (tried alone to the nearest, all products cost %.4g of %s in sum, those left %.4g)", m->lost_all,
+                m->classes ? "KL in nats" : "noise over signal", m->lost);
+    fprintf(out, "\n\n");
+}
+
 static void print_recovered(const terse_recovered *r, FILE *out)
 {
     if (r->floats)
@@ -233,11 +247,14 @@ void terse_report_print(const terse_report *report, FILE *out)
     terse_report_figures(report, list);
     if (report->search)
         terse_tell_search_print(report->search, out);
+    if (report->texts > 0)
+        fprintf(out, "%" PRId64 " texts were written by the network itself, beside the samples\n\n", report->texts);
     if (report->low_rank)
         print_layers(&report->layers, out);
     if (report->pruned.amount > 0)
         print_pruned(&report->pruned, out);
     print_recovered(&report->recovered, out);
+    print_mixed(&report->mixed, out);
     print_rounding(rounding_of(report), out);
     print_clustered(&report->int8.clustered, out);
     print_clustered(&report->clustered, out);
@@ -446,6 +463,20 @@ static void json_rounding(terse_json *json, const terse_rounding_report *r)
     terse_json_end(json);
 }
 
+static void json_mixed(terse_json *json, const terse_mixed *m)
+{
+    terse_json_object(json, "mixed");
+    terse_json_array(json, "int8");
+    for (int i = 0; i < m->n; i++)
+        terse_json_text(json, NULL, m->names[i]);
+    terse_json_end(json);
+    terse_json_int(json, "products", m->of);
+    terse_json_double(json, "more_bytes", m->more);
+    terse_json_double(json, "lost", m->lost);
+    terse_json_double(json, "lost_all", m->lost_all);
+    terse_json_end(json);
+}
+
 static void json_recovered(terse_json *json, const terse_recovered *r)
 {
     terse_json_object(json, "recover");
@@ -504,8 +535,12 @@ void terse_report_json(const terse_report *report, FILE *out)
         json_clustered(&json, &report->int8.clustered, &report->clustered);
     if (report->pruned.amount > 0)
         json_pruned(&json, &report->pruned);
+    if (report->texts > 0)
+        terse_json_int(&json, "texts", report->texts);
     if (report->recovered.floats || report->recovered.rounded)
         json_recovered(&json, &report->recovered);
+    if (report->mixed.of > 0)
+        json_mixed(&json, &report->mixed);
     if (rounding_of(report)->lost_nearest > 0)
         json_rounding(&json, rounding_of(report));
     if (report->quantized)

@@ -22,6 +22,8 @@ typedef struct terse_report {
     terse_prune_report pruned;      /* amount 0: not asked for */
     terse_cluster_report clustered; /* bits 0: not asked for; those of int8 weights are in int8.clustered */
     terse_recovered recovered;      /* --recover */
+    int64_t texts;                  /* that a language model added to its samples */
+    terse_mixed mixed;              /* of int4-weights: what keeps 8 bits */
     bool quantized;                 /* --quantize int8 */
     terse_quantize_report int8;
     terse_rounding_report rounding;         /* of int4-weights; that of int8 is in `int8` */

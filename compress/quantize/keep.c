@@ -53,7 +53,7 @@ static int distance(const char *a, const char *b)
     return row[m];
 }
 
-static int fail_name(const terse_graph *graph, const char *name, terse_error *error)
+static int fail_name(const terse_graph *graph, const char *option, const char *name, terse_error *error)
 {
     int best[NEAR_NAMES], score[NEAR_NAMES], n_best = 0, n_layers = 0;
     for (int n = 0; n < graph->n_nodes; n++) {
@@ -76,9 +76,8 @@ static int fail_name(const terse_graph *graph, const char *name, terse_error *er
     for (int i = 0; i < n_best; i++)
         snprintf(near + strlen(near), sizeof near - strlen(near), "%s'%.90s'", i ? ", " : "",
                  graph->nodes[best[i]].name);
-    return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                      "--keep-float names '%.100s', which none of the %d layers has; near are %s", name, n_layers,
-                      n_best ? near : "none");
+    return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s names '%.100s', which none of the %d layers has; near are %s",
+                      option, name, n_layers, n_best ? near : "none");
 }
 
 static bool keep_name(const terse_graph *graph, const char *name, bool *kept)
@@ -94,7 +93,8 @@ static bool keep_name(const terse_graph *graph, const char *name, bool *kept)
     return found;
 }
 
-int terse_keep_named(const terse_graph *graph, const char *text, bool *kept, bool *ret_auto, terse_error *error)
+int terse_keep_named(const terse_graph *graph, const char *option, const char *text, bool *kept, bool *ret_auto,
+                     terse_error *error)
 {
     *ret_auto = !text || strcmp(text, "auto") == 0;
     if (*ret_auto || strcmp(text, "none") == 0 || keep_name(graph, text, kept))
@@ -107,7 +107,7 @@ int terse_keep_named(const terse_graph *graph, const char *text, bool *kept, boo
         if (strcmp(name, "auto") == 0)
             *ret_auto = true;
         else if (!keep_name(graph, name, kept))
-            return fail_name(graph, name, error);
+            return fail_name(graph, option, name, error);
     }
     return TERSE_OK;
 }

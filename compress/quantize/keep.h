@@ -6,10 +6,11 @@
 
 #include "common/graph/graph.h"
 
-/* --keep-float: sets kept[node] for the layers named in `text` (node names with commas between; a name stands also for
- * what was made of that layer, "name/..."). "none" names nobody; NULL and "auto" set *ret_auto, also as one of the
- * names. INVALID_ARGUMENT for a name that no layer has, with the names nearest to it. */
-int terse_keep_named(const terse_graph *graph, const char *text, bool *kept, bool *ret_auto, terse_error *error);
+/* `option` ("--keep-float"): sets kept[node] for the layers named in `text` (node names with commas between; a name
+ * stands also for what was made of that layer, "name/..."). "none" names nobody; NULL and "auto" set *ret_auto, also as
+ * one of the names. INVALID_ARGUMENT for a name that no layer has, with the names nearest to it. */
+int terse_keep_named(const terse_graph *graph, const char *option, const char *text, bool *kept, bool *ret_auto,
+                     terse_error *error);
 
 /* One layer that could be kept. */
 typedef struct terse_keep_candidate {

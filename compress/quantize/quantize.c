@@ -544,7 +544,7 @@ static int run(job *j, const terse_npz *data, terse_error *error)
 {
     int status = open_samples(j, data, error);
     if (status == TERSE_OK)
-        status = terse_keep_named(j->graph, j->options->keep_float, j->kept, &j->automatic, error);
+        status = terse_keep_named(j->graph, "--keep-float", j->options->keep_float, j->kept, &j->automatic, error);
     if (status == TERSE_OK)
         status = measure_cost(j, error);
     if (status == TERSE_OK)

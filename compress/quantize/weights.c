@@ -164,6 +164,7 @@ typedef struct asked {
     terse_rounding how;
     const double *fit, *judge; /* moments of what the product reads, or NULL */
     terse_rounding_report *report;
+    const terse_mixed *mixed;
 } asked;
 
 static bool round_matrix(const terse_value *old, int64_t k, int64_t n, const asked *a, rounded *r)
@@ -270,8 +271,8 @@ static void change(terse_edit *edit, int index, quantized q, int group)
     edit->failed = edit->failed || !node->compression;
 }
 
-/* Changes every node that can be; returns how many. `moments` by value, or NULL. */
-static int change_all(terse_edit *edit, const asked *how, const terse_gptq_moments *seen, quantized *done)
+/* Changes every node that can be; returns how many. `done` and `wide` (it became 8 bits) by value. */
+static int change_all(terse_edit *edit, const asked *how, const terse_gptq_moments *seen, quantized *done, bool *wide)
 {
     terse_graph *graph = edit->graph;
     const int group = (int)how->group;
@@ -288,19 +289,20 @@ static int change_all(terse_edit *edit, const asked *how, const terse_gptq_momen
             asked a = *how;
             a.fit = seen->moments ? seen->moments[weights] : NULL;
             a.judge = seen->judged ? seen->judged[weights] : NULL;
-            done[weights] = group > 0 ? to_4_bits(edit, &old, k, n, &a) : to_8_bits(edit, &old, k, n);
+            wide[weights] = group == 0 || terse_mixed_keeps(how->mixed, graph->nodes[node].name);
+            done[weights] = wide[weights] ? to_8_bits(edit, &old, k, n) : to_4_bits(edit, &old, k, n, &a);
         }
         if (edit->failed || done[weights].weights < 0 || done[weights].scales < 0)
             continue;
-        change(edit, node, done[weights], group);
+        change(edit, node, done[weights], wide[weights] ? 0 : group);
         layers++;
     }
     return layers;
 }
 
 /* What the products that will change see of the samples. */
-static int watch(const terse_edit *edit, int group, const terse_npz *samples, terse_gptq_moments *ret_seen,
-                 terse_error *error)
+static int watch(const terse_edit *edit, int group, const terse_mixed *mixed, const terse_npz *samples,
+                 terse_gptq_moments *ret_seen, terse_error *error)
 {
     const terse_graph *graph = edit->graph;
     TERSE_AUTO(terse_freep) bool *wanted = calloc((size_t)graph->n_nodes + 1, sizeof *wanted);
@@ -308,17 +310,20 @@ static int watch(const terse_edit *edit, int group, const terse_npz *samples, te
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %d nodes", graph->n_nodes);
     for (int node = 0; node < graph->n_nodes; node++) {
         int64_t k, n;
-        wanted[node] = takes(edit, node, group, &k, &n);
+        wanted[node] = takes(edit, node, group, &k, &n) && !terse_mixed_keeps(mixed, graph->nodes[node].name);
     }
     return terse_gptq_watch(graph, wanted, samples, ret_seen, error);
 }
 
 int terse_quantize_weights(terse_graph *graph, int group, terse_rounding how, const terse_npz *samples,
-                           terse_rounding_report *ret_report, int *ret_layers, terse_error *error)
+                           const terse_mixed *mixed, terse_rounding_report *ret_report, int *ret_layers,
+                           terse_error *error)
 {
     terse_rounding_report report = {0};
-    const asked a = {
-        .group = group, .how = how == TERSE_ROUNDING_DEFAULT ? TERSE_ROUNDING_AUTO : how, .report = &report};
+    const asked a = {.group = group,
+                     .how = how == TERSE_ROUNDING_DEFAULT ? TERSE_ROUNDING_AUTO : how,
+                     .report = &report,
+                     .mixed = mixed};
     terse_edit edit;
     int status = terse_edit_open(graph, &edit, error), layers = 0;
     if (status != TERSE_OK)
@@ -326,13 +331,14 @@ int terse_quantize_weights(terse_graph *graph, int group, terse_rounding how, co
     const int n_values = graph->n_values;
     terse_gptq_moments seen = {0};
     if (group > 0 && samples)
-        status = watch(&edit, group, samples, &seen, error);
+        status = watch(&edit, group, mixed, samples, &seen, error);
     TERSE_AUTO(terse_freep) quantized *done = malloc(((size_t)n_values + 1) * sizeof *done);
-    edit.failed = !done;
+    TERSE_AUTO(terse_freep) bool *wide = calloc((size_t)n_values + 1, sizeof *wide);
+    edit.failed = !done || !wide;
     for (int v = 0; done && v < n_values; v++)
         done[v] = (quantized){-1, -1};
     if (status == TERSE_OK)
-        layers = change_all(&edit, &a, &seen, done);
+        layers = change_all(&edit, &a, &seen, done, wide);
     terse_gptq_moments_done(&seen);
     const int closed = terse_edit_close(&edit, status == TERSE_OK ? error : NULL);
     status = status == TERSE_OK ? closed : status;

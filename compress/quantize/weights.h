@@ -7,6 +7,7 @@
 
 #include "common/npz.h"
 #include "compress/passes/edit.h"
+#include "compress/quantize/mixed.h"
 #include "compress/quantize/round.h"
 
 /* Gemm and MatMul by a constant matrix (in 8 bits also convolutions with a kernel of 1 and stride 1) become WGemm.
@@ -14,9 +15,11 @@
  * they are: weights that are not finite, biases that are no vector, products that pass over their weights only in
  * passing (Gather, Conv with a larger kernel). With `samples` (or NULL; inputs by name, axis 0 = samples) 4 bits are
  * rounded `how` for what the products give on them (round.h; by default auto). Weights that are multiples of a scale
- * already keep it. *ret_report and *ret_layers (may be NULL) say which way, and how many were changed. */
+ * already keep it. Products of `mixed` (or NULL) become 8 bits where the others become 4. *ret_report and *ret_layers
+ * (may be NULL) say which way, and how many were changed. */
 int terse_quantize_weights(terse_graph *graph, int group, terse_rounding how, const terse_npz *samples,
-                           terse_rounding_report *ret_report, int *ret_layers, terse_error *error);
+                           const terse_mixed *mixed, terse_rounding_report *ret_report, int *ret_layers,
+                           terse_error *error);
 
 /* --- the choice of the numbers ------------------------------------------------------------------------------------ */
 

@@ -115,7 +115,7 @@ static void check_network(int kind, int group, int layers, double tolerance)
     terse_error error = {0};
     terse_graph *exact = passed(kind), *small = passed(kind);
     int changed = -1;
-    assert_int_equal(terse_quantize_weights(small, group, TERSE_ROUNDING_DEFAULT, NULL, NULL, &changed, &error),
+    assert_int_equal(terse_quantize_weights(small, group, TERSE_ROUNDING_DEFAULT, NULL, NULL, NULL, &changed, &error),
                      TERSE_OK);
     assert_int_equal(changed, layers);
     assert_int_equal(count_ops(small, TERSE_OP_WGEMM), layers);
@@ -148,7 +148,8 @@ static void a_row_has_the_same_bits_alone_and_among_others(void **state)
     terse_error error = {0};
     for (int group = 0; group <= 16; group += 16) {
         terse_graph *g = passed(0);
-        assert_int_equal(terse_quantize_weights(g, group, TERSE_ROUNDING_DEFAULT, NULL, NULL, NULL, &error), TERSE_OK);
+        assert_int_equal(terse_quantize_weights(g, group, TERSE_ROUNDING_DEFAULT, NULL, NULL, NULL, NULL, &error),
+                         TERSE_OK);
         answers all = answer(g, 9, 7), one = answer(g, 1, 7); /* the first row of both is the same */
         assert_memory_equal(all.tensors[0].data, one.tensors[0].data, 75 * sizeof(float));
         answers_done(&all);
@@ -166,7 +167,8 @@ static void weights_that_are_not_finite_stay(void **state)
         if (g->values[v].layout == TERSE_LAYOUT_F32_N16)
             ((float *)(uintptr_t)g->values[v].data)[5] = INFINITY;
     int changed = -1;
-    assert_int_equal(terse_quantize_weights(g, 32, TERSE_ROUNDING_DEFAULT, NULL, NULL, &changed, &error), TERSE_OK);
+    assert_int_equal(terse_quantize_weights(g, 32, TERSE_ROUNDING_DEFAULT, NULL, NULL, NULL, &changed, &error),
+                     TERSE_OK);
     assert_int_equal(changed, 0);
     terse_graph_free(g);
 }
