@@ -52,7 +52,8 @@ COMMON := $(filter-out common/kernels/x86/% common/kernels/arm/%,$(call find,com
 	$(if $(X86),$(call find,common/kernels/x86)) $(if $(ARM),$(call find,common/kernels/arm))
 LIBTERSE := $(filter-out client/cli/% client/examples/% client/view/% client/gateway/% client/report/%,$(call find,client)) \
 	common/status.c common/bytes.c common/tensor.c common/pack.c common/ring.c common/curve.c $(wildcard common/wire*.c)
-CLI := $(call find,client/cli) $(call find,client/report)
+SCREEN := client/cli/top/screen.c
+CLI := $(filter-out $(SCREEN),$(call find,client/cli) $(call find,client/report))
 # What `terse compare` takes from the compressor's rooms: files without BLAS or protobuf behind them.
 CLI_COMPRESS := compress/paired.c compress/runner.c compress/samples.c
 # What a daemon tells, read: for the programs that show it.
@@ -73,7 +74,7 @@ PROGRAMS := $(addprefix $(B)/,terse terse-compress tersed terse-frontend terse-g
 SONAME := libterse.so.1
 
 .PHONY: all
-all: $(PROGRAMS) $(B)/terse-npz.so $(B)/libterse.so $(B)/libterse.a $(B)/classify
+all: $(PROGRAMS) $(B)/terse-npz.so $(B)/terse-screen.so $(B)/libterse.so $(B)/libterse.a $(B)/classify
 
 # ISA flags follow the file's suffix; everything else is built for the architecture's baseline.
 isa_flags = $(if $(filter %_avx2,$(1)),-mavx2 -mfma) \
@@ -137,6 +138,10 @@ $(B)/terse: $(call obj,$(CLI) $(CLI_COMPRESS)) $(B)/libview.a $(B)/libterse.a $(
 $(B)/terse-npz.so: $(call obj,common/npz_archive.c common/status.c common/bytes.c)
 	@echo "  LD    $@"
 	@$(CC) -shared -o $@ $^ $(LDFLAGS_ALL) -lzip
+# What `terse top` draws with, loaded by it alone.
+$(B)/terse-screen.so: $(call obj,$(SCREEN))
+	@echo "  LD    $@"
+	@$(CC) -shared -o $@ $^ $(LDFLAGS_ALL) $(shell $(PKG) --libs ncursesw)
 $(B)/terse-compress: $(B)/obj/compress/main.o $(B)/libcompress.a $(B)/libcommon.a
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_COMPRESS)
@@ -211,7 +216,7 @@ $(B)/obj/tests/fuzz/%.o: CFLAGS_ALL += $(if $(filter fuzz,$(VARIANT)),-DTERSE_LI
 tests: all $(UNIT) $(FUZZ) $(B)/faults.so
 
 SYSTEM := $(sort $(wildcard tests/system/*.py))
-SYSTEM := $(filter-out $(addprefix tests/system/,harness.py gateways.py onnx_writer.py zmtp.py hostile.py packages_load.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
+SYSTEM := $(filter-out $(addprefix tests/system/,harness.py gateways.py onnx_writer.py zmtp.py hostile.py packages_load.py terminal.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
 
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=
@@ -287,7 +292,7 @@ $(MAN)/.made: $(B)/terse $(B)/terse-compress $(B)/tersed client/terse.h $(wildca
 	@touch $@
 
 # --- install: everything under $(DESTDIR)$(PREFIX); `uninstall` removes exactly that -----------------------
-HELPERS = terse-compress terse-npz.so terse-frontend terse-gate terse-worker terse-loader
+HELPERS = terse-compress terse-npz.so terse-screen.so terse-frontend terse-gate terse-worker terse-loader
 # Where a distribution wants other places: LIBDIR=lib/x86_64-linux-gnu, DOCDIR, STRIP= to keep symbols for its own tools.
 LIBDIR ?= lib
 DOCDIR ?= share/doc/terse

@@ -5,7 +5,7 @@
 set -eu
 packages="gcc libc6-dev make pkg-config binutils libzmq3-dev libopenblas-dev liblapacke-dev libsystemd-dev
  protobuf-c-compiler libprotobuf-c-dev libinih-dev libcmocka-dev libseccomp-dev libzip-dev libxxhash-dev
- libsodium-dev libzstd-dev libmicrohttpd-dev zlib1g-dev python3 python3-numpy python3-zmq python3-msgpack"
+ libsodium-dev libzstd-dev libncurses-dev libmicrohttpd-dev zlib1g-dev python3 python3-numpy python3-zmq python3-msgpack"
 msgpack=libmsgpack-dev
 if [ -r /etc/debian_version ] && [ "$(cut -d. -f1 /etc/debian_version)" != 12 ]; then msgpack=libmsgpack-c-dev; fi
 missing=

@@ -93,7 +93,7 @@ def programs_link_what_they_may():
             + wrong("terse", r"libopenblas|liblapack", "only terse-compress links it")
             + wrong("terse-worker", r"libzstd", "the loader expands packed models")
             + wrong("terse-frontend", r"libzstd", "the loader expands packed models")
-            + wrong("terse", r"libzmq|libzip|libcrypto|libzstd", "it starts several times as fast without (client/cli/lazy.c)"))
+            + wrong("terse", r"libzmq|libzip|libcrypto|libzstd|libncurses|libtinfo", "it starts several times as fast without (client/cli/lazy.c)"))
 
 
 def libterse_exports_its_header_only():

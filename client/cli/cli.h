@@ -95,6 +95,7 @@ int terse_cli_run(int argc, char **argv);
 int terse_cli_infer(int argc, char **argv);
 int terse_cli_status(int argc, char **argv);
 int terse_cli_stats(int argc, char **argv);
+int terse_cli_top(int argc, char **argv);
 int terse_cli_keygen(int argc, char **argv);
 int terse_cli_bench(int argc, char **argv);
 int terse_cli_tune(int argc, char **argv);

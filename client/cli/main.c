@@ -19,6 +19,7 @@ static const struct {
     {"infer", terse_cli_infer, "send inputs to a daemon and store what comes back"},
     {"status", terse_cli_status, "show a daemon's models, workers and counters"},
     {"stats", terse_cli_stats, "print a daemon's counters and histograms, also as OpenMetrics"},
+    {"top", terse_cli_top, "watch a daemon's models and workers as it goes on"},
     {"load", terse_cli_load, "serve a file, or a new version of a model, without a restart"},
     {"unload", terse_cli_unload, "take a model out of service"},
     {"configure", terse_cli_configure, "change settings of a running daemon"},

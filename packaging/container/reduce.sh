@@ -6,7 +6,7 @@ set -eu
 out=$1
 rm -rf "$out/usr/include" "$out/usr/share" "$out/usr/lib/systemd" "$out/usr/lib/sysusers.d" "$out/usr/lib/pkgconfig"
 rm -f "$out/usr/lib/libterse.a" "$out/usr/lib/libterse.so" "$out/usr/lib/libterse.so.1" "$out/usr/lib/terse/terse-compress" \
-    "$out/usr/lib/terse/terse-npz.so"
+    "$out/usr/lib/terse/terse-npz.so" "$out/usr/lib/terse/terse-screen.so"
 mkdir -p "$out/usr/share/terse" "$out/etc/terse"
 cp "$(dirname "$0")/tersed.conf" "$out/etc/terse/tersed.conf"
 # `terse` loads libzmq when it is first needed, and so does not name it; the front end does.
