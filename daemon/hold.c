@@ -14,7 +14,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-enum { OUTSIDE = 512, OF_ONE = 256, TURN_MS = 5, GO_ON_AT_ONCE = 2, COME_IN_AT_ONCE = 2, NOBODY = -1 };
+enum { OUTSIDE = 512, OF_ONE = 256, TURN_MS = 10, GO_ON_AT_ONCE = 2, COME_IN_AT_ONCE = 2, NOBODY = -1 };
 
 typedef struct watched {
     struct epoll_event event; /* as ZeroMQ wants it */

@@ -8,6 +8,7 @@
 enum { SHARE = 40, SHARE_OF_ALL = 30 };
 #define FREE_NS UINT64_C(100000000)
 #define MOST_NS UINT64_C(1000000000)
+#define SUSPECTED_NS UINT64_C(30000000000)
 
 uint64_t terse_standing_key(const void *bytes, uint32_t n)
 {
@@ -48,6 +49,7 @@ void terse_standing_charge(terse_standing *standing, uint64_t key, uint64_t cost
 {
     terse_standing_one *one = place_of(standing, key);
     one->paid_ns = later(one->paid_ns, cost_ns * SHARE, now_ns);
+    one->last_ns = now_ns;
     standing->all_paid_ns = later(standing->all_paid_ns, cost_ns * SHARE_OF_ALL, now_ns);
 }
 
@@ -63,26 +65,27 @@ void terse_standing_refund(terse_standing *standing, uint64_t key, uint64_t cost
     standing->all_paid_ns = less(standing->all_paid_ns, cost_ns * SHARE_OF_ALL);
 }
 
-/* 0: nothing is known of it. */
-static uint64_t paid_back(const terse_standing *standing, uint64_t key)
+/* NULL: nothing is known of it. */
+static const terse_standing_one *find(const terse_standing *standing, uint64_t key)
 {
     const terse_standing_one *set = standing->known[set_of(key)];
     for (int i = 0; i < TERSE_STANDING_WAYS; i++)
         if (set[i].key == key)
-            return set[i].paid_ns;
-    return 0;
+            return &set[i];
+    return NULL;
 }
 
-bool terse_standing_owes(const terse_standing *standing, uint64_t key, uint64_t now_ns)
+bool terse_standing_suspects(const terse_standing *standing, uint64_t key, uint64_t now_ns)
 {
-    return paid_back(standing, key) > now_ns;
+    const terse_standing_one *one = find(standing, key);
+    return one && one->last_ns && now_ns - one->last_ns < SUSPECTED_NS;
 }
 
 uint64_t terse_standing_wait(const terse_standing *standing, uint64_t key, uint64_t now_ns)
 {
-    const uint64_t paid_ns = paid_back(standing, key);
-    if (paid_ns <= now_ns)
+    const terse_standing_one *one = find(standing, key);
+    if (!terse_standing_suspects(standing, key, now_ns))
         return 0;
-    const uint64_t own = less(paid_ns, now_ns + FREE_NS), all = less(standing->all_paid_ns, now_ns + FREE_NS);
+    const uint64_t own = less(one->paid_ns, now_ns + FREE_NS), all = less(standing->all_paid_ns, now_ns + FREE_NS);
     return own > all ? own : all;
 }

@@ -17,6 +17,7 @@ enum { TERSE_STANDING_SETS = 256, TERSE_STANDING_WAYS = 4 };
 typedef struct terse_standing_one {
     uint64_t key;     /* 0: free */
     uint64_t paid_ns; /* when all is paid back */
+    uint64_t last_ns; /* when it was charged last */
 } terse_standing_one;
 
 typedef struct terse_standing {
@@ -29,8 +30,8 @@ uint64_t terse_standing_key(const void *bytes, uint32_t n);
 void terse_standing_charge(terse_standing *standing, uint64_t key, uint64_t cost_ns, uint64_t now_ns);
 /* Gives back what was charged by mistake. */
 void terse_standing_refund(terse_standing *standing, uint64_t key, uint64_t cost_ns);
-/* Whether something is not paid back yet. */
-bool terse_standing_owes(const terse_standing *standing, uint64_t key, uint64_t now_ns);
+/* Whether something of its came to nothing within half a minute. */
+bool terse_standing_suspects(const terse_standing *standing, uint64_t key, uint64_t now_ns);
 /* How long somebody's next connection is to wait; 0: comes in. */
 uint64_t terse_standing_wait(const terse_standing *standing, uint64_t key, uint64_t now_ns);
 

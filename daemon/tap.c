@@ -62,11 +62,11 @@ typedef struct entry {
     uint32_t n_parts;  /* of the message that has not ended */
     uint64_t length;   /* of the body; what is left of it */
     bool met, watched; /* it was handed over; others of its peer came to nothing, and it has brought nothing yet */
-    int64_t owed_ns, prepaid_ns;
-    uint64_t paid_ns;   /* when what it owes was counted last */
-    uint32_t good_seen; /* of good_parts */
-    uint32_t work_ns;   /* what was read since then */
-    uint64_t key;       /* whose it is: standing.h; 0: nobody's, who never waits */
+    int64_t owed_ns, prepaid_ns, hold_ns; /* hold_ns: how long it was held last */
+    uint64_t paid_ns;                     /* when what it owes was counted last */
+    uint32_t good_seen;                   /* of good_parts */
+    uint32_t work_ns;                     /* what was read since then */
+    uint64_t key;                         /* whose it is: standing.h; 0: nobody's, who never waits */
 } entry;
 
 static struct {
@@ -207,7 +207,7 @@ bool terse_tap_accepted(int listener, int fd)
     e->greeting_left = GREETING;
     e->n_parts = 0;
     e->met = e->watched = false;
-    e->owed_ns = e->prepaid_ns = 0;
+    e->owed_ns = e->prepaid_ns = e->hold_ns = 0;
     e->paid_ns = terse_now_ns();
     e->good_seen = e->work_ns = 0;
     e->key = trusted || e->state == OTHER ? 0 : key_of(fd, has_user ? &peer : NULL);
@@ -271,7 +271,7 @@ bool terse_tap_waits(int listener, int fd)
     if (terse_tap_kind(listener) != TERSE_TAP_LISTENER || !e || !e->key)
         return false;
     const uint64_t now_ns = terse_now_ns();
-    e->watched = terse_standing_owes(&tap.standing, e->key, now_ns);
+    e->watched = terse_standing_suspects(&tap.standing, e->key, now_ns);
     if (e->watched)
         set_window(fd, SMALL_WINDOW);
     e->met = !e->watched || terse_standing_wait(&tap.standing, e->key, now_ns) == 0;
@@ -421,10 +421,10 @@ static void pay(entry *e, int fd, uint64_t now_ns)
         set_window(fd, LARGE_WINDOW);
     e->watched = false;
     terse_standing_refund(&tap.standing, e->key, (uint64_t)e->prepaid_ns);
-    e->prepaid_ns = 0;
+    e->prepaid_ns = e->hold_ns = 0;
 }
 
-/* The rest of a large body is no work. */
+/* The rest of a large body is no work. Who brings nothing good is held for twice as long each time. */
 static void owe(entry *e, int fd, bool in_body, size_t got)
 {
     const uint64_t now_ns = terse_now_ns();
@@ -433,9 +433,11 @@ static void owe(entry *e, int fd, bool in_body, size_t got)
     e->work_ns = 0;
     if (e->owed_ns <= may_owe(e))
         return;
-    int64_t wait_ns = (e->owed_ns - may_owe(e)) * PAYS;
-    wait_ns = wait_ns < LEAST_HOLD_NS ? LEAST_HOLD_NS : wait_ns < MOST_HOLD_NS ? wait_ns : MOST_HOLD_NS;
-    if (terse_hold_connection(fd, now_ns + (uint64_t)wait_ns))
+    const int64_t wait_ns = (e->owed_ns - may_owe(e)) * PAYS, longer_ns = e->hold_ns ? 2 * e->hold_ns : LEAST_HOLD_NS;
+    e->hold_ns = wait_ns > longer_ns ? wait_ns : longer_ns;
+    if (e->hold_ns > MOST_HOLD_NS)
+        e->hold_ns = MOST_HOLD_NS;
+    if (terse_hold_connection(fd, now_ns + (uint64_t)e->hold_ns))
         atomic_fetch_add(&tap.held, 1);
 }
 

@@ -26,7 +26,7 @@
 
 /* A request has 65 parts at most; one with a few more is answered with an error, one with more than this is ended
  * before its end: nobody sends such by mistake, and each of them costs memory and time. */
-enum { TERSE_TAP_MOST_PARTS = 128 };
+enum { TERSE_TAP_MOST_PARTS = 80 };
 
 enum { TERSE_TAP_ANYONE = 1, TERSE_TAP_TRUSTED = 2 }; /* listeners: who comes in there counts, or does not */
 
