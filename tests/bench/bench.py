@@ -8,6 +8,8 @@ batching  784-512-512-10 with 64 outstanding, max_batch 32 beside max_batch 1
 shm       memory shared with the daemon beside frames over ipc, and beside bare wake-ups
 overload  1.2, 2 and 10 times what a daemon can do, with a deadline: goodput, latencies, refusals
 faults    a killed front end until it answers again; p99 of four clients at 70 % load while workers are killed, and front ends
+instrumentation
+          what histograms, traces and a watcher cost tiny requests, beside the same daemon without
 hostile   what encryption costs over tcp, and what 200 hostile clients cost an honest one over ipc
 memory    private bytes of 8 workers that serve a 100 MB model
 reload    latencies of one model while another, of 200 MB, is loaded again and again
@@ -15,7 +17,7 @@ gemm blas int8 floats sparse start workers accuracy
           every figure that terse is to reach, beside what it reached (table.py), with onnxruntime, openvino, ncnn and
           MNN
 
-All of it runs on one core, the last of those that this process may use, except serving, batching, memory, overload,
+All of it runs on one core, the last of those that this process may use, except instrumentation, serving, batching, memory, overload,
 faults, reload and workers.
 
 Ratios are medians of several alternating runs; machines are shared and noisy, so only ratios are compared. Peers (onnx,
@@ -32,6 +34,7 @@ import time
 
 import faults
 import hostile
+import instrumentation
 import overload
 import peers
 import reload
@@ -224,7 +227,7 @@ def memory(folder):
           f"shared (the model, counted once): {max(shared) / 1024:.1f} MiB each")
 
 
-MANY_CORES = {"hostile", "serving", "batching", "shm", "memory", "overload", "reload", "faults", "workers"}
+MANY_CORES = {"hostile", "instrumentation", "serving", "batching", "shm", "memory", "overload", "reload", "faults", "workers"}
 
 
 def pin(name):
@@ -235,6 +238,7 @@ def pin(name):
 def main():
     parts = {"engine": engine, "serving": serving, "batching": batching, "memory": memory,
              "shm": lambda folder: shm.shared_memory(sys.modules[__name__], folder),
+             "instrumentation": lambda folder: instrumentation.instrumentation(sys.modules[__name__], folder),
              "hostile": lambda folder: hostile.run(sys.modules[__name__], folder),
              "overload": lambda folder: overload.overload(sys.modules[__name__], folder),
              "faults": lambda folder: faults.faults(sys.modules[__name__], folder),
