@@ -81,6 +81,8 @@ static bool add_headers(const terse_exchange *exchange, struct MHD_Response *res
         snprintf(number, sizeof number, "%u", answer->retry_after_s);
         whole &= MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, number) == MHD_YES;
     }
+    if (answer->coding)
+        whole &= MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, answer->coding) == MHD_YES;
     if (answer->allow)
         whole &= MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, answer->allow) == MHD_YES;
     if (exchange->gateway->draining || (exchange->visitor && exchange->visitor->surplus))

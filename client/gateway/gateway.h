@@ -40,9 +40,9 @@ typedef enum terse_phase {
 } terse_phase;
 
 typedef struct terse_answer {
-    unsigned status; /* of HTTP; 0: there is none yet */
-    const char *type, *allow;
-    bool constant; /* the body is `fixed`, which is never freed */
+    unsigned status;                   /* of HTTP; 0: there is none yet */
+    const char *type, *allow, *coding; /* headers; NULL: not there */
+    bool constant;                     /* the body is `fixed`, which is never freed */
     terse_text body;
     const char *fixed;
     size_t fixed_size;

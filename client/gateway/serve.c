@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "client/gateway/asker.h"
+#include "client/gateway/coding.h"
 #include "client/gateway/gateway.h"
 #include "common/bytes.h"
 
@@ -18,6 +19,7 @@ enum {
     MAX_PIECES = 100000, /* chunks of one body */
     FIRST_BODY = 65536,  /* a body's first memory: what it claims to have may never come */
     SWEEP_NS = 500 * 1000 * 1000,
+    PACK_FROM = 1024, /* bytes of an answer that are worth packing */
 };
 
 #define SECOND_NS UINT64_C(1000000000)
@@ -70,6 +72,13 @@ static void cut(terse_gateway *gateway, terse_visitor *visitor)
     shutdown(visitor->fd, SHUT_RDWR); /* libmicrohttpd sees its end and closes it */
 }
 
+/* libmicrohttpd goes on waiting for the rest of a request line whose sender said that nothing follows. */
+static bool has_hung_up(const terse_visitor *visitor, uint64_t now_ns)
+{
+    char byte;
+    return now_ns > visitor->since_ns + SECOND_NS && recv(visitor->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 void terse_serve_sweep(terse_gateway *gateway, uint64_t now_ns)
 {
     if (now_ns - gateway->swept_ns < SWEEP_NS)
@@ -82,7 +91,7 @@ void terse_serve_sweep(terse_gateway *gateway, uint64_t now_ns)
         const uint64_t limit_s = visitor->surplus ? SURPLUS_S
                                  : exchange       ? gateway->options->transfer_s
                                                   : gateway->options->idle_s;
-        if (now_ns > visitor->since_ns + limit_s * SECOND_NS)
+        if (now_ns > visitor->since_ns + limit_s * SECOND_NS || (!exchange && has_hung_up(visitor, now_ns)))
             cut(gateway, visitor);
     }
 }
@@ -172,8 +181,9 @@ static void check_head(terse_exchange *exchange, const char *method)
     } else if (length && strtoull(length, NULL, 10) > options->max_body) {
         terse_answer_refuse(answer, MHD_HTTP_CONTENT_TOO_LARGE, "the body has %.20s bytes, %" PRIu64 " are allowed",
                             length, options->max_body);
-    } else if (encoding && strcasecmp(encoding, "identity") != 0) {
-        terse_answer_refuse(answer, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "Content-Encoding '%.40s' is not taken", encoding);
+    } else if (terse_coding_of(encoding) == TERSE_CODING_UNKNOWN) {
+        terse_answer_refuse(answer, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE,
+                            "Content-Encoding '%.40s' is not taken; gzip, deflate and identity are", encoding);
     }
 }
 
@@ -181,6 +191,11 @@ static enum MHD_Result send_answer(terse_exchange *exchange)
 {
     if (exchange->route.kind == TERSE_ROUTE_METRICS && exchange->answer.status == MHD_HTTP_OK)
         terse_metrics_finish(exchange->gateway, header(exchange, MHD_HTTP_HEADER_ACCEPT), &exchange->answer);
+    if (!exchange->answer.constant && exchange->answer.body.size >= PACK_FROM) {
+        const terse_coding coding = terse_coding_accepted(header(exchange, MHD_HTTP_HEADER_ACCEPT_ENCODING));
+        if (coding != TERSE_CODING_NONE && terse_coding_pack(coding, &exchange->answer.body))
+            exchange->answer.coding = terse_coding_name(coding);
+    }
     hold(exchange, exchange->answer.body.capacity);
     exchange->visitor->since_ns = terse_now_ns();
     terse_metrics_count(exchange->gateway, &exchange->answer);
@@ -252,6 +267,24 @@ static void ask(terse_exchange *exchange)
     terse_serve_suspend(exchange);
 }
 
+static void unpack(terse_exchange *exchange)
+{
+    terse_gateway *gateway = exchange->gateway;
+    const terse_coding coding = terse_coding_of(header(exchange, MHD_HTTP_HEADER_CONTENT_ENCODING));
+    const uint64_t most = gateway->options->max_memory, used = gateway->memory;
+    const uint64_t left = used < most ? most - used : 0;
+    const uint64_t max = left < gateway->options->max_body ? left : gateway->options->max_body;
+    terse_error error = {0};
+    if (coding == TERSE_CODING_NONE || exchange->body.size == 0)
+        return;
+    const terse_status status = terse_coding_unpack(coding, max, &exchange->body, &error);
+    if (status == TERSE_RESOURCE_EXHAUSTED && max == gateway->options->max_body)
+        terse_answer_refuse(&exchange->answer, MHD_HTTP_CONTENT_TOO_LARGE, "%s", error.message);
+    else if (status)
+        terse_answer_error(&exchange->answer, status, -1, error.message);
+    hold(exchange, exchange->body.capacity);
+}
+
 /* The whole request is there: an answer, or the exchange is suspended. */
 static void dispatch(terse_exchange *exchange)
 {
@@ -264,7 +297,9 @@ static void dispatch(terse_exchange *exchange)
         answer_server(answer);
         return;
     case TERSE_ROUTE_INFER:
-        terse_infer_begin(exchange);
+        unpack(exchange);
+        if (!answer->status)
+            terse_infer_begin(exchange);
         return;
     case TERSE_ROUTE_ELSEWHERE:
         terse_answer_error(

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """terse-gateway: health, metadata, configuration, statistics and inferences of the Open Inference Protocol, in JSON and
 with binary tensors, as Triton's and KServe's clients send them; and every error with its status."""
+import gzip
 import json
+import zlib
 
 import gateways
 import harness
@@ -72,6 +74,27 @@ def inferences(story, gate, daemon):
     story.check(len(stats) == 1 and stats[0]["name"] == "digits" and stats[0]["inference_count"] >= 60
                 and stats[0]["inference_stats"]["success"]["count"] >= 20, "statistics count")
     story.check(gate.get("/v2/models/stats").json["model_stats"][0]["name"] == "digits", "statistics of all models")
+
+
+def packed(story, gate, daemon):
+    given = digits(30)
+    wanted = daemon.infer("digits", given)["logits"]
+    body = json.dumps({"inputs": [{"name": "image", "datatype": "FP32", "shape": [30, 1, 8, 8],
+                                   "data": given["image"].ravel().tolist()}]}).encode()
+    for name, pack in (("gzip", gzip.compress), ("deflate", zlib.compress)):
+        answer = gate.ask("POST", "/v2/models/digits/infer", pack(body), {"Content-Encoding": name})
+        story.check(answer.status == 200 and "content-encoding" not in answer.headers
+                    and numpy.array_equal(gateways.arrays(answer)["logits"], wanted), f"a body packed by {name}")
+    for accept, name, unpack in (("gzip, deflate", "gzip", gzip.decompress), ("gzip;q=0, deflate", "deflate", zlib.decompress)):
+        answer = gate.ask("POST", "/v2/models/digits/infer", body, {"Accept-Encoding": accept})
+        story.check(answer.headers.get("content-encoding") == name, f"an answer packed by {name}")
+        answer.body = unpack(answer.body)
+        story.check(numpy.array_equal(gateways.arrays(answer)["logits"], wanted), f"and it is the same by {name}")
+    for what, data, status in (("no gzip", body, 400), ("gzip that ends", gzip.compress(body)[:-9], 400),
+                               ("gzip with more behind", gzip.compress(body) + b"x", 400),
+                               ("a body that unpacks beyond the limit", gzip.compress(bytes(1 << 26)), 413)):
+        answer = gate.ask("POST", "/v2/models/digits/infer", data, {"Content-Encoding": "gzip"})
+        story.check(answer.status == status and answer.error, f"{what} is {status}: {answer.status} {answer.body[:200]}")
 
 
 def metrics(story, gate):
@@ -160,6 +183,7 @@ with harness.story("the gateway speaks the Open Inference Protocol") as story:
     with gateways.gateway(story, daemon.endpoint, "--max-body", 65536) as gate:
         health_and_metadata(story, gate)
         inferences(story, gate, daemon)
+        packed(story, gate, daemon)
         metrics(story, gate)
         refusals(story, gate)
         story.check(gate.process.poll() is None, "the gateway lives")
