@@ -159,6 +159,7 @@ $(B)/terse-loader: $(B)/obj/daemon/loader/main.o $(B)/libdaemon.a $(B)/libcommon
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LIBS_LOADER)
 # Of the command line it has the tables of options, of the daemon the sandbox and the log.
 LIBS_GATEWAY = $(shell $(PKG) --libs libmicrohttpd zlib) $(LIBS_ZMQ) $(LIBS_SECCOMP) $(LIBS_SUPERVISOR) $(LIBS_COMMON)
+$(B)/obj/client/gateway/page.o: client/gateway/page/index.html
 $(B)/libgateway.a: $(filter-out %/main.o,$(call obj,$(GATEWAY)))
 	@rm -f $@
 	@ar rcs $@ $^
@@ -224,7 +225,7 @@ $(B)/obj/tests/fuzz/%.o: CFLAGS_ALL += $(if $(filter fuzz,$(VARIANT)),-DTERSE_LI
 tests: all $(UNIT) $(FUZZ) $(B)/faults.so
 
 SYSTEM := $(sort $(wildcard tests/system/*.py))
-SYSTEM := $(filter-out $(addprefix tests/system/,harness.py gateways.py onnx_writer.py zmtp.py hostile.py packages_load.py terminal.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
+SYSTEM := $(filter-out $(addprefix tests/system/,harness.py gateways.py webdriver.py onnx_writer.py zmtp.py hostile.py packages_load.py terminal.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
 
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=

@@ -206,38 +206,42 @@ static terse_status about_ready(terse_client *client, const char *model, terse_a
     return TERSE_OK;
 }
 
-static terse_status about_statistics(terse_client *client, const terse_route *route, terse_answer *answer,
-                                     terse_error *error)
+terse_status terse_about_view(terse_client *client, terse_view **ret_view, terse_error *error)
 {
     terse_stats *stats = NULL;
-    size_t size = 0;
-    page p;
-    terse_status status = terse_client_stats(client, ANSWER_MS, &stats);
-    if (status)
-        return last_error(status, error);
-    if (!page_open(&p)) {
-        terse_stats_free(stats);
-        return (terse_status)terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
-    }
-    const void *bytes = terse_stats_msgpack(stats, &size);
-    status = terse_statistics_write(bytes, size, route->model, &p.json, error);
-    terse_stats_free(stats);
-    page_close(&p, answer);
-    return status;
-}
-
-static terse_status about_metrics(terse_client *client, terse_answer *answer, terse_error *error)
-{
-    terse_stats *stats = NULL;
-    terse_view *view = NULL;
-    char *text = NULL;
     size_t size = 0;
     const terse_status asked = terse_client_stats(client, ANSWER_MS, &stats);
     if (asked)
         return last_error(asked, error);
     const void *bytes = terse_stats_msgpack(stats, &size);
-    int status = terse_view_read(bytes, size, &view, error);
+    const int status = terse_view_read(bytes, size, ret_view, error);
     terse_stats_free(stats);
+    return (terse_status)status;
+}
+
+static terse_status about_statistics(terse_client *client, const terse_route *route, terse_answer *answer,
+                                     terse_error *error)
+{
+    terse_view *view = NULL;
+    page p;
+    const terse_status status = terse_about_view(client, &view, error);
+    if (status)
+        return status;
+    const bool open = page_open(&p);
+    if (open) {
+        terse_statistics_write(view, route->model, &p.json);
+        page_close(&p, answer);
+    }
+    terse_view_free(view);
+    return open ? TERSE_OK : (terse_status)terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
+}
+
+static terse_status about_metrics(terse_client *client, terse_answer *answer, terse_error *error)
+{
+    terse_view *view = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    int status = terse_about_view(client, &view, error);
     if (!status)
         status = terse_view_openmetrics(view, &text, &size, error);
     terse_view_free(view);
@@ -246,6 +250,18 @@ static terse_status about_metrics(terse_client *client, terse_answer *answer, te
     answer->body = (terse_text){.data = text, .size = size, .capacity = size};
     answer->status = MHD_HTTP_OK;
     answer->type = TERSE_VIEW_OPENMETRICS_TYPE;
+    return TERSE_OK;
+}
+
+static terse_status about_picture(const terse_live *live, terse_answer *answer, terse_error *error)
+{
+    page p;
+    if (!terse_live_view(live))
+        return (terse_status)terse_fail(error, TERSE_UNAVAILABLE, "the daemon does not answer");
+    if (!page_open(&p))
+        return (terse_status)terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
+    terse_live_write(live, &p.json);
+    page_close(&p, answer);
     return TERSE_OK;
 }
 
@@ -273,13 +289,16 @@ static terse_status about_index(const terse_models *models, terse_answer *answer
     return TERSE_OK;
 }
 
-static terse_status ask(terse_client *client, const terse_route *route, terse_answer *answer, terse_error *error)
+static terse_status ask(terse_client *client, const terse_live *live, const terse_route *route, terse_answer *answer,
+                        terse_error *error)
 {
     terse_models *models = NULL;
     if (route->kind == TERSE_ROUTE_READY)
         return about_ready(client, "", answer, error);
     if (route->kind == TERSE_ROUTE_METRICS)
         return about_metrics(client, answer, error);
+    if (route->kind == TERSE_ROUTE_PICTURE)
+        return about_picture(live, answer, error);
     terse_status status = terse_client_models(client, ANSWER_MS, &models);
     if (status)
         return last_error(status, error);
@@ -298,10 +317,10 @@ static terse_status ask(terse_client *client, const terse_route *route, terse_an
     return status;
 }
 
-terse_status terse_about(terse_client *client, const terse_route *route, terse_answer *answer)
+terse_status terse_about(terse_client *client, const terse_live *live, const terse_route *route, terse_answer *answer)
 {
     terse_error error = {0};
-    const terse_status status = ask(client, route, answer, &error);
+    const terse_status status = ask(client, live, route, answer, &error);
     if (status)
         /* Nobody set a time for these questions: one that is not answered found no daemon. */
         terse_answer_error(answer, status == TERSE_DEADLINE_EXCEEDED ? TERSE_UNAVAILABLE : status, -1, error.message);

@@ -83,6 +83,11 @@ static bool add_headers(const terse_exchange *exchange, struct MHD_Response *res
     }
     if (answer->coding)
         whole &= MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, answer->coding) == MHD_YES;
+    whole &= MHD_add_response_header(response, "X-Content-Type-Options", "nosniff") == MHD_YES;
+    if (answer->policy)
+        whole &= MHD_add_response_header(response, "Content-Security-Policy", answer->policy) == MHD_YES &&
+                 MHD_add_response_header(response, "Referrer-Policy", "no-referrer") == MHD_YES &&
+                 MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache") == MHD_YES;
     if (answer->allow)
         whole &= MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, answer->allow) == MHD_YES;
     if (exchange->gateway->draining || (exchange->visitor && exchange->visitor->surplus))

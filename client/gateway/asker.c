@@ -28,6 +28,8 @@ struct terse_asker {
     pthread_cond_t changed;
     queue questions, answers;
     terse_client *client, *for_inferences; /* the first is the thread's alone */
+    terse_live *live;                      /* the thread's alone */
+    uint64_t look_ns;                      /* when the next look is due */
     bool ends;
 };
 
@@ -116,10 +118,22 @@ static void answer(terse_asker *asker, terse_exchange *exchange)
         refuse_all(asker, terse_last_error());
         return;
     }
-    const terse_status status = terse_about(asker->client, &exchange->route, &exchange->answer);
+    const terse_status status = terse_about(asker->client, asker->live, &exchange->route, &exchange->answer);
     give_back(asker, exchange);
     if (status == TERSE_DEADLINE_EXCEEDED)
         refuse_all(asker, "the daemon does not answer");
+}
+
+/* Every few seconds, for the page. */
+static void look(terse_asker *asker)
+{
+    const uint64_t now = terse_now_ns();
+    terse_view *view = NULL;
+    if (now < asker->look_ns)
+        return;
+    asker->look_ns = now + asker->options->step_s * UINT64_C(1000000000);
+    terse_live_take(asker->live,
+                    asker->client && terse_about_view(asker->client, &view, NULL) == TERSE_OK ? view : NULL);
 }
 
 /* A question, or NULL after a while without one. */
@@ -148,6 +162,8 @@ static void *run(void *user)
             answer(asker, exchange);
         else if (!ends)
             find_daemon(asker);
+        if (!ends)
+            look(asker);
     }
     refuse_all(asker, "the gateway ends");
     terse_client_close(asker->client);
@@ -159,6 +175,8 @@ int terse_asker_start(const terse_gateway_options *options, int wake_fd, terse_a
 {
     pthread_condattr_t monotonic;
     terse_asker *asker = calloc(1, sizeof *asker);
+    if (asker && !(asker->live = terse_live_new((unsigned)options->step_s)))
+        free(TERSE_TAKE(asker));
     if (!asker)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
     asker->options = options;
@@ -169,6 +187,7 @@ int terse_asker_start(const terse_gateway_options *options, int wake_fd, terse_a
     pthread_cond_init(&asker->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
     if (pthread_create(&asker->thread, NULL, run, asker) != 0) {
+        terse_live_free(asker->live);
         free(asker);
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "cannot start a thread");
     }
@@ -188,6 +207,7 @@ void terse_asker_stop(terse_asker *asker)
 void terse_asker_free(terse_asker *asker)
 {
     terse_client_close(asker->for_inferences);
+    terse_live_free(asker->live);
     pthread_cond_destroy(&asker->changed);
     pthread_mutex_destroy(&asker->lock);
     free(asker);

@@ -6,6 +6,7 @@
 #define TERSE_GATEWAY_ASKER_H
 
 #include "client/gateway/gateway.h"
+#include "client/gateway/live.h"
 
 typedef struct terse_asker terse_asker;
 
@@ -20,7 +21,9 @@ terse_exchange *terse_asker_take(terse_asker *asker);
 /* The client for inferences, once a daemon has been seen; given once. */
 terse_client *terse_asker_take_client(terse_asker *asker);
 
-/* about.c: answers one question. Runs in the asker's thread. */
-terse_status terse_about(terse_client *client, const terse_route *route, terse_answer *answer);
+/* about.c: answers one question. Runs in the asker's thread, as the next. */
+terse_status terse_about(terse_client *client, const terse_live *live, const terse_route *route, terse_answer *answer);
+/* The daemon's numbers; `error` may be NULL. */
+terse_status terse_about_view(terse_client *client, terse_view **ret_view, terse_error *error);
 
 #endif

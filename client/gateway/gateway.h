@@ -28,7 +28,7 @@ typedef struct terse_gateway_options {
     uint64_t max_body, max_memory; /* bytes: of one body, of all together */
     uint64_t max_connections, max_requests;
     uint64_t transfer_s, idle_s; /* seconds for a request to come or an answer to go; for a silent connection */
-    uint64_t reconnect_ms, drain_ms;
+    uint64_t reconnect_ms, drain_ms, step_s; /* step_s: seconds between two looks at the daemon for the page */
 } terse_gateway_options;
 
 typedef enum terse_phase {
@@ -40,9 +40,9 @@ typedef enum terse_phase {
 } terse_phase;
 
 typedef struct terse_answer {
-    unsigned status;                   /* of HTTP; 0: there is none yet */
-    const char *type, *allow, *coding; /* headers; NULL: not there */
-    bool constant;                     /* the body is `fixed`, which is never freed */
+    unsigned status;                            /* of HTTP; 0: there is none yet */
+    const char *type, *allow, *coding, *policy; /* headers; NULL: not there */
+    bool constant;                              /* the body is `fixed`, which is never freed */
     terse_text body;
     const char *fixed;
     size_t fixed_size;

@@ -53,6 +53,8 @@ static int parse(int argc, char **argv, terse_gateway_options *o)
          "how long a daemon that was lost is waited for before requests are answered 503 (default 5000)"},
         {"drain-ms", 0, TERSE_CLI_COUNT, "T", &o->drain_ms, 0, 1e9,
          "after SIGTERM, for what is under way (default 10000)"},
+        {"live-s", 0, TERSE_CLI_COUNT, "S", &o->step_s, 1, 60,
+         "between two looks at the daemon, for the page (default 5)"},
         {"version", 0, TERSE_CLI_FLAG, NULL, &version, 0, 0, "print the version"},
         {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},
     };
@@ -298,7 +300,8 @@ int main(int argc, char **argv)
                                      .transfer_s = 30,
                                      .idle_s = 120,
                                      .reconnect_ms = 5000,
-                                     .drain_ms = 10000};
+                                     .drain_ms = 10000,
+                                     .step_s = 5};
     const int code = parse(argc, argv, &options);
     if (code >= 0)
         return code;

@@ -10,6 +10,7 @@
 #include "client/gateway/asker.h"
 #include "client/gateway/coding.h"
 #include "client/gateway/gateway.h"
+#include "client/gateway/page.h"
 #include "common/bytes.h"
 
 enum {
@@ -313,9 +314,12 @@ static void dispatch(terse_exchange *exchange)
         }
         ask(exchange);
         return;
-    case TERSE_ROUTE_NONE:
     case TERSE_ROUTE_PAGE:
-    case TERSE_ROUTE_PICTURE:
+        *answer = (terse_answer){
+            .status = MHD_HTTP_OK, .type = "text/html; charset=utf-8", .policy = terse_page_policy(), .constant = true};
+        answer->fixed = terse_page(&answer->fixed_size);
+        return;
+    case TERSE_ROUTE_NONE:
         terse_answer_refuse(answer, MHD_HTTP_NOT_FOUND, "there is nothing at this path");
         return;
     case TERSE_ROUTE_MODEL:
@@ -324,6 +328,7 @@ static void dispatch(terse_exchange *exchange)
     case TERSE_ROUTE_STATS:
     case TERSE_ROUTE_INDEX:
     case TERSE_ROUTE_METRICS:
+    case TERSE_ROUTE_PICTURE:
         ask(exchange);
         return;
     }

@@ -4,13 +4,10 @@
 #ifndef TERSE_GATEWAY_STATISTICS_H
 #define TERSE_GATEWAY_STATISTICS_H
 
-#include <stddef.h>
-
+#include "client/view/view.h"
 #include "common/json.h"
-#include "common/status.h"
 
-/* Of `model`, or of all when it is "", from the msgpack of a stats reply. */
-terse_status terse_statistics_write(const void *msgpack, size_t size, const char *model, terse_json *json,
-                                    terse_error *error);
+/* Of `model`, or of all when it is "". */
+void terse_statistics_write(const terse_view *view, const char *model, terse_json *json);
 
 #endif
