@@ -292,7 +292,7 @@ MAN := build/man
 COMPLETION := build/completion
 .PHONY: man
 man: $(MAN)/.made
-$(MAN)/.made: $(B)/terse $(B)/terse-compress $(B)/tersed client/terse.h $(wildcard packaging/man/* packaging/completion/*)
+$(MAN)/.made: $(B)/terse $(B)/terse-compress $(B)/tersed $(B)/terse-gateway client/terse.h $(wildcard packaging/man/* packaging/completion/*)
 	@echo "  MAN   $(MAN)"
 	@rm -rf $(MAN) $(COMPLETION)
 	@mkdir -p $(MAN) $(COMPLETION)
@@ -307,11 +307,12 @@ LIBDIR ?= lib
 DOCDIR ?= share/doc/terse
 STRIP ?= -s
 UNITS = $(notdir $(wildcard packaging/systemd/*.service packaging/systemd/*.socket))
-INSTALLED = bin/terse bin/tersed $(addprefix lib/terse/,$(HELPERS)) \
+INSTALLED = bin/terse bin/tersed bin/terse-gateway $(addprefix lib/terse/,$(HELPERS)) \
 	$(LIBDIR)/$(SONAME) $(LIBDIR)/libterse.so $(LIBDIR)/libterse.a $(LIBDIR)/pkgconfig/libterse.pc include/terse.h \
 	$(addprefix lib/systemd/system/,$(UNITS)) lib/sysusers.d/terse.conf $(DOCDIR)/tersed.conf $(DOCDIR)/classify.c \
 	share/bash-completion/completions/terse share/bash-completion/completions/tersed \
-	share/zsh/vendor-completions/_terse share/zsh/vendor-completions/_tersed
+	share/zsh/vendor-completions/_terse share/zsh/vendor-completions/_tersed \
+	share/bash-completion/completions/terse-gateway share/zsh/vendor-completions/_terse-gateway
 INTO = $(DESTDIR)$(PREFIX)
 fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@DOCDIR@|$(PREFIX)/$(DOCDIR)|g' \
 	-e 's|@VERSION@|$(VERSION)|g' -e 's|@LIBS_PRIVATE@|$(LIBS_ZMQ) $(LIBS_MSGPACK)|g'
@@ -319,7 +320,7 @@ fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@DOCDIR
 .PHONY: install uninstall
 install: all man
 	install -d $(sort $(addprefix $(INTO)/,$(dir $(INSTALLED)))) $(addprefix $(INTO)/share/man/man,1 3 5 7 8)
-	install $(STRIP) -m 755 $(B)/terse $(B)/tersed $(INTO)/bin/
+	install $(STRIP) -m 755 $(B)/terse $(B)/tersed $(B)/terse-gateway $(INTO)/bin/
 	install $(STRIP) -m 755 $(addprefix $(B)/,$(HELPERS)) $(INTO)/lib/terse/
 	install $(STRIP) -m 644 $(B)/$(SONAME) $(INTO)/$(LIBDIR)/
 	ln -sf $(SONAME) $(INTO)/$(LIBDIR)/libterse.so

@@ -104,6 +104,9 @@ void terse_serve_resume(terse_exchange *exchange);
 /* Connections that have been at one thing for too long are cut. */
 void terse_serve_sweep(terse_gateway *gateway, uint64_t now_ns);
 
+/* Whether a connection has bytes that nobody has looked at yet. */
+bool terse_serve_unread(const terse_gateway *gateway);
+
 /* --- answer.c: what goes out --- */
 /* {"error": "..."} with the HTTP status that belongs to it. retry_after_ms < 0: none was told. */
 void terse_answer_error(terse_answer *answer, terse_status status, int64_t retry_after_ms, const char *text);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <netdb.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -207,17 +208,27 @@ static void turn(terse_gateway *gateway)
     terse_serve_sweep(gateway, terse_now_ns());
 }
 
+/* Connections that the system has taken in for us are served as those that we have. */
+static void accept_waiting(terse_gateway *gateway)
+{
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(gateway->http, MHD_DAEMON_INFO_LISTEN_FD);
+    struct pollfd waiting = {.fd = info ? info->listen_fd : -1, .events = POLLIN};
+    for (int i = 0; i < LISTEN_BACKLOG && poll(&waiting, 1, 0) > 0; i++)
+        turn(gateway);
+}
+
 static void serve(terse_gateway *gateway)
 {
     while (!gateway->draining)
         turn(gateway);
     sd_notify(0, "STOPPING=1\nSTATUS=answering what is under way");
     terse_log(TERSE_LOG_INFO, "ends: %" PRIu64 " requests are under way", gateway->n_exchanges);
+    accept_waiting(gateway);
     const int fd = (int)MHD_quiesce_daemon(gateway->http);
     if (fd >= 0)
         close(fd);
     const uint64_t until = terse_now_ns() + gateway->options->drain_ms * 1000000u;
-    while (gateway->n_exchanges > 0 && terse_now_ns() < until)
+    while ((gateway->n_exchanges > 0 || terse_serve_unread(gateway)) && terse_now_ns() < until)
         turn(gateway);
 }
 

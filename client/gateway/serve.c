@@ -97,6 +97,15 @@ void terse_serve_sweep(terse_gateway *gateway, uint64_t now_ns)
     }
 }
 
+bool terse_serve_unread(const terse_gateway *gateway)
+{
+    char byte;
+    for (const terse_visitor *visitor = gateway->visitors; visitor; visitor = visitor->next)
+        if (!visitor->exchange && recv(visitor->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+            return true;
+    return false;
+}
+
 /* --- exchanges -------------------------------------------------------------------------------------------- */
 
 static void hold(terse_exchange *exchange, size_t bytes)

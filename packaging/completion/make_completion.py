@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""make_completion.py BUILD OUT: bash and zsh completion of terse and tersed out of their own tables.
+"""make_completion.py BUILD OUT: bash and zsh completion of terse, tersed and terse-gateway out of their own tables.
 
-Writes OUT/bash/{terse,tersed} and OUT/zsh/{_terse,_tersed}, named as the shells' directories want them.
+Writes OUT/bash/{terse,tersed,terse-gateway} and OUT/zsh/{_terse,_tersed,_terse-gateway}, named as the shells' directories want them.
 """
 import os
 import re
@@ -195,19 +195,24 @@ def zsh_terse(terse, subcommands):
     return "\n".join(lines) + "\n"
 
 
-def zsh_tersed(tersed, options):
-    return "\n".join(["#compdef tersed", "# Made by packaging/completion/make_completion.py out of the program's own table.",
+def zsh_program(name, options):
+    return "\n".join([f"#compdef {name}", "# Made by packaging/completion/make_completion.py out of the program's own table.",
                       "", "_arguments -S \\\n    " + zsh_specs(options, [], " ").replace(" \\\n            ", " \\\n    ")]) + "\n"
 
 
 def main(build, out):
     terse, subcommands, tersed = tables.everything(build)
+    gateway = tables.gateway(build)
     settings = [tables.Option("", s.option, s.argument, s.help) for s in tersed.settings if s.option]
     options = tersed.options + settings
     commands = {n: (p.options, operands(p)) for p, (n, _) in zip(subcommands, terse.commands)}
     words = " ".join([n for n, _ in terse.commands] + names(terse.options))
     files = {"bash/terse": bash("terse", commands, "?", words), "bash/tersed": bash("tersed", {"tersed": (options, [])}, "tersed", ""),
-             "zsh/_terse": zsh_terse(terse, subcommands), "zsh/_tersed": zsh_tersed(tersed, options)}
+             "zsh/_terse": zsh_terse(terse, subcommands), "zsh/_tersed": zsh_program("tersed", options),
+             # A hyphen is no letter of a shell's names.
+             "bash/terse-gateway": bash("terse_gateway", {"terse-gateway": (gateway.options, [])}, "terse-gateway", "").replace(
+                 "complete -F _terse_gateway terse_gateway", "complete -F _terse_gateway terse-gateway"),
+             "zsh/_terse-gateway": zsh_program("terse-gateway", gateway.options)}
     for name, text in files.items():
         path = os.path.join(out, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -16,6 +16,7 @@ import tables
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 ABOUT = {"tersed.8": "serves compressed neural networks to ZeroMQ clients",
+         "terse-gateway.8": "HTTP for clients of tersed: the Open Inference Protocol, metrics, a page",
          "terse.1": "compress neural networks and run them on CPUs",
          "tersed.conf.5": "configuration of tersed",
          "terse-model.5": "the format of .terse files",
@@ -158,6 +159,7 @@ class Maker:
     def __init__(self, build, out):
         self.out = out
         self.terse, self.subcommands, self.tersed = tables.everything(build)
+        self.gateway = tables.gateway(build)
         epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
         self.date = time.strftime("%Y-%m-%d", time.gmtime(epoch))
         self.version = re.search(r"^VERSION := (\S+)", open(os.path.join(ROOT, "Makefile")).read(), re.M).group(1)
@@ -181,6 +183,10 @@ class Maker:
             more = [tables.Option("", s.option, s.argument, s.help + f" (see {s.name} in *tersed.conf*(5))")
                     for s in self.tersed.settings if s.option]
             return option_lines_marked(own, more)
+        if word == "options terse-gateway":
+            return option_lines(self.gateway.options)
+        if word == "synopsis terse-gateway":
+            return [r"\fBterse\-gateway\fR " + plain(self.gateway.arguments)]
         if word == "options terse":
             return option_lines(self.terse.options)
         if word == "commands":

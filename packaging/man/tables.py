@@ -46,3 +46,7 @@ def everything(build):
     """terse, each of its subcommands in their order, tersed."""
     terse = ask(build, "terse")
     return terse, [ask(build, "terse", name) for name, _ in terse.commands], ask(build, "tersed")
+
+
+def gateway(build):
+    return ask(build, "terse-gateway")

@@ -95,8 +95,13 @@ def too_many_requests(story, daemon):
 
 
 def too_many_connections(story, daemon):
-    with gateways.gateway(story, daemon.endpoint, "--max-connections", 8, "--idle-s", 100) as gate:
-        harness.wait_until(lambda: b"terse_gateway_connections 1\n" in gate.get("/metrics").body, "no other connection is there")
+    with gateways.gateway(story, daemon.endpoint, "--max-connections", 9, "--idle-s", 100) as gate:
+        watcher = gate.connect()  # one of the nine
+        def alone():
+            answer = gate.get("/metrics", connection=watcher)
+            watcher.close() if answer.headers.get("connection") == "close" else None
+            return b"terse_gateway_connections 1\n" in answer.body
+        harness.wait_until(alone, "no other connection is there")
         first = [socket.create_connection(("127.0.0.1", gate.port)) for _ in range(8)]
         for link in first:
             link.sendall(INFER)
@@ -111,7 +116,7 @@ def too_many_connections(story, daemon):
             link.close()
         first[0].close()
         harness.wait_until(lambda: gate.get("/v2/health/live").status == 200, "a place that is given back is another's")
-        for link in first:
+        for link in [watcher, *first]:
             link.close()
 
 
@@ -150,7 +155,8 @@ def slow_clients(story, daemon):
             link.close()
         story.check(gate.infer("digits", IMAGE).status == 200, "others are served")
         found = re.search(r"terse_gateway_cut_connections_total (\d+)", gate.get("/metrics").body.decode())
-        story.check(int(found.group(1)) >= 5, f"and they are counted: {found.group(0)}")
+        # libmicrohttpd may give up by itself the one whose questions have filled its buffer.
+        story.check(int(found.group(1)) >= 4, f"and they are counted: {found.group(0)}")
 
 
 def too_many_bytes(story, daemon):

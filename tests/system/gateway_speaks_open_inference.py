@@ -4,6 +4,8 @@
 with binary tensors, as Triton's and KServe's clients send them; and every error with its status."""
 import gzip
 import json
+import os
+import re
 import zlib
 
 import gateways
@@ -74,6 +76,13 @@ def inferences(story, gate, daemon):
     story.check(len(stats) == 1 and stats[0]["name"] == "digits" and stats[0]["inference_count"] >= 60
                 and stats[0]["inference_stats"]["success"]["count"] >= 20, "statistics count")
     story.check(gate.get("/v2/models/stats").json["model_stats"][0]["name"] == "digits", "statistics of all models")
+
+
+def readme(story, gate):
+    with open(os.path.join(harness.ROOT, "README.md"), encoding="utf-8") as file:
+        body = re.search(r"curl -s 127.0.0.1:8000(/v2/models/digits/infer) -d '(.*?)'", file.read(), re.S)
+    answer = gate.ask("POST", body.group(1), body.group(2), {"Content-Type": "application/x-www-form-urlencoded"})
+    story.check(answer.status == 200 and numpy.argmax(answer.json["outputs"][0]["data"]) == 0, "the README's zero is a zero")
 
 
 def packed(story, gate, daemon):
@@ -183,6 +192,7 @@ with harness.story("the gateway speaks the Open Inference Protocol") as story:
     with gateways.gateway(story, daemon.endpoint, "--max-body", 65536) as gate:
         health_and_metadata(story, gate)
         inferences(story, gate, daemon)
+        readme(story, gate)
         packed(story, gate, daemon)
         metrics(story, gate)
         refusals(story, gate)

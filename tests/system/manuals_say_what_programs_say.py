@@ -70,7 +70,7 @@ with harness.story("every option of every program is in its page, and no other i
     found = commands()
     story.check(len(found) >= 13 and "compress" in found, f"terse --help lists the subcommands: {found}")
     pages = {os.path.basename(p) for p in glob.glob(f"{MAN}/*")}
-    wanted = {f"terse-{c}.1" for c in found} | {"terse.1", "tersed.8", "tersed.conf.5", "terse-model.5", "terse-protocol.7",
+    wanted = {f"terse-{c}.1" for c in found} | {"terse.1", "tersed.8", "terse-gateway.8", "tersed.conf.5", "terse-model.5", "terse-protocol.7",
                                                 "libterse.3"}
     story.check(pages == wanted, f"the pages are {sorted(pages ^ wanted)} away from one a command")
     listed = set(re.findall(r"^\.TP\nterse-(\w+)\(1\)$", section(page("terse.1"), "COMMANDS"), re.M))
@@ -79,6 +79,9 @@ with harness.story("every option of every program is in its page, and no other i
         by_help, by_page = told_by_help(help_of("terse", command)), told_by_page(page(f"terse-{command}.1"), "OPTIONS")
         by_help = {(letter, o, a) if o != "--help" else ("-h", o, a) for letter, o, a in by_help}
         story.check(by_help and by_help == by_page, f"terse-{command}(1) and --help differ: {by_help ^ by_page}")
+    by_help, by_page = told_by_help(help_of("terse-gateway")), told_by_page(page("terse-gateway.8"), "OPTIONS")
+    by_help = {(letter, o, a) if o != "--help" else ("-h", o, a) for letter, o, a in by_help}
+    story.check(len(by_help) > 10 and by_help == by_page, f"terse-gateway(8) and --help differ: {by_help ^ by_page}")
     text = help_of("tersed").split("An option wins")[0]
     by_help, by_page = told_by_help(text), told_by_page(page("tersed.8"), "OPTIONS")
     story.check(len(by_help) > 15 and by_help == by_page, f"tersed(8) and --help differ: {by_help ^ by_page}")
