@@ -257,6 +257,17 @@ static int member_costs(walk *w, const char *what, void *to, size_t size)
 #key, offsetof(terse_view_model, key), 0, member_histogram                                                     \
     }
 
+static int member_recent(walk *w, const char *what, void *to, size_t size)
+{
+    static const member members[] = {
+        UINT(terse_view_recent, us),       UINT(terse_view_recent, requests), UINT(terse_view_recent, ok),
+        UINT(terse_view_recent, rejected), UINT(terse_view_recent, rows),     UINT(terse_view_recent, batches),
+        UINT(terse_view_recent, p50_us),   UINT(terse_view_recent, p99_us),
+    };
+    (void)size;
+    return read_members(w, what, members, sizeof members / sizeof members[0], to);
+}
+
 static const member model_members[] = {
     TEXT(terse_view_model, version),
     TEXT(terse_view_model, state),
@@ -278,6 +289,7 @@ static const member model_members[] = {
     HISTOGRAM(total_us),
     HISTOGRAM(batch_rows),
     {"costs", 0, 0, member_costs},
+    {"recent", offsetof(terse_view_model, recent), 0, member_recent},
 };
 
 static const member change_members[] = {

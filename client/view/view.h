@@ -36,11 +36,17 @@ typedef struct terse_view_counts {
     } at[TERSE_VIEW_COUNTS];
 } terse_view_counts;
 
+/* What happened in the last 5 to 10 seconds, `us` microseconds, as the daemon reckons: for those who look once. */
+typedef struct terse_view_recent {
+    uint64_t us, requests, ok, rejected, rows, batches, p50_us, p99_us;
+} terse_view_recent;
+
 typedef struct terse_view_model {
     char name[TERSE_VIEW_NAME];
     char version[TERSE_VIEW_WORD], state[TERSE_VIEW_WORD]; /* "ready", "loading" */
     uint64_t requests, ok, rows, batches, crashed_batches, retries, turned_away;
-    uint64_t queued, queued_bytes, running;       /* requests that wait, their tensors; requests in batches */
+    uint64_t queued, queued_bytes, running; /* requests that wait, their tensors; requests in batches */
+    terse_view_recent recent;
     terse_view_counts errors, closed, rejected;   /* by status; batches by why they were closed; refusals by reason */
     terse_buckets queue_us, compute_us, total_us; /* per answered request, microseconds */
     terse_buckets batch_rows;                     /* per batch */

@@ -79,10 +79,8 @@ static void count_done(terse_frontend *fe, terse_pool_worker *worker, terse_serv
     worker->busy_ns += took;
     model->stats.batches++;
     model->stats.rows += worker->rows;
-    if (!fe->histograms)
-        return;
-    terse_histogram_add(&model->stats.batch_rows, worker->rows);
-    terse_histogram_add_time(&model->stats.compute_us, compute_ns, worker->n_members);
+    if (fe->histograms)
+        terse_stats_batch(&model->stats, worker->rows, worker->n_members, compute_ns);
 }
 
 static void count_answer(terse_frontend *fe, terse_served *model, const terse_request *request)
@@ -91,8 +89,8 @@ static void count_answer(terse_frontend *fe, terse_served *model, const terse_re
     fe->served++;
     if (!fe->histograms)
         return;
-    terse_histogram_add_time(&model->stats.queue_us, request->start_ns - request->arrival_ns, 1);
-    terse_histogram_add_time(&model->stats.total_us, fe->now_ns - request->arrival_ns, 1);
+    terse_stats_time(&model->stats.queue_us, request->start_ns - request->arrival_ns, 1);
+    terse_stats_time(&model->stats.total_us, fe->now_ns - request->arrival_ns, 1);
 }
 
 /* A worker whose end we asked for gets nothing more, even if it came back to life in between. */

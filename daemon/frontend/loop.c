@@ -130,6 +130,9 @@ static void handle_time(terse_frontend *fe)
         return;
     terse_tap_trim();
     terse_control_alive(fe);
+    for (uint32_t i = 0; i < fe->n_models; i++)
+        if (fe->models[i] && fe->models[i]->state == TERSE_SERVED_READY)
+            terse_stats_mark(&fe->models[i]->recent, &fe->models[i]->stats, fe->now_ns);
     terse_attach_tick(fe);
     terse_clients_sweep(&fe->clients, fe->now_ns);
 }

@@ -215,8 +215,11 @@ static void pack_workers(const terse_frontend *fe, msgpack_packer *packer)
 /* What a name has waiting and running, in all its versions. */
 static terse_stats_about about(const terse_frontend *fe, const terse_served *model)
 {
-    terse_stats_about about = {
-        .version = model->version, .state = model_state(fe, model), .cost = model->lanes ? &model->lanes->cost : NULL};
+    terse_stats_about about = {.version = model->version,
+                               .state = model_state(fe, model),
+                               .cost = model->lanes ? &model->lanes->cost : NULL,
+                               .recent = &model->recent,
+                               .now_ns = fe->now_ns};
     for (uint32_t i = 0; i < fe->n_models; i++)
         if (fe->models[i] && strcmp(fe->models[i]->name, model->name) == 0) {
             about.queued += fe->models[i]->share.n_requests;

@@ -89,6 +89,8 @@ void terse_reload_take(terse_frontend *fe, const terse_msg_model *message, int *
         fe->n_models = message->model + 1;
     fe->models_moved = true;
     learn(fe, model);
+    if (!message->pending)
+        terse_stats_mark(&model->recent, &model->stats, terse_now_ns());
 }
 
 static terse_served *find(const terse_frontend *fe, uint32_t index, uint64_t serial)
@@ -278,6 +280,7 @@ static void switch_to(terse_frontend *fe, terse_served *model)
     if (old) {
         terse_stats_add(&model->stats, &old->stats);
         old->stats = (terse_stats){0};
+        model->recent = old->recent;
         /* What was learnt of the requests to this name, and its part of the workers, go on. */
         memcpy(model->predict, old->predict, sizeof model->predict);
         model->offered = old->offered;
@@ -286,6 +289,7 @@ static void switch_to(terse_frontend *fe, terse_served *model)
         drain(fe, old);
     }
     model->state = TERSE_SERVED_READY;
+    terse_stats_mark(&model->recent, &model->stats, fe->now_ns);
     fe->models_moved = true;
     tell(fe, TERSE_MSG_MODEL_SWITCHED, model, TERSE_OK, "");
 }

@@ -55,6 +55,7 @@ typedef struct terse_served {
     terse_predict predict[TERSE_PRIORITIES][TERSE_PREDICT_TIMES];
     double offered, let_in; /* requests of late: that came, and that were let in (overload.c) */
     terse_stats stats;
+    terse_stats_recent recent;
 } terse_served;
 
 /* Reads the signature of the model in `fd` (sealed, message->bytes long), which is the model's on success. */

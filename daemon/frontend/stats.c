@@ -9,37 +9,57 @@ static void pack_u64(msgpack_packer *packer, const char *key, uint64_t value)
     msgpack_pack_uint64(packer, value);
 }
 
-static unsigned count_fine(const terse_buckets *buckets)
+void terse_stats_batch(terse_stats *stats, uint32_t rows, uint32_t n_requests, uint64_t compute_ns)
 {
-    unsigned n = 0;
-    for (unsigned i = 0; i < TERSE_BUCKETS; i++)
-        n += buckets->at[i] > 0;
-    return n;
+    stats->batch_rows.sum += rows;
+    stats->batch_rows.at[terse_buckets_index(rows)]++;
+    stats->rows_log2[terse_stats_log2(rows)]++;
+    terse_stats_time(&stats->compute_us, compute_ns, n_requests);
 }
 
-/* Of log2 what is behind the last that counted anything is left out, of the fine buckets those that are empty. `unit`
- * is what the sum is divided by. */
-static void pack_histogram(msgpack_packer *packer, const char *key, const terse_histogram *histogram, uint64_t unit)
+static void pack_log2(msgpack_packer *packer, const uint64_t *log2)
 {
-    const terse_buckets *fine = &histogram->fine;
     unsigned n = TERSE_HISTOGRAM_LOG2;
-    while (n > 0 && histogram->log2[n - 1] == 0)
+    while (n > 0 && log2[n - 1] == 0) /* what is behind the last that counted anything is left out */
         n--;
-    terse_pack_cstr(packer, key);
-    msgpack_pack_map(packer, 4);
-    pack_u64(packer, "count", fine->count);
-    pack_u64(packer, "sum", fine->sum / unit);
     terse_pack_cstr(packer, "log2");
     msgpack_pack_array(packer, n);
     for (unsigned i = 0; i < n; i++)
-        msgpack_pack_uint64(packer, histogram->log2[i]);
+        msgpack_pack_uint64(packer, log2[i]);
+}
+
+/* `unit` is what the sum is divided by. */
+static void pack_histogram(msgpack_packer *packer, const char *key, const terse_buckets *buckets, uint64_t unit,
+                           const uint64_t *log2)
+{
+    uint64_t count = 0;
+    unsigned used = 0;
+    for (unsigned i = 0; i < TERSE_BUCKETS; i++) {
+        count += buckets->at[i];
+        used += buckets->at[i] > 0;
+    }
+    terse_pack_cstr(packer, key);
+    msgpack_pack_map(packer, 4);
+    pack_u64(packer, "count", count);
+    pack_u64(packer, "sum", buckets->sum / unit);
+    pack_log2(packer, log2);
     terse_pack_cstr(packer, "fine");
-    msgpack_pack_array(packer, 2 * count_fine(fine));
+    msgpack_pack_array(packer, 2 * used);
     for (unsigned i = 0; i < TERSE_BUCKETS; i++)
-        if (fine->at[i] > 0) {
+        if (buckets->at[i] > 0) {
             msgpack_pack_uint64(packer, terse_buckets_bound(i));
-            msgpack_pack_uint64(packer, fine->at[i]);
+            msgpack_pack_uint64(packer, buckets->at[i]);
         }
+}
+
+/* Times up to a bound, rounded up, are those below it, cut; and all powers of two are bounds: no time is in two
+ * entries. */
+static void pack_times(msgpack_packer *packer, const char *key, const terse_buckets *times)
+{
+    uint64_t log2[TERSE_HISTOGRAM_LOG2] = {0};
+    for (unsigned i = 0; i < TERSE_BUCKETS; i++)
+        log2[terse_stats_log2(i ? terse_buckets_bound(i) - 1 : 0)] += times->at[i];
+    pack_histogram(packer, key, times, 1000, log2);
 }
 
 static void pack_errors(msgpack_packer *packer, const terse_stats *stats)
@@ -93,9 +113,51 @@ static void pack_rejected(msgpack_packer *packer, const terse_stats *stats)
         pack_u64(packer, names[i], stats->rejected[i]);
 }
 
+void terse_stats_mark(terse_stats_recent *recent, const terse_stats *stats, uint64_t now_ns)
+{
+    if (recent->at_ns[1] && now_ns - recent->at_ns[1] < TERSE_RECENT_NS)
+        return;
+    const unsigned first = recent->at_ns[1] ? 1 : 0; /* at first both are of now */
+    if (first) {
+        recent->at[0] = recent->at[1];
+        recent->at_ns[0] = recent->at_ns[1];
+    }
+    for (unsigned i = first; i < 2; i++) {
+        recent->at[i] = *stats;
+        recent->at_ns[i] = now_ns;
+    }
+}
+
+static uint64_t rejected_in_all(const terse_stats *stats)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < TERSE_REJECTION_REASONS; i++)
+        n += stats->rejected[i];
+    return n;
+}
+
+static void pack_recent(msgpack_packer *packer, const terse_stats *stats, const terse_stats_recent *recent,
+                        uint64_t now_ns)
+{
+    const terse_stats *then = &recent->at[0];
+    const uint64_t at_ns = recent->at_ns[0] ? recent->at_ns[0] : now_ns;
+    terse_buckets times;
+    terse_buckets_between(&stats->total_us, &then->total_us, &times);
+    terse_pack_cstr(packer, "recent");
+    msgpack_pack_map(packer, 8);
+    pack_u64(packer, "us", (now_ns - at_ns) / 1000);
+    pack_u64(packer, "requests", stats->requests - then->requests);
+    pack_u64(packer, "ok", stats->by_status[TERSE_OK] - then->by_status[TERSE_OK]);
+    pack_u64(packer, "rejected", rejected_in_all(stats) - rejected_in_all(then));
+    pack_u64(packer, "rows", stats->rows - then->rows);
+    pack_u64(packer, "batches", stats->batches - then->batches);
+    pack_u64(packer, "p50_us", (uint64_t)(terse_buckets_percentile(&times, 0.5) + 0.5));
+    pack_u64(packer, "p99_us", (uint64_t)(terse_buckets_percentile(&times, 0.99) + 0.5));
+}
+
 void terse_stats_pack(const terse_stats *stats, const terse_stats_about *about, msgpack_packer *packer)
 {
-    msgpack_pack_map(packer, 20);
+    msgpack_pack_map(packer, 21);
     terse_pack_cstr(packer, "version");
     terse_pack_cstr(packer, about->version);
     terse_pack_cstr(packer, "state");
@@ -116,9 +178,10 @@ void terse_stats_pack(const terse_stats *stats, const terse_stats_about *about, 
     msgpack_pack_map(packer, TERSE_CLOSE_REASONS);
     for (unsigned i = 0; i < TERSE_CLOSE_REASONS; i++)
         pack_u64(packer, terse_batcher_reason_name((terse_batcher_reason)i), stats->closed[i]);
-    pack_histogram(packer, "queue_us", &stats->queue_us, 1000);
-    pack_histogram(packer, "compute_us", &stats->compute_us, 1000);
-    pack_histogram(packer, "total_us", &stats->total_us, 1000);
-    pack_histogram(packer, "batch_rows", &stats->batch_rows, 1);
+    pack_times(packer, "queue_us", &stats->queue_us);
+    pack_times(packer, "compute_us", &stats->compute_us);
+    pack_times(packer, "total_us", &stats->total_us);
+    pack_histogram(packer, "batch_rows", &stats->batch_rows, 1, stats->rows_log2);
     pack_costs(packer, about->cost);
+    pack_recent(packer, stats, about->recent, about->now_ns);
 }

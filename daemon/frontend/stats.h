@@ -12,33 +12,20 @@
 
 enum { TERSE_HISTOGRAM_LOG2 = 40, TERSE_STATUS_COUNT = TERSE_SYSTEM + 1 };
 
-/* Entry 0 of log2 counts the value 0, entry i the values from 2^(i-1) to 2^i - 1; the last one all beyond. */
-typedef struct terse_histogram {
-    terse_buckets fine; /* the sum of times is in nanoseconds */
-    uint64_t log2[TERSE_HISTOGRAM_LOG2];
-} terse_histogram;
-
-static inline unsigned terse_histogram_log2(uint64_t value)
+/* Entry 0 of a histogram by powers of two counts the value 0, entry i the values from 2^(i-1) to 2^i - 1; the last one
+ * all beyond. */
+static inline unsigned terse_stats_log2(uint64_t value)
 {
     const unsigned bits = value ? 64u - (unsigned)__builtin_clzll(value) : 0;
     return bits < TERSE_HISTOGRAM_LOG2 ? bits : TERSE_HISTOGRAM_LOG2 - 1;
 }
 
-static inline void terse_histogram_add(terse_histogram *histogram, uint64_t value)
+/* A time of `n` requests, rounded up to whole microseconds. Their sum is kept in nanoseconds, their number is the
+ * buckets' sum: this runs several times for each request. */
+static inline void terse_stats_time(terse_buckets *buckets, uint64_t ns, uint64_t n)
 {
-    histogram->fine.count++;
-    histogram->fine.sum += value;
-    histogram->fine.at[terse_buckets_index(value)]++;
-    histogram->log2[terse_histogram_log2(value)]++;
-}
-
-/* A time that `n` requests took, in microseconds: rounded up among the fine buckets, cut in log2. */
-static inline void terse_histogram_add_time(terse_histogram *histogram, uint64_t ns, uint64_t n)
-{
-    histogram->fine.count += n;
-    histogram->fine.sum += ns * n;
-    histogram->fine.at[terse_buckets_index((ns + 999) / 1000)] += n;
-    histogram->log2[terse_histogram_log2(ns / 1000)] += n;
+    buckets->sum += ns * n;
+    buckets->at[terse_buckets_index((ns + 999) / 1000)] += n;
 }
 
 /* Why requests got no result, beside what went wrong while they ran. X(ID, name in "stats") */
@@ -70,11 +57,23 @@ typedef struct terse_stats {
     uint64_t crashed_batches, retries; /* batches lost with a worker; requests run again */
     uint64_t turned_away;              /* by CoDel, when their turn came */
     uint64_t closed[TERSE_CLOSE_REASONS];
-    terse_histogram queue_us, compute_us, total_us; /* per answered request: waiting, its batch's run, all in all */
-    terse_histogram batch_rows;                     /* per batch */
+    terse_buckets queue_us, compute_us, total_us; /* per answered request: waiting, its batch's run, all in all */
+    terse_buckets batch_rows;                     /* per batch */
+    uint64_t rows_log2[TERSE_HISTOGRAM_LOG2]; /* the same by powers of two, of which not all are bounds of buckets */
 } terse_stats;
 
 void terse_stats_add(terse_stats *to, const terse_stats *from);
+void terse_stats_batch(terse_stats *stats, uint32_t rows, uint32_t n_requests, uint64_t compute_ns);
+
+/* What counters were some seconds ago, so that one look tells what happens now. A new mark is made every
+ * TERSE_RECENT_NS; what is told is since the one before: of the last one or two of that time. */
+#define TERSE_RECENT_NS UINT64_C(5000000000)
+typedef struct terse_stats_recent {
+    uint64_t at_ns[2]; /* 0: not marked yet */
+    terse_stats at[2];
+} terse_stats_recent;
+
+void terse_stats_mark(terse_stats_recent *recent, const terse_stats *stats, uint64_t now_ns);
 
 /* What there is to say of a model beside its counters. */
 typedef struct terse_stats_about {
@@ -82,6 +81,8 @@ typedef struct terse_stats_about {
     uint64_t queued, queued_bytes; /* requests that wait, and their tensors */
     uint64_t running;              /* requests in batches */
     const terse_cost *cost;        /* what its batches take, NULL when none ran */
+    const terse_stats_recent *recent;
+    uint64_t now_ns;
 } terse_stats_about;
 /* The map of one model in the reply of "stats". */
 void terse_stats_pack(const terse_stats *stats, const terse_stats_about *about, msgpack_packer *packer);

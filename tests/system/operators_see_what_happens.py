@@ -111,6 +111,10 @@ with harness.story("what is counted is what was done") as story:
     story.check(abs(worker["private_bytes"] - status["RssAnon"]) < 4 << 20, f"private: {worker}, {status}")
     story.check(0 < worker["shared_bytes"] <= status["VmRSS"], f"shared: {worker}, {status}")
     story.check(worker["batches"] == rows["count"] and worker["state"] == "idle" and "model" not in worker, f"worker: {worker}")
+    status = tersed.status()
+    once = status["models"][0]["recent"]
+    story.check(status["uptime_us"] > 9e6 or once["requests"] == 11 and once["ok"] == 9 and once["rejected"] == 2 and once["rows"] == 30 and once["us"] > 0 and
+                0 < once["p50_us"] <= once["p99_us"], f"one look tells what happened of late: {once}")
     between = model_of(stats(tersed, "--interval-ms", 50))
     story.check(between["total_us"]["count"] == 0 and between["requests_per_second"] == 0 and 0.04 < between["seconds"] < 30,
                 f"an interval in which nothing came: {between['seconds']} s")
