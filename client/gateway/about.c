@@ -162,9 +162,10 @@ static const char *find_version(const terse_models *models, const terse_route *r
             return terse_models_version(models, i);
     }
     if (known)
-        terse_fail(error, TERSE_NOT_FOUND, "model '%.200s' has no version '%.40s'", route->model, route->version);
+        terse_fail(error, TERSE_NOT_FOUND, "Request for unknown model: '%.200s' has no version '%.40s'", route->model,
+                   route->version);
     else
-        terse_fail(error, TERSE_NOT_FOUND, "there is no model '%.200s'", route->model);
+        terse_fail(error, TERSE_NOT_FOUND, "Request for unknown model: '%.200s' is not found", route->model);
     return NULL;
 }
 

@@ -88,6 +88,10 @@ static void finish(terse_exchange *exchange, const terse_reply *reply)
     terse_answer *answer = &exchange->answer;
     terse_error error = {0};
     terse_status status = terse_reply_status(reply);
+    if (status == TERSE_NOT_FOUND) { /* in words that clients of Triton look for */
+        terse_answer_refuse(answer, MHD_HTTP_NOT_FOUND, "Request for unknown model: %s", terse_reply_error(reply));
+        return;
+    }
     if (status) {
         terse_answer_error(answer, status, terse_reply_retry_after_ms(reply), terse_reply_error(reply));
         return;

@@ -258,10 +258,11 @@ static void answer_with(terse_answer *answer, const char *type, const char *text
     terse_text_cstr(&answer->body, text);
 }
 
+/* Clients of Triton, its own examples among them, go on only where the server has this name. */
 static void answer_server(terse_answer *answer)
 {
     answer_with(answer, "application/json",
-                "{\"name\":\"terse\",\"version\":\"" TERSE_VERSION
+                "{\"name\":\"triton\",\"version\":\"terse " TERSE_VERSION
                 "\",\"extensions\":[\"binary_tensor_data\",\"classification\",\"model_configuration\","
                 "\"model_repository\",\"parameters\",\"schedule_policy\",\"statistics\"]}");
 }

@@ -10,6 +10,7 @@ overload  1.2, 2 and 10 times what a daemon can do, with a deadline: goodput, la
 faults    a killed front end until it answers again; p99 of four clients at 70 % load while workers are killed, and front ends
 instrumentation
           what histograms, traces and a watcher cost tiny requests, beside the same daemon without
+gateway   what HTTP adds to libterse, with JSON and binary; Triton's client, perf_analyzer and wrk with 256 connections
 hostile   what encryption costs over tcp, and what 200 hostile clients cost an honest one over ipc
 memory    private bytes of 8 workers that serve a 100 MB model
 reload    latencies of one model while another, of 200 MB, is loaded again and again
@@ -33,6 +34,7 @@ import tempfile
 import time
 
 import faults
+import gateway
 import hostile
 import instrumentation
 import overload
@@ -227,7 +229,7 @@ def memory(folder):
           f"shared (the model, counted once): {max(shared) / 1024:.1f} MiB each")
 
 
-MANY_CORES = {"hostile", "instrumentation", "serving", "batching", "shm", "memory", "overload", "reload", "faults", "workers"}
+MANY_CORES = {"gateway", "hostile", "instrumentation", "serving", "batching", "shm", "memory", "overload", "reload", "faults", "workers"}
 
 
 def pin(name):
@@ -239,6 +241,7 @@ def main():
     parts = {"engine": engine, "serving": serving, "batching": batching, "memory": memory,
              "shm": lambda folder: shm.shared_memory(sys.modules[__name__], folder),
              "instrumentation": lambda folder: instrumentation.instrumentation(sys.modules[__name__], folder),
+             "gateway": lambda folder: gateway.run(sys.modules[__name__], folder),
              "hostile": lambda folder: hostile.run(sys.modules[__name__], folder),
              "overload": lambda folder: overload.overload(sys.modules[__name__], folder),
              "faults": lambda folder: faults.faults(sys.modules[__name__], folder),

@@ -21,7 +21,7 @@ def health_and_metadata(story, gate):
     story.check(gate.get("/v2/health/live").json == {"live": True}, "live is 200 and says so")
     story.check(gate.get("/v2/health/ready").json == {"ready": True}, "ready is 200 and says so")
     server = gate.get("/v2").json
-    story.check(server["name"] == "terse" and "binary_tensor_data" in server["extensions"], "/v2 describes the server")
+    story.check(server["name"] == "triton" and server["version"].startswith("terse ") and "binary_tensor_data" in server["extensions"], "/v2 describes the server")
     story.check(gate.get("/v2/").json == server, "/v2/ is /v2")
     for path in ("/v2/models/digits", "/v2/models/digits/versions/1"):
         about = gate.get(path).json
@@ -142,7 +142,7 @@ def refusals(story, gate):
     story.check(gate.get("/v2/models/digits/infer").headers["allow"] == "POST", "405 says what is allowed")
     story.check(gate.ask("DELETE", "/v2/models/digits").status == 405, "DELETE is 405")
     refused("load", 501, "{}", "terse load", "/v2/repository/models/digits/load")
-    refused("an unknown model", 404, {"inputs": [image]}, "none", "/v2/models/none/infer")
+    refused("an unknown model", 404, {"inputs": [image]}, "Request for unknown model: ", "/v2/models/none/infer")
     refused("an unknown version", 404, {"inputs": [image]}, "2", "/v2/models/digits/versions/2/infer")
     refused("an empty body", 400, "", "JSON ends at byte 0")
     refused("no JSON", 400, "hello", "byte 0: found 'hello'")
