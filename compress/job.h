@@ -4,6 +4,7 @@
 #ifndef TERSE_COMPRESS_JOB_H
 #define TERSE_COMPRESS_JOB_H
 
+#include "compress/look.h"
 #include "compress/onnx/import.h"
 #include "compress/options.h"
 #include "compress/recover.h"
@@ -27,6 +28,7 @@ typedef struct job {
     terse_search_plan found; /* that of --plan, or what a search has found */
     terse_npz *fit;          /* what is fitted to, where samples are held out; else NULL: all of --calibrate */
     terse_npz *texts;        /* samples, and behind them what the language model wrote itself; or NULL */
+    char oddity[TERSE_LOOK_TEXT]; /* of the samples, for a warning; "": none */
     char name[256];
     char command[512];
     bool progress;

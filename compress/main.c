@@ -20,6 +20,7 @@
 #include "compress/passes/passes.h"
 #include "compress/prune/prune.h"
 #include "compress/quantize/quantize.h"
+#include "compress/quantize/steps.h"
 #include "compress/quantize/weights.h"
 #include "compress/report.h"
 #include "compress/recover.h"
@@ -112,6 +113,8 @@ static void write_command(job *j)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --keep-int8 %.100s", o->keep_int8);
     if (o->bf16)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --float bf16");
+    if (o->correct)
+        at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --correct statistics");
     if (o->recover.text)
         at += snprintf(j->command + at, sizeof j->command - (size_t)at, " --recover %.20s", o->recover.text);
     if (o->cluster)
@@ -150,13 +153,34 @@ static bool recovers(const job *j)
 /* The samples of --calibrate that may be fitted to. */
 static int read_samples(job *j, terse_npz **ret_data, terse_error *error)
 {
-    if (j->texts)
-        return terse_judge_copy(j->texts, ret_data, error);
-    return j->fit ? terse_judge_copy(j->fit, ret_data, error) : terse_npz_read(j->options.calibrate, ret_data, error);
+    if (j->texts || j->fit)
+        return terse_judge_copy(j->texts ? j->texts : j->fit, ret_data, error);
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    terse_samples samples = {0};
+    int status = terse_npz_read(j->options.calibrate, &data, error);
+    if (status != TERSE_OK)
+        return status;
+    status = terse_samples_open(j->imported, data, &samples, error);
+    if (status == TERSE_OK)
+        status = terse_calibrate_check(&samples, error);
+    terse_samples_done(&samples);
+    if (status != TERSE_OK)
+        return terse_error_prefix(error, "--calibrate '%.200s'", j->options.calibrate);
+    *ret_data = TERSE_TAKE(data);
+    return TERSE_OK;
+}
+
+/* Wrong samples are told before any work, odd ones with the report. */
+static int look_at_samples(job *j, terse_error *error)
+{
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    int status = j->options.calibrate ? read_samples(j, &data, error) : TERSE_OK;
+    progress(j, "looking at samples");
+    return status == TERSE_OK && data ? terse_look_at(j->imported, data, j->oddity, error) : status;
 }
 
 /* A language model adds to its samples what it says itself, as far as that takes seconds, or of a time that is given
- * the share of writing_share. Samples that are wrong are told where they are needed. */
+ * the share of writing_share. */
 static int write_texts(job *j, terse_error *error)
 {
     const terse_options *o = &j->options;
@@ -172,13 +196,10 @@ static int write_texts(job *j, terse_error *error)
     if (!o->calibrate || j->texts || terse_goal_is_set(&o->goal) ||
         !(recovers(j) || o->low_rank.target || o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS))
         return TERSE_OK;
-    if (read_samples(j, &data, NULL) != TERSE_OK)
-        return TERSE_OK;
-    terse_samples samples = {0};
-    const bool fits = terse_samples_open(j->imported, data, &samples, NULL) == TERSE_OK;
-    terse_samples_done(&samples);
-    int status = fits ? terse_job_transform(j, false, &graph, &ignored, error) : TERSE_OK;
-    if (status == TERSE_OK && fits)
+    int status = read_samples(j, &data, error);
+    if (status == TERSE_OK)
+        status = terse_job_transform(j, false, &graph, &ignored, error);
+    if (status == TERSE_OK)
         status = terse_texts_write(graph, data, &options, &j->texts, &j->report.texts, error);
     terse_low_rank_report_done(&ignored);
     return status;
@@ -202,6 +223,44 @@ static int prune(job *j, terse_graph *graph, terse_error *error)
     status = terse_prune_run(graph, data, &options, &j->report.pruned, error);
     return status != TERSE_OK && j->options.calibrate ? terse_error_prefix(error, "'%s'", j->options.calibrate)
                                                       : status;
+}
+
+/* The node that reads the first constant with a number that is not finite; NULL: all are. */
+static const terse_node *find_infinite(const terse_graph *graph)
+{
+    for (int n = 0; n < graph->n_nodes; n++)
+        for (int i = 0; i < graph->nodes[n].n_inputs; i++) {
+            const int v = graph->nodes[n].inputs[i];
+            const terse_value *value = v >= 0 ? &graph->values[v] : NULL;
+            const float *data = value && value->dtype == TERSE_FP32 ? value->data : NULL;
+            for (int64_t k = 0; data && k < terse_dims_count(value->dims, value->rank); k++)
+                if (!isfinite(data[k]))
+                    return &graph->nodes[n];
+        }
+    return NULL;
+}
+
+/* Samples may make a network overflow, and then nothing can be fitted to what it gives. */
+static int check_finite(const job *j, bool before, const terse_graph *graph, terse_error *error)
+{
+    const terse_node *node = before && j->options.calibrate ? find_infinite(graph) : NULL;
+    return node ? terse_fail(error, TERSE_INVALID_ARGUMENT,
+                             "--calibrate '%.200s': its numbers are so large that node '%.100s' (%s) would get weights "
+                             "that are not finite",
+                             j->options.calibrate, node->name, terse_op_name(node->op))
+                : TERSE_OK;
+}
+
+static int correct(job *j, const terse_graph *teacher, terse_graph *graph, terse_error *error)
+{
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    if (!j->options.correct)
+        return TERSE_OK;
+    int status = read_samples(j, &data, error);
+    if (status != TERSE_OK)
+        return status;
+    status = terse_statistics_run(teacher, graph, data, quantize_progress, j, &j->report.corrected, error);
+    return status != TERSE_OK ? terse_error_prefix(error, "'%s'", j->options.calibrate) : TERSE_OK;
 }
 
 static terse_cluster_options cluster_options(job *j)
@@ -384,12 +443,17 @@ int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse
         status = terse_passes_run(graph, TERSE_PASSES_PREPARE, error);
         if (status == TERSE_OK && compressing && j->plan)
             status = terse_search_plan_check(j->plan, graph, error);
-        if (status == TERSE_OK && compressing && recovers(j))
+        if (status == TERSE_OK && compressing && (recovers(j) || j->options.correct))
             status = terse_edit_clone(graph, &teacher, error);
+        const bool finite = status == TERSE_OK && compressing && !find_infinite(graph);
         if (status == TERSE_OK)
             status = factor(j, graph, compressing, ret_layers, error);
         if (status == TERSE_OK && compressing)
             status = prune(j, graph, error);
+        if (status == TERSE_OK && compressing)
+            status = check_finite(j, finite, graph, error);
+        if (status == TERSE_OK && compressing)
+            status = correct(j, teacher, graph, error);
         if (status == TERSE_OK && compressing)
             status = recover(j, teacher, graph, false, error);
         if (status == TERSE_OK && compressing)
@@ -502,7 +566,9 @@ static int run(job *j, terse_error *error)
     j->report.input = j->options.input;
     j->report.output = j->options.output;
     j->report.name = j->name;
-    status = terse_drive_open(j, error);
+    status = look_at_samples(j, error);
+    if (status == TERSE_OK)
+        status = terse_drive_open(j, error);
     if (status == TERSE_OK && terse_goal_is_set(&j->options.goal))
         status = terse_drive_search(j, error);
     else if (status == TERSE_OK)
@@ -564,6 +630,8 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < j.source.warnings.n && !j.options.quiet; i++)
         fprintf(stderr, "terse %s: warning: %s\n", command, j.source.warnings.lines[i]);
+    if (*j.oddity && j.report.int8.n_warnings == 0 && !j.options.quiet)
+        fprintf(stderr, "terse %s: warning: --calibrate '%s': %s\n", command, j.options.calibrate, j.oddity);
     for (int i = 0; i < j.report.int8.n_warnings && !j.options.quiet; i++)
         fprintf(stderr, "terse %s: warning: %s\n", command, j.report.int8.warnings[i]);
     if (!j.options.quiet)

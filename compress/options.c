@@ -147,6 +147,15 @@ static int set_float(terse_options *options, const char *argument, terse_error *
     return TERSE_OK;
 }
 
+static int set_correct(terse_options *options, const char *argument, terse_error *error)
+{
+    options->correct = strcmp(argument, "statistics") == 0;
+    if (!options->correct && strcmp(argument, "none") != 0)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "--correct is '%.100s', allowed are none and statistics",
+                          argument);
+    return TERSE_OK;
+}
+
 static int set_recover(terse_options *options, const char *argument, terse_error *error)
 {
     return terse_recover_parse(argument, &options->recover, error);
@@ -352,6 +361,10 @@ const terse_option terse_options_table[] = {
      "what keeps weights of 8 bits with --quantize int4-weights: auto (the default; with --calibrate the products that "
      "cost most for their bytes, for at most a fifth more bytes), none, or names of nodes with commas between",
      false, set_keep_int8},
+    {"--correct", 0, "WHAT",
+     "statistics: behind --low-rank and --prune with --calibrate, mean and deviation of what each layer gives, channel "
+     "by channel, become what they were, where samples that this was not fitted to agree (default: none)",
+     false, set_correct},
     {"--float", 0, "TYPE",
      "bf16: weights of products and what flows between them in 16 bits, accumulated in 32: twice the speed where the "
      "CPU has AVX512-BF16, half the bytes everywhere; with --quantize int8 that is for what stays FP32 (default: fp32)",

@@ -34,7 +34,8 @@ typedef struct terse_options {
     terse_low_rank_options low_rank; /* without data and progress */
     double prune;                    /* share of what is removed; 0: not asked for */
     terse_prune_kind prune_kind;
-    bool bf16; /* --float bf16 */
+    bool correct; /* --correct statistics */
+    bool bf16;    /* --float bf16 */
     terse_quantize_mode quantize;
     const char *calibrate;         /* NULL: not given */
     terse_calibration calibration; /* how ranges are chosen */

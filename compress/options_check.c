@@ -41,6 +41,9 @@ int terse_options_check_rounding(const terse_options *o, terse_error *error)
 int terse_options_check_recover(const terse_options *o, terse_error *error)
 {
     const terse_recover_options *r = &o->recover;
+    if (o->correct && (!o->calibrate || (!o->low_rank.target && o->prune == 0)))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--correct statistics goes with --low-rank or --prune, and with --calibrate DATA.npz");
     if (!r->text && (r->checkpoint || r->resume))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s goes with --recover only",
                           r->checkpoint ? "--checkpoint" : "--resume");
@@ -65,6 +68,7 @@ int terse_options_check_search(const terse_options *o, terse_error *error)
                          : o->bf16                      ? "--float bf16"
                          : o->keep_float                ? "--keep-float"
                          : o->keep_int8                 ? "--keep-int8"
+                         : o->correct                   ? "--correct"
                          : o->calibration               ? "--calibration"
                          : o->plain                     ? "--plain"
                          : searching && o->recover.text ? "--recover (give it to --plan)"

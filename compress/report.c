@@ -254,6 +254,10 @@ void terse_report_print(const terse_report *report, FILE *out)
     if (report->pruned.amount > 0)
         print_pruned(&report->pruned, out);
     print_recovered(&report->recovered, out);
+    if (report->corrected.asked)
+        fprintf(out, "means and deviations of %d layers %s: the outputs lose %.4g, %.4g with it\n\n",
+                report->corrected.layers, report->corrected.kept ? "corrected" : "left as they were",
+                report->corrected.before, report->corrected.after);
     print_mixed(&report->mixed, out);
     print_rounding(rounding_of(report), out);
     print_clustered(&report->int8.clustered, out);
@@ -539,6 +543,14 @@ void terse_report_json(const terse_report *report, FILE *out)
         terse_json_int(&json, "texts", report->texts);
     if (report->recovered.floats || report->recovered.rounded)
         json_recovered(&json, &report->recovered);
+    if (report->corrected.asked) {
+        terse_json_object(&json, "corrected");
+        terse_json_bool(&json, "kept", report->corrected.kept);
+        terse_json_int(&json, "layers", report->corrected.layers);
+        terse_json_double(&json, "before", report->corrected.before);
+        terse_json_double(&json, "after", report->corrected.after);
+        terse_json_end(&json);
+    }
     if (report->mixed.of > 0)
         json_mixed(&json, &report->mixed);
     if (rounding_of(report)->lost_nearest > 0)

@@ -12,6 +12,7 @@
 #include "compress/prune/prune.h"
 #include "compress/quantize/quantize.h"
 #include "compress/recover.h"
+#include "compress/statistics.h"
 #include "compress/validate.h"
 
 typedef struct terse_report {
@@ -19,12 +20,13 @@ typedef struct terse_report {
     const char *name;
     bool low_rank; /* asked for */
     terse_low_rank_report layers;
-    terse_prune_report pruned;      /* amount 0: not asked for */
-    terse_cluster_report clustered; /* bits 0: not asked for; those of int8 weights are in int8.clustered */
-    terse_recovered recovered;      /* --recover */
-    int64_t texts;                  /* that a language model added to its samples */
-    terse_mixed mixed;              /* of int4-weights: what keeps 8 bits */
-    bool quantized;                 /* --quantize int8 */
+    terse_prune_report pruned;         /* amount 0: not asked for */
+    terse_cluster_report clustered;    /* bits 0: not asked for; those of int8 weights are in int8.clustered */
+    terse_recovered recovered;         /* --recover */
+    terse_statistics_report corrected; /* --correct statistics */
+    int64_t texts;                     /* that a language model added to its samples */
+    terse_mixed mixed;                 /* of int4-weights: what keeps 8 bits */
+    bool quantized;                    /* --quantize int8 */
     terse_quantize_report int8;
     terse_rounding_report rounding;         /* of int4-weights; that of int8 is in `int8` */
     const struct terse_search_plan *search; /* what a search found, or the plan that was followed; or NULL */

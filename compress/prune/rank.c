@@ -73,8 +73,13 @@ static int open_state(state *s, int n_units, terse_error *error)
     cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, o, k, k, 1.0, s->w, k, s->inverse, k, 0.0, product, k);
     s->total = cblas_ddot((int)ok, s->w, 1, product, 1);
     if (LAPACKE_dpotrf(LAPACK_ROW_MAJOR, 'U', k, s->inverse, k) != 0 ||
-        LAPACKE_dpotri(LAPACK_ROW_MAJOR, 'U', k, s->inverse, k) != 0)
-        return terse_fail(error, TERSE_INTERNAL, "the second moments have no inverse");
+        LAPACKE_dpotri(LAPACK_ROW_MAJOR, 'U', k, s->inverse, k) != 0) {
+        /* samples that say nothing here: by size, then */
+        free(s->inverse);
+        s->inverse = NULL;
+        s->total = 0;
+        return open_plain(s, n_units);
+    }
     for (size_t i = 0; i < (size_t)k; i++)
         for (size_t j = 0; j < i; j++)
             s->inverse[i * (size_t)k + j] = s->inverse[j * (size_t)k + i];

@@ -28,7 +28,7 @@ typedef struct terse_rank_reader {
 } terse_rank_reader;
 
 /* order[n_units]: units as they go, those that cost least first. At `probe_at` or a few more removed units the probes
- * are taken. RESOURCE_EXHAUSTED, or INTERNAL when moments have no inverse. */
+ * are taken. Moments that have no inverse say nothing. RESOURCE_EXHAUSTED. */
 int terse_rank_units(const terse_rank_reader *readers, int n_readers, int n_units, int probe_at, int32_t *order,
                      int *ret_probed, terse_error *error);
 

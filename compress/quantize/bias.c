@@ -61,10 +61,9 @@ static terse_node bare_node(const terse_node *node, terse_attr *attrs)
     return bare;
 }
 
-/* The sums of a product in front of residual and activation. */
-static int bare_output(const terse_replay *replay, const terse_graph *graph, const terse_numbers *numbers, int node,
-                       const float *weights, const float *bias, terse_arena *arena, terse_tensor *ret_output,
-                       terse_error *error)
+int terse_bias_bare_output(const terse_replay *replay, const terse_graph *graph, const terse_numbers *numbers, int node,
+                           const float *weights, const float *bias, terse_arena *arena, terse_tensor *ret_output,
+                           terse_error *error)
 {
     const terse_node *n = &graph->nodes[node];
     terse_tensor held[3], outputs[4];
@@ -146,10 +145,11 @@ static int correct_node(const terse_replay *replay, const terse_graph *graph, co
     for (int i = 0; i < l->n && status == TERSE_OK; i++) {
         terse_tensor exact, found;
         terse_arena *arena = terse_arena_new();
-        status = arena ? bare_output(replay, graph, l->exact[i], node, NULL, NULL, arena, &exact, error)
+        status = arena ? terse_bias_bare_output(replay, graph, l->exact[i], node, NULL, NULL, arena, &exact, error)
                        : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a bias");
         if (status == TERSE_OK)
-            status = bare_output(replay, graph, l->found[i], node, disguise->weights[node], NULL, arena, &found, error);
+            status = terse_bias_bare_output(replay, graph, l->found[i], node, disguise->weights[node], NULL, arena,
+                                            &found, error);
         if (status == TERSE_OK)
             add_means(&exact, &found, n->op == TERSE_OP_CONV, terse_replay_chunk_samples(replay, i), &t);
         terse_arena_free(arena);

@@ -62,6 +62,11 @@ int terse_equalize_run(terse_graph *graph, const terse_samples *samples, terse_e
 
 /* Products that can be quantized get a bias of their own: zeros where they have none, a copy where others read it. */
 int terse_bias_prepare(terse_graph *graph, terse_error *error);
+/* The sums of a product in front of residual and activation, in `arena`; weights, bias: in the place of the graph's, or
+ * NULL. */
+int terse_bias_bare_output(const terse_replay *replay, const terse_graph *graph, const terse_numbers *numbers, int node,
+                           const float *weights, const float *bias, terse_arena *arena, terse_tensor *ret_output,
+                           terse_error *error);
 /* Bias correction (Nagel et al. 2019, section 4.2, measured as in Banner et al. 2019): node by node, what the mean of
  * each channel lost, E[W x] - E[W_q x_q], is added to the bias; x_q comes from the network of bytes corrected so far. A
  * mean that is not certain counts by its share of certainty (1 - standard error^2 / mean^2). `bias[node]` gets memory

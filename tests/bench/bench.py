@@ -14,6 +14,7 @@ gateway   what HTTP adds to libterse, with JSON and binary; Triton's client, per
 hostile   what encryption costs over tcp, and what 200 hostile clients cost an honest one over ipc
 memory    private bytes of 8 workers that serve a 100 MB model
 reload    latencies of one model while another, of 200 MB, is loaded again and again
+compressors  onnxruntime's static quantization of two trained networks beside ours: bytes, time, top-1
 gemm blas int8 floats sparse start workers accuracy
           every figure that terse is to reach, beside what it reached (table.py), with onnxruntime, openvino, ncnn and
           MNN

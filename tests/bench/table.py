@@ -366,8 +366,13 @@ def sparse(run):
                           f"dense {dense_us:.1f} us, sparse {thin_us:.1f}")
 
 
+def compressors(run):
+    import compressors as part
+    part.run(run)
+
+
 PARTS = {"gemm": gemm, "blas": blas, "int8": quantized, "floats": floats, "sparse": sparse, "start": start,
-         "workers": workers, "accuracy": accuracy}
+         "workers": workers, "accuracy": accuracy, "compressors": compressors}
 
 
 def run_parts(tools, names, folder):
