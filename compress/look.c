@@ -2,6 +2,7 @@
 #include "compress/look.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,8 @@
 
 enum { CLASSED = 16 };
 
-/* Is an input the same number throughout, or the same sample again and again? */
-static bool is_dull(const terse_samples *s, char *text)
+/* An input that is the same number throughout, or the same sample again and again. */
+static void look_for_dullness(const terse_samples *s, char *text)
 {
     bool alike = s->samples > 1;
     for (int i = 0; i < s->graph->n_inputs; i++) {
@@ -27,7 +28,7 @@ static bool is_dull(const terse_samples *s, char *text)
             snprintf(text, TERSE_LOOK_TEXT,
                      "input '%.80s' is %g in all %" PRId64 " samples: nothing can be learnt there",
                      s->graph->values[s->graph->inputs[i]].name, terse_runner_number(x, data, 0), s->samples);
-            return true;
+            return;
         }
         for (int64_t k = 1; alike && s->rows[i] > 0 && k < s->samples; k++)
             alike = memcmp(data, data + (size_t)k * one, one) == 0;
@@ -36,10 +37,18 @@ static bool is_dull(const terse_samples *s, char *text)
         snprintf(text, TERSE_LOOK_TEXT, "there is one sample: others may lose more than the figures say");
     if (alike)
         snprintf(text, TERSE_LOOK_TEXT, "all %" PRId64 " samples are the same one", s->samples);
-    return alike || s->samples == 1;
 }
 
-/* Some samples, one by one: do all have the same largest class? */
+static bool has_nan(const terse_tensor *out, const float *data)
+{
+    const int64_t n = terse_tensor_count(out);
+    for (int64_t i = 0; i < n; i++)
+        if (isnan(data[i]))
+            return true;
+    return false;
+}
+
+/* Some samples, one by one: can the network bear them, and do all have the same largest class? */
 static int find_class(const terse_samples *s, char *text, terse_error *error)
 {
     const terse_value *y = &s->graph->values[s->graph->outputs[0]];
@@ -50,7 +59,7 @@ static int find_class(const terse_samples *s, char *text, terse_error *error)
     int64_t first = -1, same = 0;
     if (!views || !pointers)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for samples");
-    if (y->dtype != TERSE_FP32 || y->rank != 2 || n < 2)
+    if (y->dtype != TERSE_FP32)
         return TERSE_OK;
     int status = terse_runner_init(s->graph, &r, error);
     for (int64_t i = 0; i < n && status == TERSE_OK; i++) {
@@ -60,6 +69,12 @@ static int find_class(const terse_samples *s, char *text, terse_error *error)
         if (status == TERSE_OK)
             status = terse_plan_run(r.plan, pointers, r.outputs, error);
         const terse_tensor *out = status == TERSE_OK ? terse_plan_output(r.plan, 0) : NULL;
+        if (out && has_nan(out, r.outputs[0])) {
+            terse_runner_done(&r);
+            return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                              "the network's answer to sample %" PRId64 " is NaN: nothing can be fitted to that",
+                              i * s->samples / n);
+        }
         if (!out || out->rank != 2 || out->dims[0] != 1 || out->dims[1] < 2)
             break;
         const int64_t found = terse_paired_largest(r.outputs[0], out->dims[1]);
@@ -67,7 +82,7 @@ static int find_class(const terse_samples *s, char *text, terse_error *error)
         same += found == first;
     }
     terse_runner_done(&r);
-    if (same == n && status == TERSE_OK)
+    if (same == n && n > 1 && !*text && status == TERSE_OK)
         snprintf(text, TERSE_LOOK_TEXT, "all %" PRId64 " samples that were looked at are of class %" PRId64 "%s", n,
                  first, ": others may lose more than the figures say");
     return TERSE_OK; /* what cannot be run is told where it is needed */
@@ -78,8 +93,10 @@ int terse_look_at(const terse_graph *graph, const terse_npz *data, char ret_text
     terse_samples samples = {0};
     ret_text[0] = 0;
     int status = terse_samples_open(graph, data, &samples, error);
-    if (status == TERSE_OK && !is_dull(&samples, ret_text))
+    if (status == TERSE_OK) {
+        look_for_dullness(&samples, ret_text);
         status = find_class(&samples, ret_text, error);
+    }
     terse_samples_done(&samples);
     return status;
 }

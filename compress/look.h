@@ -8,7 +8,8 @@
 
 enum { TERSE_LOOK_TEXT = 256 };
 
-/* One line about the first oddity, or "" where there is none. Some samples are run for their classes. */
+/* One line about the first oddity, or "" where there is none. Some samples are run for their classes; INVALID_ARGUMENT
+ * where an answer is NaN. */
 int terse_look_at(const terse_graph *graph, const terse_npz *data, char ret_text[TERSE_LOOK_TEXT], terse_error *error);
 
 #endif

@@ -176,7 +176,10 @@ static int look_at_samples(job *j, terse_error *error)
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
     int status = j->options.calibrate ? read_samples(j, &data, error) : TERSE_OK;
     progress(j, "looking at samples");
-    return status == TERSE_OK && data ? terse_look_at(j->imported, data, j->oddity, error) : status;
+    if (status != TERSE_OK || !data)
+        return status;
+    status = terse_look_at(j->imported, data, j->oddity, error);
+    return status != TERSE_OK ? terse_error_prefix(error, "--calibrate '%.200s'", j->options.calibrate) : TERSE_OK;
 }
 
 /* A language model adds to its samples what it says itself, as far as that takes seconds, or of a time that is given

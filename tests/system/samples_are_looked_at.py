@@ -45,8 +45,10 @@ with harness.story("samples that cannot be used are named, and the file stays") 
 
 with harness.story("samples that the network cannot bear leave no weights that are no numbers") as story:
     for way in ("low rank", "channels"):
-        said = compress(story, {"image": (IMAGES * numpy.float32(1e37)).clip(-3e38, 3e38)}, way, 1)
-        story.check("--calibrate" in said and "not finite" in said and said.count("\n") == 1, f"{way}: {said}")
+        with numpy.errstate(over="ignore"):
+            images = (IMAGES * numpy.float32(1e38)).clip(-3e38, 3e38)
+        said = compress(story, {"image": images}, way, 1)
+        story.check("samples.npz" in said and "is NaN" in said and said.count("\n") == 1, f"{way}: {said}")
 
 with harness.story("odd samples are warned of") as story:
     odd = {"is 0 in all 40 samples": numpy.zeros_like(IMAGES), "all 40 samples are the same one": numpy.repeat(IMAGES[:1], 40, 0),
