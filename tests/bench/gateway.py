@@ -17,7 +17,7 @@ import time
 import libterse
 import peers
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 import onnx_writer  # noqa: E402
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
