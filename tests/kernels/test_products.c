@@ -221,7 +221,8 @@ static void winograd_case(int64_t most_size, int64_t most_channels, int extreme)
         args.pad[axis] = random_in(0, 9) ? random_in(0, 2 * args.dilation[axis]) : random_in(0, 9);
         const int64_t pad_end = random_in(0, 9) ? random_in(0, 2) : random_in(0, 9), pads = args.pad[axis] + pad_end;
         const int64_t reach = 2 * args.dilation[axis];
-        args.in[axis] = random_in(pads < reach ? reach + 1 - pads : 1, most_size);
+        const int64_t least = pads < reach ? reach + 1 - pads : 1;
+        args.in[axis] = random_in(least, least > most_size ? least : most_size);
         args.out[axis] = args.in[axis] + pads - reach;
     }
     const int64_t in_pixels = args.n * args.in[1] * args.in[2], out_pixels = args.n * args.out[1] * args.out[2];
