@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -603,6 +604,7 @@ static void print_failure(const job *j, const char *command, const terse_error *
 
 int main(int argc, char **argv)
 {
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error of write */
     if (argc > 0 && strcmp(argv[0], "distill") == 0)
         return terse_distill_main(argc, argv);
     if (argc == 2 && strcmp(argv[1], "--help-table") == 0) {

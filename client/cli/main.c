@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* terse: the command line. Each subcommand has a file of its own. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,6 +50,7 @@ static void print_table(void)
 
 int main(int argc, char **argv)
 {
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error of write */
     if (argc < 2) {
         print_usage(stderr);
         return TERSE_CLI_USAGE;

@@ -3,6 +3,8 @@
 """Samples that cannot be used are named before any work, whatever they are for, and a file that is there stays; odd ones are
 warned of."""
 import os
+import resource
+import subprocess
 
 import numpy
 
@@ -64,5 +66,17 @@ with harness.story("odd samples are warned of") as story:
     story.check("16 samples that were looked at are of class" in said, f"one class: {said}")
     said = compress(story, {"image": IMAGES}, "pruning", 0)
     story.check("warning" not in said, f"samples as they should be: {said}")
+
+with harness.story("a limit of file sizes is told in one line, and the file stays") as story:
+    path = f"{story.folder}/out.terse"
+    with open(path, "wb") as file:
+        file.write(b"the last good one")
+    done = subprocess.run([harness.program("terse"), "compress", SAMPLE, "-o", path, "--no-tune"], capture_output=True, text=True,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)))
+    story.check(done.returncode == 1 and "File too large" in done.stderr and done.stderr.count("\n") == 1,
+                f"{done.returncode}: {done.stderr}")
+    with open(path, "rb") as file:
+        story.check(file.read() == b"the last good one", "the file is as it was")
+    story.check(os.listdir(story.folder) == ["out.terse"], f"nothing else is left: {os.listdir(story.folder)}")
 
 harness.finish()
