@@ -109,7 +109,7 @@ static void finish(terse_exchange *exchange, const terse_reply *reply)
 void terse_infer_take(terse_gateway *gateway)
 {
     terse_reply *reply = NULL;
-    while (gateway->client && gateway->n_inferring > 0) {
+    while (gateway->client) {
         const terse_status status = terse_client_poll(gateway->client, 0, &reply);
         if (status || !reply) /* out of memory for a reply: its exchange is found when the client ends */
             return;

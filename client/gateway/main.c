@@ -202,8 +202,9 @@ static void turn(terse_gateway *gateway)
         else if (events[i].data.fd == gateway->signal_fd &&
                  read(gateway->signal_fd, &signal_info, sizeof signal_info) > 0)
             gateway->draining = true;
+        else if (gateway->client && events[i].data.fd == terse_client_fd(gateway->client))
+            terse_infer_take(gateway);
     }
-    terse_infer_take(gateway);
     MHD_run(gateway->http);
     terse_serve_sweep(gateway, terse_now_ns());
 }

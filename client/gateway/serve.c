@@ -30,9 +30,9 @@ enum {
 static void arrive(terse_gateway *gateway, struct MHD_Connection *connection, void **visitor_slot)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    terse_visitor *visitor = calloc(1, sizeof *visitor);
+    terse_visitor *visitor = info ? calloc(1, sizeof *visitor) : NULL;
     *visitor_slot = visitor;
-    if (!visitor || !info) /* its requests are refused */
+    if (!visitor) /* its requests are refused */
         return;
     visitor->fd = info->connect_fd;
     visitor->since_ns = terse_now_ns();

@@ -148,8 +148,8 @@ def sweep(gate, folder):
         return
     table = os.path.join(folder, "sweep.csv")
     for more in ([], ["--input-tensor-format", "json", "--output-tensor-format", "json"]):
-        done = subprocess.run([program, "-m", "mlp", "-u", f"127.0.0.1:{gate.port}", "-i", "http", "-b", "1", "--concurrency-range", "1:8:*2"
-                               if not more else "1:4:*2", "--measurement-interval", "1000", "-s", "60", "-r", "4", "-f", table, *more],
+        done = subprocess.run([program, "-m", "mlp", "-u", f"127.0.0.1:{gate.port}", "-i", "http", "-b", "1", "--concurrency-range", "1:7:3"
+                               if not more else "1:4:3", "--measurement-interval", "1000", "-s", "60", "-r", "4", "-f", table, *more],
                               capture_output=True, text=True)
         if not os.path.exists(table):
             print(f"perf_analyzer: NO, it ended with {done.returncode}: {(done.stderr.strip() or done.stdout.strip())[-300:]}")
