@@ -181,7 +181,7 @@ $(B)/tests/test_client $(B)/tests/test_client_ring: $(B)/tests/%: $(B)/obj/tests
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_COMMON)
 # What `terse` alone has.
-$(addprefix $(B)/tests/,test_load test_tune): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libcli.a $(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
+$(addprefix $(B)/tests/,test_load test_tune test_charts): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libcli.a $(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(filter-out -lzip -lzstd,$(LIBS_COMMON)) -ldl

@@ -158,7 +158,7 @@ void terse_figures_costs(const terse_figures_cost *costs, size_t n, double a_us,
         .x = {.label = "rows", .log = true, .mark = NAN},
         .y = {.label = "microseconds", .log = true, .mark = NAN},
         .series = series,
-        .n = isfinite(b_us) ? 3 : 2};
+        .n = isfinite(a_us + b_us) ? 3 : 2};
     if (n > 0)
         terse_chart_write(&chart, out);
 }

@@ -15,12 +15,13 @@ hostile   what encryption costs over tcp, and what 200 hostile clients cost an h
 memory    private bytes of 8 workers that serve a 100 MB model
 reload    latencies of one model while another, of 200 MB, is loaded again and again
 compressors  onnxruntime's static quantization of two trained networks beside ours: bytes, time, top-1
+tune      what terse tune recommends beside every combination, for three networks (half an hour; not without being asked for)
 gemm blas int8 floats sparse start workers accuracy
           every figure that terse is to reach, beside what it reached (table.py), with onnxruntime, openvino, ncnn and
           MNN
 
 All of it runs on one core, the last of those that this process may use, except instrumentation, serving, batching, memory, overload,
-faults, reload and workers.
+faults, reload, tune and workers.
 
 Ratios are medians of several alternating runs; machines are shared and noisy, so only ratios are compared. Peers (onnx,
 onnxruntime, numpy) come by pip into build/peers when they are not there.
@@ -43,6 +44,7 @@ import peers
 import reload
 import shm
 import table
+import tune
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, os.environ.get("TERSE_BUILD", "build/release"))
@@ -230,7 +232,7 @@ def memory(folder):
           f"shared (the model, counted once): {max(shared) / 1024:.1f} MiB each")
 
 
-MANY_CORES = {"gateway", "hostile", "instrumentation", "serving", "batching", "shm", "memory", "overload", "reload", "faults", "workers"}
+MANY_CORES = {"gateway", "hostile", "instrumentation", "serving", "batching", "shm", "memory", "overload", "reload", "faults", "workers", "tune"}
 
 
 def pin(name):
@@ -246,8 +248,9 @@ def main():
              "hostile": lambda folder: hostile.run(sys.modules[__name__], folder),
              "overload": lambda folder: overload.overload(sys.modules[__name__], folder),
              "faults": lambda folder: faults.faults(sys.modules[__name__], folder),
-             "reload": lambda folder: reload.reload(sys.modules[__name__], folder)}
-    wanted = sys.argv[1:] or [*parts, *table.PARTS]
+             "reload": lambda folder: reload.reload(sys.modules[__name__], folder),
+             "tune": lambda folder: tune.run(sys.modules[__name__], folder)}
+    wanted = sys.argv[1:] or [name for name in (*parts, *table.PARTS) if name != "tune"]
     if not set(wanted) <= {*parts, *table.PARTS}:
         sys.exit(__doc__)
     for name in wanted:

@@ -238,6 +238,11 @@ static int send_due(run *r, terse_arrivals *arrivals, uint64_t start, uint64_t *
             break;
         }
         const uint64_t sent = terse_now_ns();
+        if (r->plan->hopeless_s > 0 && sent > *due_ns && (double)(sent - *due_ns) > r->plan->hopeless_s * 1e9) {
+            r->result->gave_up = true; /* this program cannot send so many */
+            *ret_sending = false;
+            break;
+        }
         submit(r, &r->load->connections[r->next], *due_ns);
         r->submitted++;
         r->next = (r->next + 1) % r->load->n;

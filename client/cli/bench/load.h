@@ -37,7 +37,7 @@ typedef struct terse_load_plan {
     uint64_t concurrency, seed;
     uint64_t requests; /* send so many, all measured; 0: for `seconds` */
     double warmup, seconds;
-    double hopeless_s;                 /* open loop: given up once so much time's requests are outstanding; 0: never */
+    double hopeless_s; /* open loop: given up once so much time's requests are outstanding, or unsent; 0: never */
     const volatile sig_atomic_t *stop; /* given up when it is not 0; may be NULL */
 } terse_load_plan;
 

@@ -55,7 +55,7 @@ static int read_moments(FILE *file, const char *path, terse_traffic *traffic, te
             return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s:%lu: %.9g is earlier than the line before, %.9g", path,
                               number, moment, traffic->moments[traffic->n - 1]);
         if (add_moment(traffic, &capacity, moment, error))
-            return error->status;
+            return (int)error->status;
     }
     if (ferror(file))
         return terse_fail(error, TERSE_SYSTEM, "cannot read '%s': %s", path, strerror(errno));

@@ -154,7 +154,7 @@ int terse_keeper_begin(const char *endpoint, const char *model, unsigned connect
         close(down[0]);
         close(down[1]);
         free(keeper);
-        return error->status;
+        return (int)error->status;
     }
     if (keeper->pid == 0) {
         close(down[1]);

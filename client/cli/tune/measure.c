@@ -7,11 +7,13 @@
 #include "client/cli/tune/tune.h"
 #include "common/bytes.h"
 
-enum { ANSWER_MS = 15000, READY_MS = 60000, PAUSE_MS = 2, AGAIN = 4, PRIMING = 16 };
-/* SAMPLES: that a percentile of 99 wants at least. HOPELESS: so many deadlines' requests outstanding. */
+enum { ANSWER_MS = 15000, READY_MS = 60000, PAUSE_MS = 2, AGAIN = 4, PRIMING = 16, MANY = 32 };
+/* SAMPLES: that a percentile of 99 wants at least. HOPELESS: so many deadlines' requests outstanding. LATE: of the time
+ * that was given. */
 #define SAMPLES 600.0
 #define HOPELESS 3.0
 #define USUAL_SECONDS 120.0
+#define LATE 1.15
 
 volatile sig_atomic_t terse_tune_interrupted;
 
@@ -78,12 +80,12 @@ static double scale_of(const terse_tune *t)
     return fmin(1, fmax(0.2, t->seconds / USUAL_SECONDS));
 }
 
-/* Long enough for the percentile and for a queue to grow. */
+/* Long enough for the percentile, and for a queue to outgrow the deadline where a little more comes than can be done.
+ */
 static double trial_seconds(const terse_tune *t, double rate)
 {
-    const double scale = scale_of(t), deadline = t->deadline_ms / 1e3;
-    const double wanted = fmax(SAMPLES / rate, 8 * deadline);
-    return fmin(2.5, fmax(0.5, wanted)) * scale;
+    const double samples = fmax(0.5, SAMPLES / rate) * scale_of(t), queue = 12 * t->deadline_ms / 1e3;
+    return fmin(2.5, fmax(samples, queue));
 }
 
 static int run_once(terse_tune *t, double rate, double seconds, terse_load_result *result, terse_error *error)
@@ -129,7 +131,8 @@ static int measure(terse_tune *t, const terse_tune_setting *setting, double rate
             status = look(t, &after, error);
         if (status)
             return terse_tune_interrupted ? interrupted(error) : status;
-        const uint64_t own = result->replies, all = after.requests - before.requests;
+        const uint64_t own = result->replies,
+                       all = after.requests > before.requests ? after.requests - before.requests : 0;
         if (after.uptime_us >= before.uptime_us && after.restarts <= before.restarts) {
             t->foreign += all > own ? all - own : 0;
             judge(t, result, ret_trial);
@@ -159,7 +162,7 @@ double terse_tune_spent(void *tune)
 
 int terse_tune_confirm(terse_tune *t, terse_error *error)
 {
-    enum { TRIES = 5 };
+    enum { TRIES = 8 };
     const terse_tune_point *chosen = terse_tune_chosen(&t->found);
     const double left = t->seconds * (1 - terse_tune_spent(t));
     const double seconds = fmin(3, fmax(trial_seconds(t, chosen->estimate), left / 3));
@@ -171,20 +174,27 @@ int terse_tune_confirm(terse_tune *t, terse_error *error)
             return status;
         t->final_trial.setting = chosen->setting;
         t->final_trial.offered = t->final_rate;
-        if (t->final_trial.passed)
+        if (t->final_trial.passed || terse_tune_spent(t) > LATE)
             break;
         t->final_rate *= 0.96;
     }
     return TERSE_OK;
 }
 
-/* The daemon measures batches when it warms; of a model that it could not run so (no sizes) it learns from requests. */
+/* The daemon measures batches when it warms; of a model that it could not run so (no sizes) it learns from requests.
+ * What it answers with the settings that it has, and this program asks, is where the search begins. */
 static int prime(terse_tune *t, terse_error *error)
 {
-    const terse_load_plan plan = {
-        .concurrency = 1, .requests = PRIMING, .seed = t->seed, .stop = &terse_tune_interrupted};
+    const terse_load_plan alone = {.concurrency = 1, .requests = PRIMING, .stop = &terse_tune_interrupted};
+    const terse_load_plan many = {.concurrency = MANY, .warmup = 0.1, .seconds = 0.2, .stop = &terse_tune_interrupted};
     terse_load_result result = {0};
-    int status = terse_load_run(t->load, &plan, &result, error);
+    int status = terse_load_run(t->load, &alone, &result, error);
+    terse_load_done(&result);
+    if (!status) {
+        result = (terse_load_result){0};
+        status = terse_load_run(t->load, &many, &result, error);
+        t->known.rate = terse_load_rate(&result) * 0.8;
+    }
     if (!status && result.ok != result.sent)
         status = terse_fail(error, TERSE_UNAVAILABLE, "the model does not answer: %s", result.first_error);
     terse_load_done(&result);

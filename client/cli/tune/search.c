@@ -9,13 +9,13 @@
 #include <string.h>
 
 /* EQUAL: estimates that differ by less are equal. */
-#define EQUAL 0.98
+#define EQUAL 0.99
 #define GAINED 1.02
 #define FAR_BELOW 0.75
 #define SWEEP_TIME 0.60
 #define FINAL_TIME 0.86
 #define WALK_TIME 0.94
-enum { MOST_TRIALS = 14, MOST_ROUNDS = 24, LEAST_ROUNDS = 5, SETTLING = 2 };
+enum { MOST_TRIALS = 14, MOST_ROUNDS = 40, LEAST_ROUNDS = 5, SETTLING = 2 };
 #define LEAST_RATE 0.2
 
 typedef struct search {
@@ -117,7 +117,9 @@ static int close_in(search *s, terse_tune_point *point)
 {
     const terse_tune_point *best = best_of(s->found);
     const double hopeless = fmax(best ? best->estimate * 0.4 : 0, LEAST_RATE);
-    double low = 0, high = INFINITY, rate = fmax(expected(s, &point->setting) * s->calibration, LEAST_RATE);
+    const bool first = s->found->n_points == 1 && s->space->first_rate > 0;
+    double low = 0, high = INFINITY;
+    double rate = first ? s->space->first_rate : fmax(expected(s, &point->setting) * s->calibration, LEAST_RATE);
     for (int i = 0; i < MOST_TRIALS; i++) {
         bool passed = false;
         const int status = try_twice(s, point, rate, &passed);
@@ -129,8 +131,18 @@ static int close_in(search *s, terse_tune_point *point)
             high = rate;
         if ((low > 0 && high / low <= s->space->tolerance) || (low == 0 && rate <= hopeless))
             break;
+        const double spent = s->space->exhaustive ? 0 : s->means->spent(s->means->context);
+        if (spent >= (best && best->estimate > 0 ? FINAL_TIME : low > 0 ? 1 : s->space->patience)) {
+            s->found->out_of_time = true;
+            break;
+        }
         /* From far away in large strides: the first guess knows the batches, not the rest of the way. */
-        rate = isinf(high) ? rate * (i < 2 ? 1.3 : 2) : low == 0 ? rate / (i < 2 ? 1.3 : 2.5) : sqrt(low * high);
+        if (isinf(high))
+            rate *= i < 2 ? 1.3 : 2;
+        else if (low > 0)
+            rate = sqrt(low * high);
+        else
+            rate /= i < 1 ? 1.3 : spent > 0.5 ? 5 : 2.5;
         rate = fmax(rate, LEAST_RATE);
     }
     point->failed = high;
@@ -167,15 +179,17 @@ static void add_why(terse_tune_found *found, const char *format, ...)
 /* With all workers and no waiting: batches from large to small, until they answer clearly less. */
 static int sweep_batches(search *s, uint32_t workers)
 {
+    int below = 0; /* in a row: one may have had bad luck */
     for (unsigned i = s->space->n_batches; i-- > 0;) {
         terse_tune_point *point = NULL;
         if (s->found->n_points > 0 && out_of(s, SWEEP_TIME))
             break;
-        const int status = sweep_one(s, workers, s->space->batches[i], 0, &point);
+        const int status = sweep_one(s, workers, s->space->batches[i], s->space->timeouts[0], &point);
         if (status)
             return status;
         const double best = best_of(s->found)->estimate;
-        if (point->estimate > 0 && point->estimate < best * FAR_BELOW && i > 0) {
+        below = point->estimate > 0 && point->estimate < best * FAR_BELOW ? below + 1 : 0;
+        if (below == 2 && i > 0) {
             add_why(s->found, "no batches below %u rows: those answer less the smaller they are",
                     point->setting.max_batch);
             break;
@@ -207,7 +221,7 @@ static int sweep_workers(search *s)
                 continue;
             if (out_of(s, SWEEP_TIME))
                 return TERSE_OK;
-            const int status = sweep_one(s, s->space->workers[w], s->space->batches[i], 0, &point);
+            const int status = sweep_one(s, s->space->workers[w], s->space->batches[i], s->space->timeouts[0], &point);
             if (status)
                 return status;
             best = fmax(best, point->estimate);
@@ -292,7 +306,7 @@ static bool hopeless(const terse_tune_point *point, double best)
 
 static int play_finals(search *s)
 {
-    static const double strides[] = {1.10, 1.07, 1.05, 1.04};
+    static const double strides[] = {1.10, 1.07, 1.05, 1.04, 1.04, 1.03};
     terse_tune_point *finalists[TERSE_TUNE_FINALISTS];
     terse_tune_found *found = s->found;
     const unsigned n = pick_finalists(found, finalists);
@@ -310,7 +324,7 @@ static int play_finals(search *s)
             const int status = try_twice(s, point, point->level, &passed);
             if (status)
                 return status;
-            const double stride = strides[round < 3 ? round : 3];
+            const double stride = strides[round < 5 ? round : 5];
             point->level = passed ? point->level * stride : point->level / stride;
             if (round >= SETTLING) {
                 point->log_sum += log(point->level);
@@ -409,7 +423,9 @@ int terse_tune_search(const terse_tune_space *space, const terse_tune_means *mea
     if (!status && !space->exhaustive && best_of(found)->estimate > 0)
         status = sweep_timeouts(&s);
     if (!status && best_of(found)->estimate <= 0)
-        status = terse_fail(error, TERSE_NOT_FOUND, "no setting keeps the deadline at any rate");
+        status = terse_fail(error, TERSE_NOT_FOUND,
+                            found->out_of_time ? "nothing that kept the deadline was found in the time that was given"
+                                               : "no setting keeps the deadline at any rate");
     if (!status && !space->exhaustive)
         status = play_finals(&s);
     if (!status && s.found->out_of_time)

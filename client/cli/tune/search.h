@@ -44,11 +44,13 @@ typedef struct terse_tune_trial {
 /* What to choose from, ascending. */
 typedef struct terse_tune_space {
     uint32_t workers[TERSE_TUNE_WORKERS], batches[TERSE_TUNE_BATCHES];
-    uint64_t timeouts[TERSE_TUNE_TIMEOUTS]; /* the first is 0 */
+    uint64_t timeouts[TERSE_TUNE_TIMEOUTS]; /* mostly 0 first */
     unsigned n_workers, n_batches, n_timeouts;
     terse_cost_line line; /* t(n) = a + b n, for a first guess */
+    double first_rate;    /* where to begin; 0: where the line says */
     uint32_t rows;        /* of each request */
     double tolerance;     /* how near the rates that held and did not come in the sweep: 1.1 */
+    double patience;      /* part of the time, above 1, in which anything at all must have held: 1.4 */
     bool exhaustive;      /* every combination, and no finals */
     char why[160];        /* why there are no larger batches */
 } terse_tune_space;
@@ -60,6 +62,7 @@ typedef struct terse_tune_known {
     bool batchable;
     terse_cost_line line;
     double deadline_us;
+    double rate; /* what it answers as it is, about; 0: not known */
 } terse_tune_known;
 
 /* What is known of one setting. */
@@ -96,6 +99,9 @@ typedef struct terse_tune_means {
 } terse_tune_means;
 
 void terse_tune_space_make(const terse_tune_known *known, terse_tune_space *ret_space);
+/* Only what these lists have ("1,2,8"; NULL: as it was). INVALID_ARGUMENT. */
+int terse_tune_space_restrict(terse_tune_space *space, const char *workers, const char *batches, const char *timeouts,
+                              terse_error *error);
 /* *found begins zeroed and is ended with terse_tune_found_done, whatever comes back. NOT_FOUND when no setting held at
  * any rate. */
 int terse_tune_search(const terse_tune_space *space, const terse_tune_means *means, terse_tune_found *found,

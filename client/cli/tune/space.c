@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/cli/tune/search.h"
@@ -63,8 +66,12 @@ static void make_batches(const terse_tune_known *known, terse_tune_space *space)
 
 void terse_tune_space_make(const terse_tune_known *known, terse_tune_space *ret_space)
 {
-    terse_tune_space space = {
-        .line = known->line, .rows = known->rows ? known->rows : 1, .tolerance = 1.1, .n_timeouts = 1};
+    terse_tune_space space = {.line = known->line,
+                              .rows = known->rows ? known->rows : 1,
+                              .tolerance = 1.1,
+                              .patience = 1.4,
+                              .first_rate = known->rate,
+                              .n_timeouts = 1};
     const uint32_t workers = known->workers > known->cores ? known->workers : known->cores;
     space.n_workers = doublings(workers ? workers : 1, space.workers, TERSE_TUNE_WORKERS);
     make_batches(known, &space);
@@ -79,4 +86,66 @@ void terse_tune_space_make(const terse_tune_known *known, terse_tune_space *ret_
             space.timeouts[space.n_timeouts++] = round;
     }
     *ret_space = space;
+}
+
+/* Whole numbers from `least` to `most`, ascending, with commas between; 0 when it is none such. */
+static unsigned numbers(const char *text, uint64_t least, uint64_t most, uint64_t *ret, unsigned room)
+{
+    unsigned n = 0;
+    while (n < room) {
+        char *end;
+        errno = 0;
+        const uint64_t value = strtoull(text, &end, 10);
+        if (errno || end == text || *text < '0' || *text > '9' || value < least || value > most ||
+            (n > 0 && value <= ret[n - 1]))
+            return 0;
+        ret[n++] = value;
+        if (!*end)
+            return n;
+        if (*end != ',')
+            return 0;
+        text = end + 1;
+    }
+    return 0;
+}
+
+static int restrict_list(const char *name, const char *text, uint64_t least, uint64_t most, unsigned room,
+                         uint64_t *ret, unsigned *ret_n, terse_error *error)
+{
+    *ret_n = numbers(text, least, most, ret, room);
+    if (*ret_n)
+        return TERSE_OK;
+    return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                      "--%s is '%s', allowed are up to %u ascending whole numbers from %" PRIu64 " to %" PRIu64
+                      " with commas between",
+                      name, text, room, least, most);
+}
+
+int terse_tune_space_restrict(terse_tune_space *space, const char *workers, const char *batches, const char *timeouts,
+                              terse_error *error)
+{
+    uint64_t list[TERSE_TUNE_BATCHES];
+    unsigned n = 0;
+    if (workers) {
+        if (restrict_list("workers", workers, 1, 256, TERSE_TUNE_WORKERS, list, &n, error))
+            return (int)error->status;
+        space->n_workers = n;
+        for (unsigned i = 0; i < n; i++)
+            space->workers[i] = (uint32_t)list[i];
+    }
+    if (batches) {
+        if (restrict_list("max-batch", batches, space->rows, MOST_ROWS, TERSE_TUNE_BATCHES, list, &n, error))
+            return (int)error->status;
+        space->n_batches = n;
+        for (unsigned i = 0; i < n; i++)
+            space->batches[i] = (uint32_t)list[i];
+        *space->why = 0;
+    }
+    if (timeouts) {
+        if (restrict_list("batch-timeout-us", timeouts, 0, 10000000, TERSE_TUNE_TIMEOUTS, list, &n, error))
+            return (int)error->status;
+        space->n_timeouts = n;
+        memcpy(space->timeouts, list, n * sizeof list[0]);
+    }
+    return TERSE_OK;
 }

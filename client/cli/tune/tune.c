@@ -80,8 +80,9 @@ static int prepare(terse_tune *t, terse_error *error)
     t->known.deadline_us = t->deadline_ms * 1e3;
     terse_tune_space_make(&t->known, &t->space);
     t->space.exhaustive = t->exhaustive;
+    t->space.patience = fmax(1.4, LITTLE_TIME / t->seconds);
     t->space.tolerance = t->seconds < LITTLE_TIME && !t->exhaustive ? 1.25 : 1.1;
-    return TERSE_OK;
+    return terse_tune_space_restrict(&t->space, t->only_workers, t->only_batches, t->only_timeouts, error);
 }
 
 static int search(terse_tune *t, terse_error *error)
@@ -166,6 +167,9 @@ int terse_cli_tune(int argc, char **argv)
         {"time", 0, TERSE_CLI_NUMBER, "S", &t.seconds, 5, 86400, "seconds to take, about (default 120)"},
         {"exhaustive", 0, TERSE_CLI_FLAG, NULL, &t.exhaustive, 0, 0,
          "try every combination, however long it takes, to judge the search by"},
+        {"workers", 0, TERSE_CLI_TEXT, "LIST", &t.only_workers, 0, 0, "try these only: numbers with commas between"},
+        {"max-batch", 0, TERSE_CLI_TEXT, "LIST", &t.only_batches, 0, 0, "the same"},
+        {"batch-timeout-us", 0, TERSE_CLI_TEXT, "LIST", &t.only_timeouts, 0, 0, "the same"},
         {"connections", 0, TERSE_CLI_COUNT, "K", &t.connections, 1, TERSE_LOAD_CONNECTIONS,
          "clients that share the requests (default 1)"},
         {"shm", 0, TERSE_CLI_FLAG, NULL, &t.shm, 0, 0,

@@ -11,6 +11,7 @@
 
 typedef struct terse_tune {
     const char *endpoint, *model, *traffic_text, *input, *report;
+    const char *only_workers, *only_batches, *only_timeouts;
     bool json, apply, shm, exhaustive;
     uint64_t connections, rows, seed, connect_ms;
     double deadline_ms, seconds;
