@@ -9,11 +9,21 @@
 
 #if defined(__AVX512F__)
 
+INLINE v16 v16_from_bf16(__m256i x)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+
+/* At most sixteen, by a mask. */
+INLINE v16 v16_load_few_bf16(const uint16_t *p, int n)
+{
+    return v16_from_bf16(_mm256_maskz_loadu_epi16(v16_mask(n), p));
+}
+
 INLINE v16 v16_load_bf16(const uint16_t *p, int64_t left)
 {
-    const __m256i x = left >= 16 ? _mm256_loadu_si256((const __m256i *)(const void *)p)
-                                 : _mm256_maskz_loadu_epi16(v16_mask((int)left), p);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+    return left >= 16 ? v16_from_bf16(_mm256_loadu_si256((const __m256i *)(const void *)p))
+                      : v16_load_few_bf16(p, (int)left);
 }
 
 /* Of the products, whose multiplications take subnormal numbers for zero too, or by hand. */
@@ -63,16 +73,31 @@ INLINE v16 v16_pair_odd(v16 x)
 #else
 
 /* Calls: inlined into every tile they would be most of the code. */
-static __attribute__((noinline)) v16 v16_load_bf16(const uint16_t *p, int64_t left)
+APART v16 v16_load_few_bf16(const uint16_t *p, int left)
 {
     float lanes[16];
-    const int n = left < 16 ? (int)left : 16;
     for (int i = 0; i < 16; i++)
-        lanes[i] = i < n ? bf16_to(p[i]) : 0.0f;
+        lanes[i] = i < left ? bf16_to(p[i]) : 0.0f;
     return v16_load(lanes);
 }
 
-static __attribute__((noinline)) void v16_store_bf16(uint16_t *p, v16 x, int64_t left)
+INLINE v16 v16_load_bf16(const uint16_t *p, int64_t left)
+{
+    if (left < 16)
+        return v16_load_few_bf16(p, (int)left);
+#if defined(__AVX2__)
+    const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)p);
+    const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(p + 8));
+    return (v16){_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(a), 16)),
+                 _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16))};
+#else
+    v16 x;
+    UNROLL for (int i = 0; i < 4; i++) x.q[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + i * 4), 16));
+    return x;
+#endif
+}
+
+APART void v16_store_bf16(uint16_t *p, v16 x, int64_t left)
 {
     float lanes[16];
     v16_store(lanes, x);

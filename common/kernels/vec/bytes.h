@@ -209,14 +209,27 @@ INLINE void transpose_lanes(vb x[16])
     }
 }
 
-INLINE void transpose_block(const uint8_t *src, int64_t src_stride, uint8_t *dst, int64_t dst_stride, int rows,
-                            int columns)
+/* Sixteen rows of VB bytes. */
+INLINE void transpose_block(const uint8_t *src, int64_t src_stride, uint8_t *dst, int64_t dst_stride)
 {
     vb x[16];
-    UNROLL for (int r = 0; r < 16; r++) x[r] = r < rows ? vb_load_up_to(src + r * src_stride, columns) : vb_set1(0);
+    UNROLL for (int r = 0; r < 16; r++) x[r] = vb_load(src + r * src_stride);
     transpose_lanes(x);
-    UNROLL for (int lane = 0; lane < VB / 16; lane++) UNROLL for (int c = 0; c < 16; c++) if (16 * lane + c < columns)
-        vb_store_lane(dst + (16 * lane + c) * dst_stride, x[c], lane, rows);
+    UNROLL for (int lane = 0; lane < VB / 16; lane++) UNROLL for (int c = 0; c < 16; c++)
+        vb_store_lane(dst + (16 * lane + c) * dst_stride, x[c], lane, 16);
+}
+
+/* A block that is cut off, by way of whole ones. */
+APART void transpose_block_cut(const uint8_t *src, int64_t src_stride, uint8_t *dst, int64_t dst_stride, int64_t rows,
+                               int64_t columns)
+{
+    uint8_t from[16 * VB], to[16 * VB];
+    memset(from, 0, sizeof from);
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(from + r * VB, src + r * src_stride, (size_t)columns);
+    transpose_block(from, VB, to, 16);
+    for (int64_t c = 0; c < columns; c++)
+        memcpy(dst + c * dst_stride, to + c * 16, (size_t)rows);
 }
 
 typedef uint8_t sixteen __attribute__((vector_size(16)));
@@ -252,15 +265,33 @@ INLINE int64_t transpose_three(const uint8_t *src, int64_t src_stride, uint8_t *
     return c;
 }
 
+INLINE sixteen zip_lo(sixteen a, sixteen b)
+{
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+INLINE sixteen zip_hi(sixteen a, sixteen b)
+{
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
 /* Two or four rows into dense columns, as an image's planes become pixels. */
 INLINE int64_t transpose_planes(const uint8_t *src, int64_t stride, uint8_t *dst, int rows, int64_t columns)
 {
     int64_t c = 0;
     for (; c + 16 <= columns; c += 16, dst += 16 * rows) {
-        uint8_t pixels[64];
-        UNROLL for (int i = 0; i < 16; i++) UNROLL for (int r = 0; r < rows; r++) pixels[i * rows + r] =
-            src[r * stride + c + i];
-        memcpy(dst, pixels, (size_t)(16 * rows));
+        sixteen a = load_sixteen(src + c), b = load_sixteen(src + stride + c);
+        if (rows == 2) {
+            store_sixteen(dst, zip_lo(a, b));
+            store_sixteen(dst + 16, zip_hi(a, b));
+            continue;
+        }
+        const sixteen d = load_sixteen(src + 2 * stride + c), e = load_sixteen(src + 3 * stride + c);
+        const sixteen ad = zip_lo(a, d), be = zip_lo(b, e), ad_hi = zip_hi(a, d), be_hi = zip_hi(b, e);
+        store_sixteen(dst, zip_lo(ad, be));
+        store_sixteen(dst + 16, zip_hi(ad, be));
+        store_sixteen(dst + 32, zip_lo(ad_hi, be_hi));
+        store_sixteen(dst + 48, zip_hi(ad_hi, be_hi));
     }
     return c;
 }
@@ -282,10 +313,10 @@ void TIER_NAME(terse_transpose_8)(const uint8_t *src, int64_t src_stride, uint8_
             const uint8_t *s = src + r * src_stride + c;
             uint8_t *d = dst + c * dst_stride + r;
             if (rows - r >= 16 && columns - c >= VB)
-                transpose_block(s, src_stride, d, dst_stride, 16, VB);
+                transpose_block(s, src_stride, d, dst_stride);
             else
-                transpose_block(s, src_stride, d, dst_stride, (int)(rows - r < 16 ? rows - r : 16),
-                                (int)(columns - c < VB ? columns - c : VB));
+                transpose_block_cut(s, src_stride, d, dst_stride, rows - r < 16 ? rows - r : 16,
+                                    columns - c < VB ? columns - c : VB);
         }
 }
 

@@ -178,12 +178,14 @@ INLINE void dot_to_bytes(const dot_finish *f, int panels, bool has_residual, boo
     const float *multiplier[4];
     UNROLL for (int v = 0; v < panels; v++) multiplier[v] = dot_multiplier_of(f, panel + v);
     const dot_constants constants = dot_constants_for(&f->scale, multiplier, panels);
-    for (; rows >= step; rows -= step, row += step, sums += 64)
-        dot_four_to_bytes(f, &constants, panels, has_residual, cut, sums, step, row, panel, width);
-    if (step > 1 && rows > 0) {
-        int32_t four[64] = {0};
-        UNROLL for (int i = 0; i < 3; i++) if (i < rows * panels) memcpy(four + i * 16, sums + i * 16, 64);
-        dot_four_to_bytes(f, &constants, panels, has_residual, cut, four, rows, row, panel, width);
+    int32_t four[64];
+    for (; rows > 0; rows -= step, row += step, sums += 64) {
+        if (step > 1 && rows < step) {
+            memset(four, 0, sizeof four);
+            memcpy(four, sums, (size_t)(rows * panels) * 64);
+            sums = four; /* the last turn */
+        }
+        dot_four_to_bytes(f, &constants, panels, has_residual, cut, sums, rows < step ? rows : step, row, panel, width);
     }
 }
 

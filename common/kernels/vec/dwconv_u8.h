@@ -102,7 +102,7 @@ INLINE void dw_quads(const uint8_t *const at[4], int64_t left, vb ret_quarters[4
     vb_quads(x[0], x[1], x[2], x[3], ret_quarters);
 }
 
-static __attribute__((noinline)) void dw_put_exactly(const dw_strip *s, const int32_t sums[VB], int64_t pixel)
+APART void dw_put_exactly(const dw_strip *s, const int32_t sums[VB], int64_t pixel)
 {
     for (int64_t at = 0; at < VB; at++)
         if (dw_channel(at) < s->left) {
@@ -118,7 +118,7 @@ INLINE void dw_in_order(const int32_t all[VB], int64_t sixteen, int32_t ret_sums
 }
 
 /* Sums as floats or as they are, sixteen channels at a time. */
-static __attribute__((noinline)) void dw_put_wide(const dw_strip *s, const int32_t all[VB], int64_t pixel)
+APART void dw_put_wide(const dw_strip *s, const int32_t all[VB], int64_t pixel)
 {
     const terse_requantize *to = &s->exact;
     for (int64_t at = 0; at < s->left; at += 16) {
@@ -184,7 +184,7 @@ INLINE const uint8_t *dw_tap(const dw_strip *s, const dw_row *row, int64_t ix, i
 }
 
 /* One output of any window. */
-INLINE void dw_output(const dw_strip *s, const dw_row *row, int64_t ox, int64_t left)
+APART void dw_output(const dw_strip *s, const dw_row *row, int64_t ox, int64_t left)
 {
     const terse_conv_u8s8_args *args = s->args;
     const int64_t ix = ox * args->stride[2] - args->pad[2];
@@ -230,13 +230,38 @@ INLINE void dw_block(const dw_strip *s, const dw_row *row, const dw_lines *lines
     UNROLL for (int o = 0; o < block; o++) dw_put(s, sums[o], row->first_pixel + ox + o, left);
 }
 
-INLINE void dw_span(const dw_strip *s, const dw_row *row, int kernel, int stride, int64_t left)
+/* One output whose columns are all inside, of a strip that may be narrower than a vector. */
+APART void dw_block_cut(const dw_strip *s, const dw_row *row, const dw_lines *lines, int kernel, int stride, int64_t ox)
+{
+    const int fours = (kernel + 3) / 4;
+    const int64_t ix = ox * stride - s->args->pad[2];
+    const vb *w = s->weights;
+    vi sums[4];
+    dw_begin(s, sums);
+    for (int j = 0; j < kernel; j++)
+        for (int y = 0; y < fours; y++, w += 4) {
+            const uint8_t *at[4];
+            vb quarters[4];
+            UNROLL for (int i = 0; i < 4; i++) at[i] = lines->at[y * 4 + i] + (ix + j) * lines->step[y * 4 + i];
+            dw_quads(at, s->left, quarters);
+            UNROLL for (int i = 0; i < 4; i++) sums[i] = vi_dot(sums[i], quarters[i], w[i]);
+        }
+    dw_put(s, sums, row->first_pixel + ox, s->left);
+}
+
+/* Outputs ox..end-1 of the row's interior. */
+INLINE void dw_span(const dw_strip *s, const dw_row *row, const dw_lines *lines, int kernel, int stride, int64_t ox,
+                    int64_t end)
+{
+    for (; ox + VB_BLOCK <= end; ox += VB_BLOCK)
+        dw_block(s, row, lines, VB_BLOCK, kernel, stride, ox, VB);
+    for (; VB_BLOCK > 1 && ox < end; ox++)
+        dw_block(s, row, lines, 1, kernel, stride, ox, VB);
+}
+
+static dw_lines dw_lines_of(const dw_strip *s, const dw_row *row, int kernel)
 {
     const terse_conv_u8s8_args *args = s->args;
-    const int64_t pad = args->pad[2], room = args->in[2] - kernel + pad, out = args->out[2];
-    int64_t first = (pad + stride - 1) / stride, end = room < 0 ? 0 : room / stride + 1, ox = 0;
-    end = end < out ? end : out;
-    first = first < end ? first : end;
     dw_lines lines;
     for (int i = 0; i < 8; i++) {
         const int64_t iy = row->at[1] + i;
@@ -245,14 +270,17 @@ INLINE void dw_span(const dw_strip *s, const dw_row *row, int kernel, int stride
         lines.at[i] =
             inside ? row->image + (row->at[0] * args->in[1] + iy) * args->in[2] * args->in_stride : s->padding;
     }
-    for (; ox < first; ox++)
-        dw_output(s, row, ox, left);
-    for (; ox + VB_BLOCK <= end; ox += VB_BLOCK)
-        dw_block(s, row, &lines, VB_BLOCK, kernel, stride, ox, left);
-    for (; ox < end; ox++)
-        dw_block(s, row, &lines, 1, kernel, stride, ox, left);
-    for (; ox < out; ox++)
-        dw_output(s, row, ox, left);
+    return lines;
+}
+
+/* Where the interior of a row ends; *ret_first is where it begins. */
+INLINE int64_t dw_interior(const terse_conv_u8s8_args *args, int kernel, int stride, int64_t *ret_first)
+{
+    const int64_t pad = args->pad[2], room = args->in[2] - kernel + pad, out = args->out[2];
+    const int64_t first = (pad + stride - 1) / stride, inside = room < 0 ? 0 : room / stride + 1;
+    const int64_t end = inside < out ? inside : out;
+    *ret_first = first < end ? first : end;
+    return end;
 }
 
 typedef void dw_function(const dw_strip *s, const dw_row *row);
@@ -263,13 +291,27 @@ static void dw_general(const dw_strip *s, const dw_row *row)
         dw_output(s, row, ox, s->left);
 }
 
+/* Where DW_LEAN is defined there is no code for each kernel: a tier has a better one for most convolutions. */
+#ifdef DW_LEAN
+#define DW_WHOLE(s) false
+#else
+#define DW_WHOLE(s) ((s)->left == VB)
+#endif
 #define DW_DEFINE(kernel, stride)                                                                                      \
     static void dw_##kernel##_##stride(const dw_strip *s, const dw_row *row)                                           \
     {                                                                                                                  \
-        if (s->left == VB)                                                                                             \
-            dw_span(s, row, kernel, stride, VB);                                                                       \
+        const dw_lines lines = dw_lines_of(s, row, kernel);                                                            \
+        int64_t first, ox = 0;                                                                                         \
+        const int64_t end = dw_interior(s->args, kernel, stride, &first);                                              \
+        for (; ox < first; ox++)                                                                                       \
+            dw_output(s, row, ox, s->left);                                                                            \
+        if (DW_WHOLE(s))                                                                                               \
+            dw_span(s, row, &lines, kernel, stride, ox, end);                                                          \
         else                                                                                                           \
-            dw_span(s, row, kernel, stride, s->left);                                                                  \
+            for (; ox < end; ox++)                                                                                     \
+                dw_block_cut(s, row, &lines, kernel, stride, ox);                                                      \
+        for (ox = end; ox < s->args->out[2]; ox++)                                                                     \
+            dw_output(s, row, ox, s->left);                                                                            \
     }
 DW_DEFINE(3, 1)
 DW_DEFINE(3, 2)

@@ -107,7 +107,7 @@ INLINE v16 v16_activate(v16 x, const terse_activation *f)
     return x;
 }
 
-static __attribute__((noinline, unused)) v16 v16_activate_rare(v16 x, const terse_activation *f)
+APART v16 v16_activate_rare(v16 x, const terse_activation *f)
 {
     return v16_activate(x, f);
 }

@@ -16,6 +16,12 @@
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 #define INLINE static inline __attribute__((always_inline))
+/* Once in the program, whatever is known where it is called. */
+#ifdef __clang__
+#define APART static __attribute__((noinline, unused))
+#else
+#define APART static __attribute__((noinline, noclone, unused))
+#endif
 
 #if defined(__AVX512BF16__)
 #include "common/kernels/x86/v16_avx512.h"

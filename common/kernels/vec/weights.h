@@ -27,21 +27,57 @@ INLINE v16 v16_load_s8(const int8_t *p)
 #endif
 }
 
-/* What both products end in: scale or step, bias, residual, activation of up to 16 columns. */
+/* What both products end in: bias, residual, activation. */
 typedef struct weights_end {
     float *c;
     const float *bias, *residual;
     const terse_activation *activation;
+    int64_t ldc, ldr, columns;
 } weights_end;
 
-INLINE void weights_finish(const weights_end *end, v16 x, int64_t c_at, int64_t residual_at, int64_t column,
-                           int64_t left)
+/* Any activation, and a panel that is cut off: `panels` vectors of each of `rows` rows, in the order of the rows. */
+APART void weights_finish_any(const weights_end *end, const v16 *sums, int rows, int panels, int64_t row,
+                              int64_t first_column)
 {
-    if (end->bias)
-        x = v16_add(x, v16_load_up_to(end->bias + column, left));
-    if (end->residual)
-        x = v16_add(x, v16_load_up_to(end->residual + residual_at, left));
-    v16_store_up_to(end->c + c_at, v16_activate_near(x, end->activation), left);
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < panels; v++) {
+            const int64_t column = first_column + v * 16, left = end->columns - column;
+            v16 x = *sums++;
+            if (end->bias)
+                x = v16_add(x, v16_load_up_to(end->bias + column, left));
+            if (end->residual)
+                x = v16_add(x, v16_load_up_to(end->residual + (row + r) * end->ldr + column, left));
+            v16_store_up_to(end->c + (row + r) * end->ldc + column, v16_activate(x, end->activation), left);
+        }
+}
+
+/* A tile, most of them from the registers. Its rows lie `panels` vectors apart in memory only where they must. */
+INLINE void weights_finish(const weights_end *end, const v16 *x, int stride, int n_rows, int n_panels, int64_t row,
+                           int64_t panel)
+{
+    const int64_t column = panel * 16;
+    const bool clip = end->activation->kind == TERSE_ACT_CLIP;
+    if (column + n_panels * 16 > end->columns || !(clip || end->activation->kind == TERSE_ACT_NONE)) {
+        v16 sums[TILE_ROWS * TILE_PANELS];
+        UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++) sums[r * n_panels + v] =
+            x[r * stride + v];
+        weights_finish_any(end, sums, n_rows, n_panels, row, column);
+        return;
+    }
+    const v16 alpha = v16_set1(end->activation->alpha), beta = v16_set1(end->activation->beta);
+    UNROLL for (int v = 0; v < n_panels; v++)
+    {
+        const v16 bias = end->bias ? v16_load(end->bias + column + v * 16) : v16_zero();
+        UNROLL for (int r = 0; r < n_rows; r++)
+        {
+            v16 y = x[r * stride + v];
+            if (end->bias)
+                y = v16_add(y, bias);
+            if (end->residual)
+                y = v16_add(y, v16_load(end->residual + (row + r) * end->ldr + column + v * 16));
+            v16_store(end->c + (row + r) * end->ldc + column + v * 16, clip ? v16_clip(y, alpha, beta) : y);
+        }
+    }
 }
 
 #ifndef WEIGHTS_S4_ONLY
@@ -69,15 +105,14 @@ INLINE void s8_tile(int n_rows, int n_panels, const terse_gemm_f32s8_args *args,
             UNROLL for (int v = 0; v < n_panels; v++) acc[r][v] = v16_fma(y, x[v], acc[r][v]);
         }
     }
-    const weights_end end = {args->c, args->bias, args->residual, &args->activation};
+    const weights_end end = {args->c, args->bias, args->residual, &args->activation, args->ldc, args->ldr, args->n};
     UNROLL for (int v = 0; v < n_panels; v++)
     {
         const int64_t column = (panel + v) * 16, left = args->n - column;
         const v16 scale = v16_load_up_to(args->scale + column, left);
-        UNROLL for (int r = 0; r < n_rows; r++)
-            weights_finish(&end, v16_mul(acc[r][v], scale), (row + r) * args->ldc + column,
-                           (row + r) * args->ldr + column, column, left);
+        UNROLL for (int r = 0; r < n_rows; r++) acc[r][v] = v16_mul(acc[r][v], scale);
     }
+    weights_finish(&end, &acc[0][0], TILE_PANELS, n_rows, n_panels, row, panel);
 }
 
 typedef void s8_function(const terse_gemm_f32s8_args *args, int64_t row, int64_t panel);

@@ -242,13 +242,13 @@ INLINE void s4_tile(int n_rows, int n_panels, const terse_gemm_f32s4_args *args,
             UNROLL for (int r = 0; r < n_rows; r++) x[r][v] = v16_fma(s4_floats(sums[r][v]), of_group, x[r][v]);
         }
     }
-    const weights_end end = {args->c, args->bias, args->residual, &args->activation};
-    UNROLL for (int v = 0; v < n_panels; v++) UNROLL for (int r = 0; r < n_rows; r++)
+    const weights_end end = {args->c, args->bias, args->residual, &args->activation, args->ldc, args->ldr, args->n};
+    UNROLL for (int r = 0; r < n_rows; r++)
     {
-        const int64_t column = (panel + v) * 16, left = args->n - column;
-        weights_finish(&end, v16_mul(x[r][v], v16_set1(rows->step[at + r])), (row + r) * args->ldc + column,
-                       (row + r) * args->ldr + column, column, left);
+        const v16 step = v16_set1(rows->step[at + r]);
+        UNROLL for (int v = 0; v < n_panels; v++) x[r][v] = v16_mul(x[r][v], step);
     }
+    weights_finish(&end, &x[0][0], S4_PANELS, n_rows, n_panels, row, panel);
 }
 
 typedef void s4_function(const terse_gemm_f32s4_args *args, const s4_rows *rows, int64_t row, int64_t at,

@@ -38,11 +38,49 @@ INLINE void dw_store(pixel *p, v16 x, int64_t left)
 }
 #endif
 
+/* With masks one code serves all strips. */
+#if defined(__AVX512F__)
+enum { DW_MASKS = 1 };
+#else
+enum { DW_MASKS = 0 };
+#endif
+
+/* Of a strip that may be cut off. */
+INLINE v16 dw_load_cut(const pixel *p, int64_t left)
+{
+#if !defined(__AVX512F__)
+    return dw_load(p, left);
+#elif !defined(WINDOW_BF16)
+    return v16_load_n(p, (int)left);
+#else
+    return v16_load_few_bf16(p, (int)left);
+#endif
+}
+
+INLINE void dw_store_cut(pixel *p, v16 x, int64_t left)
+{
+#if !defined(__AVX512F__)
+    dw_store(p, x, left);
+#elif !defined(WINDOW_BF16)
+    v16_store_n(p, x, (int)left);
+#else
+    _mm256_mask_storeu_epi16(p, v16_mask((int)left), v16_to_bf16(x));
+#endif
+}
+
 /* Pointers of the arguments, whatever lies behind them. */
 INLINE const pixel *pixels_of(const float *p)
 {
     return (const pixel *)(const void *)p;
 }
+
+#if defined(WINDOW_BF16) && !defined(__AVX512F__)
+#define DW_ROWS_CUT APART void
+enum { DW_LEAN = 1 }; /* code for each kernel would be long, and pixels take most of the time */
+#else
+#define DW_ROWS_CUT INLINE void
+enum { DW_LEAN = 0 };
+#endif
 
 enum { DW_KERNEL = 5 }; /* the largest that has its own code */
 
@@ -72,18 +110,38 @@ typedef struct dw_row {
     tap_range interior;  /* outputs of the row all of whose taps are inside */
 } dw_row;
 
-INLINE void dw_finish(const dw_row *row, int block, const v16 *acc, int64_t ox, int64_t c, int64_t left)
+/* Any activation, with or without a residual, channels that do not fill a vector. */
+APART void dw_finish_any(const dw_row *row, int block, const v16 *acc, int64_t ox, int64_t c, int64_t left)
 {
     const terse_conv_f32_args *args = row->args;
-    v16 bias = args->bias ? v16_load_up_to(args->bias + c, left) : v16_zero();
-    UNROLL for (int o = 0; o < block; o++)
-    {
-        int64_t at = row->first_pixel + ox + o;
+    const v16 bias = args->bias ? v16_load_up_to(args->bias + c, left) : v16_zero();
+    for (int o = 0; o < block; o++) {
+        const int64_t at = row->first_pixel + ox + o;
         v16 x = args->bias ? v16_add(acc[o], bias) : acc[o];
         if (args->residual)
             x = v16_add(x, dw_load(pixels_of(args->residual) + at * args->residual_stride + c, left));
-        dw_store((pixel *)(void *)args->output + at * args->out_stride + c, v16_activate_near(x, &args->activation),
-                 left);
+        dw_store((pixel *)(void *)args->output + at * args->out_stride + c, v16_activate(x, &args->activation), left);
+    }
+}
+
+/* What most rows end in stays in registers; `block` is known where this is compiled. */
+INLINE void dw_finish(const dw_row *row, int block, const v16 *acc, int64_t ox, int64_t c, int64_t left)
+{
+    const terse_conv_f32_args *args = row->args;
+    const bool clip = args->activation.kind == TERSE_ACT_CLIP;
+    if ((!DW_MASKS && left < 16) || args->residual || !(clip || args->activation.kind == TERSE_ACT_NONE)) {
+        v16 sums[WINDOW_BLOCK]; /* whose address is taken only here */
+        UNROLL for (int o = 0; o < block; o++) sums[o] = acc[o];
+        dw_finish_any(row, block, sums, ox, c, left);
+        return;
+    }
+    pixel *y = (pixel *)(void *)args->output + (row->first_pixel + ox) * args->out_stride + c;
+    const v16 bias = args->bias ? v16_load_up_to(args->bias + c, left) : v16_zero();
+    const v16 alpha = v16_set1(args->activation.alpha), beta = v16_set1(args->activation.beta);
+    UNROLL for (int o = 0; o < block; o++)
+    {
+        v16 x = args->bias ? v16_add(acc[o], bias) : acc[o];
+        dw_store_cut(y + o * args->out_stride, clip ? v16_clip(x, alpha, beta) : x, left);
     }
 }
 
@@ -102,7 +160,7 @@ static void dw_any(const dw_row *row, int64_t ox, int64_t c, int64_t left)
             for (int64_t x = range.first; x < range.end; x++)
                 acc = v16_fma(dw_load(in + x * args->dilation[2] * step, left), v16_load(w + x * row->padded), acc);
         }
-    dw_finish(row, 1, &acc, ox, c, left);
+    dw_finish_any(row, 1, &acc, ox, c, left);
 }
 
 /* What all outputs of a row share, sixteen channels at a time: input rows that exist and their weights. */
@@ -113,45 +171,88 @@ typedef struct dw_strip {
 } dw_strip;
 
 /* `block` outputs from ox on, all of whose taps are inside. hoisted: the weights, or NULL to load them. */
-INLINE void dw_block(const dw_row *row, const dw_strip *s, int block, int64_t rows, int64_t kw, int64_t stride,
-                     const v16 (*hoisted)[DW_KERNEL], int64_t ox, int64_t left)
+INLINE void dw_block(const dw_row *row, const dw_strip *s, int block, int64_t kernel, int64_t stride,
+                     const v16 (*hoisted)[DW_KERNEL], int64_t ox)
 {
     int64_t step = row->args->in_stride;
     v16 acc[WINDOW_BLOCK];
     UNROLL for (int o = 0; o < block; o++) acc[o] = v16_zero();
-    UNROLL for (int64_t y = 0; y < rows; y++)
+    UNROLL for (int64_t y = 0; y < kernel; y++)
     {
         const pixel *p = s->in[y] + ox * stride * step;
-        UNROLL for (int64_t x = 0; x < kw; x++)
+        UNROLL for (int64_t x = 0; x < kernel; x++)
         {
-            v16 weight = hoisted ? hoisted[y][x] : v16_load(s->weights + (y * kw + x) * row->padded);
+            v16 weight = hoisted ? hoisted[y][x] : v16_load(s->weights + (y * kernel + x) * row->padded);
             UNROLL for (int o = 0; o < block; o++) acc[o] =
-                v16_fma(dw_load(p + (o * stride + x) * step, left), weight, acc[o]);
+                v16_fma(dw_load(p + (o * stride + x) * step, 16), weight, acc[o]);
         }
+    }
+    dw_finish(row, block, acc, ox, s->c, 16);
+}
+
+/* One tap of `block` outputs. */
+INLINE void dw_column_cut(const pixel *p, int64_t step, v16 weight, int block, int64_t left, v16 acc[WINDOW_BLOCK])
+{
+    UNROLL for (int o = 0; o < block; o++) acc[o] = v16_fma(dw_load_cut(p + o * step, left), weight, acc[o]);
+}
+
+/* The same where rows lie in the padding or channels do not fill a vector (left < 16). */
+INLINE void dw_block_cut(const dw_row *row, const dw_strip *s, int block, int64_t kernel, int64_t stride, int64_t ox,
+                         int64_t left)
+{
+    int64_t step = row->args->in_stride;
+    const float *weights = s->weights;
+    v16 acc[WINDOW_BLOCK];
+    UNROLL for (int o = 0; o < block; o++) acc[o] = v16_zero();
+    for (int64_t y = 0; y < s->rows; y++, weights += kernel * row->padded) {
+        const pixel *p = s->in[y] + ox * stride * step;
+        if (DW_LEAN)
+            for (int64_t x = 0; x < kernel; x++)
+                dw_column_cut(p + x * step, stride * step, v16_load(weights + x * row->padded), block, left, acc);
+        else
+            UNROLL for (int64_t x = 0; x < kernel; x++)
+                dw_column_cut(p + x * step, stride * step, v16_load(weights + x * row->padded), block, left, acc);
     }
     dw_finish(row, block, acc, ox, s->c, left);
 }
 
 /* Outputs ox..end-1 at either end of the row, which lack taps. */
-INLINE void dw_edge(const dw_row *row, const dw_strip *s, int64_t kw, int64_t stride, int64_t ox, int64_t end,
-                    int64_t left)
+INLINE void dw_edge_of(const dw_row *row, const dw_strip *s, int64_t kernel, int64_t stride, int64_t ox, int64_t end,
+                       int64_t left)
 {
-    int64_t step = row->args->in_stride;
+    const int64_t step = row->args->in_stride;
     for (; ox < end; ox++) {
-        int64_t ix = ox * stride - row->args->pad[2], room = row->args->in[2] - ix;
-        int64_t x_end = room < kw ? room : kw;
+        const int64_t ix = ox * stride - row->args->pad[2], room = row->args->in[2] - ix;
+        const float *weights = s->weights;
         v16 acc = v16_zero();
-        for (int64_t y = 0; y < s->rows; y++)
-            for (int64_t x = ix < 0 ? -ix : 0; x < x_end; x++)
-                acc = v16_fma(dw_load(s->in[y] + (ox * stride + x) * step, left),
-                              v16_load(s->weights + (y * kw + x) * row->padded), acc);
+        for (int64_t y = 0; y < s->rows; y++, weights += kernel * row->padded) {
+            const pixel *p = s->in[y] + ox * stride * step;
+            UNROLL for (int64_t x = 0; x < kernel; x++) if (x >= -ix && x < room) acc =
+                v16_fma(dw_load_cut(p + x * step, left), v16_load(weights + x * row->padded), acc);
+        }
         dw_finish(row, 1, &acc, ox, s->c, left);
     }
 }
 
-/* A whole row of outputs of a square kernel. */
-INLINE void dw_span(const dw_row *row, const dw_strip *s, int64_t rows, int64_t kernel, int64_t stride, bool hoist,
-                    int64_t left)
+INLINE void dw_edges_of(const dw_row *row, const dw_strip *s, int64_t kernel, int64_t stride, int64_t left)
+{
+    dw_edge_of(row, s, kernel, stride, 0, row->interior.first, left);
+    dw_edge_of(row, s, kernel, stride, row->interior.end, row->args->out[2], left);
+}
+
+#define DW_EDGES_DEFINE(kernel)                                                                                        \
+    APART void dw_edges_##kernel(const dw_row *row, const dw_strip *s, int64_t stride)                                 \
+    {                                                                                                                  \
+        if (DW_MASKS || s->left < 16)                                                                                  \
+            dw_edges_of(row, s, kernel, stride, s->left < 16 ? s->left : 16);                                          \
+        else                                                                                                           \
+            dw_edges_of(row, s, kernel, stride, 16);                                                                   \
+    }
+DW_EDGES_DEFINE(3)
+DW_EDGES_DEFINE(5)
+
+/* A whole row of outputs of a square kernel, all of whose rows and channels are there. */
+INLINE void dw_span(const dw_row *row, const dw_strip *s, int64_t kernel, int64_t stride, bool hoist)
 {
     int64_t ox = row->interior.first, end = row->interior.end;
     v16 weights[DW_KERNEL][DW_KERNEL];
@@ -160,14 +261,31 @@ INLINE void dw_span(const dw_row *row, const dw_strip *s, int64_t rows, int64_t 
             v16_load(s->weights + (y * kernel + x) * row->padded);
     }
     const v16(*hoisted)[DW_KERNEL] = hoist ? (const v16(*)[DW_KERNEL])weights : NULL;
-    dw_edge(row, s, kernel, stride, 0, ox, left);
     for (; ox + WINDOW_BLOCK <= end; ox += WINDOW_BLOCK)
-        dw_block(row, s, WINDOW_BLOCK, rows, kernel, stride, hoisted, ox, left);
+        dw_block(row, s, WINDOW_BLOCK, kernel, stride, hoisted, ox);
     for (; ox + WINDOW_BLOCK / 2 <= end; ox += WINDOW_BLOCK / 2)
-        dw_block(row, s, WINDOW_BLOCK / 2, rows, kernel, stride, hoisted, ox, left);
+        dw_block(row, s, WINDOW_BLOCK / 2, kernel, stride, hoisted, ox);
     for (; ox < end; ox++)
-        dw_block(row, s, 1, rows, kernel, stride, hoisted, ox, left);
-    dw_edge(row, s, kernel, stride, end, row->args->out[2], left);
+        dw_block(row, s, 1, kernel, stride, hoisted, ox);
+}
+
+INLINE void dw_span_cut(const dw_row *row, const dw_strip *s, int64_t kernel, int64_t stride, int64_t left)
+{
+    int64_t ox = row->interior.first, end = row->interior.end;
+    for (; ox + WINDOW_BLOCK <= end; ox += WINDOW_BLOCK)
+        dw_block_cut(row, s, WINDOW_BLOCK, kernel, stride, ox, left);
+    for (; ox + WINDOW_BLOCK / 2 <= end; ox += WINDOW_BLOCK / 2)
+        dw_block_cut(row, s, WINDOW_BLOCK / 2, kernel, stride, ox, left);
+    for (; ox < end; ox++)
+        dw_block_cut(row, s, 1, kernel, stride, ox, left);
+}
+
+DW_ROWS_CUT dw_rows_cut(const dw_row *row, const dw_strip *s, int64_t kernel, int64_t stride)
+{
+    if (DW_MASKS || s->left < 16)
+        dw_span_cut(row, s, kernel, stride, s->left < 16 ? s->left : 16);
+    else
+        dw_span_cut(row, s, kernel, stride, 16);
 }
 
 INLINE dw_strip dw_strip_at(const dw_row *row, int64_t kernel, int64_t c)
@@ -192,17 +310,16 @@ static void dw_general(const dw_row *row, int64_t c)
         dw_any(row, ox, c, row->args->channels - c);
 }
 
-/* Rows in the middle, rows that lack taps at the top or the bottom, channels that do not fill a vector. */
+/* Rows in the middle; rows that lack taps at the top or the bottom and channels that do not fill a vector. */
 #define DW_DEFINE(kernel, stride, hoist)                                                                               \
     static void dw_##kernel##_##stride(const dw_row *row, int64_t c)                                                   \
     {                                                                                                                  \
         const dw_strip s = dw_strip_at(row, kernel, c);                                                                \
-        if (s.left < 16)                                                                                               \
-            dw_span(row, &s, s.rows, kernel, stride, false, s.left);                                                   \
-        else if (s.rows < kernel)                                                                                      \
-            dw_span(row, &s, s.rows, kernel, stride, false, 16);                                                       \
+        if (DW_LEAN || s.left < 16 || s.rows < kernel)                                                                 \
+            dw_rows_cut(row, &s, kernel, stride);                                                                      \
         else                                                                                                           \
-            dw_span(row, &s, kernel, kernel, stride, hoist, 16);                                                       \
+            dw_span(row, &s, kernel, stride, hoist);                                                                   \
+        dw_edges_##kernel(row, &s, stride);                                                                            \
     }
 DW_DEFINE(3, 1, true)
 DW_DEFINE(3, 2, true)

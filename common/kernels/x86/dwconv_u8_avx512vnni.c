@@ -14,6 +14,7 @@
  * *copies*: each in its own lanes.
  *
  * Fast: 2-D windows of at most 8 rows and 7 columns to bytes without a residual. All else: dwconv_u8.h. */
+#define DW_LEAN
 #include "common/kernels/vec/dwconv_u8.h"
 
 #include <immintrin.h>
@@ -146,7 +147,7 @@ INLINE quad column_at(const block *b, const rows *r, int g, int high, int copies
     return zip(v[0], v[1], v[2], v[3]);
 }
 
-static __attribute__((noinline)) __m512i exact(const terse_requantize *to, const block *b, const quad *sums)
+APART __m512i exact(const terse_requantize *to, const block *b, const quad *sums)
 {
     _Alignas(64) uint8_t out[64] = {0};
     for (int j = 0; j < 4; j++) {
@@ -222,31 +223,59 @@ INLINE void store(const block *b, const rows *r, int copies, bool full, __m512i 
     }
 }
 
-/* One output row of one block, or one for each copy. */
-INLINE void row_of(const terse_conv_u8s8_args *args, const block *b, const rows *r, int columns, int fours, int high,
-                   int stride, int copies, bool full, uint8_t *y)
+/* One output row of one block, or one for each copy, each column of its windows read again. */
+INLINE void row_dilated_of(const terse_conv_u8s8_args *args, const block *b, const rows *r, int size, int stride,
+                           int copies, bool full, uint8_t *y)
+{
+    const int fours = (size + 3) / 4;
+    const int64_t row = args->out[2] * args->out_stride;
+    int64_t x = -args->pad[2];
+    for (int64_t o = 0; o < args->out[2]; o++, y += args->out_stride, x += stride) {
+        quad sums = b->bias;
+        for (int v = 0; v < size; v++)
+            for (int g = 0; g < fours; g++) {
+                const quad c = column_at(b, r, g, size, copies, full, x + v * args->dilation[2], args->in[2]);
+                UNROLL for (int j = 0; j < 4; j++) sums.r[j] =
+                    _mm512_dpbusd_epi32(sums.r[j], c.r[j], b->weights[v][g].r[j]);
+            }
+        store(b, r, copies, full, to_bytes(&args->requantize, b, &sums), y, row);
+    }
+}
+
+#define DILATED(copies)                                                                                                \
+    APART void row_dilated_##copies(const terse_conv_u8s8_args *args, const block *b, const rows *r, int size,         \
+                                    int stride, uint8_t *y)                                                            \
+    {                                                                                                                  \
+        row_dilated_of(args, b, r, size, stride, copies, false, y);                                                    \
+    }
+DILATED(1)
+DILATED(2)
+DILATED(4)
+
+/* The same where columns move on from window to window. */
+INLINE void row_of(const terse_conv_u8s8_args *args, const block *b, const rows *r, int size, int stride, int copies,
+                   bool full, uint8_t *y)
 {
     quad column[MAX_COLUMNS][MAX_FOURS];
-    const int64_t width = args->in[2], dilation = args->dilation[2], row = args->out[2] * args->out_stride;
-    const bool slide = dilation == 1;
+    const int fours = (size + 3) / 4;
+    const int64_t width = args->in[2], row = args->out[2] * args->out_stride;
     int64_t x = -args->pad[2];
-    UNROLL for (int v = 0; v < columns; v++) UNROLL for (int g = 0; g < fours; g++) column[v][g] =
-        column_at(b, r, g, high, copies, full, x + v * dilation, width);
+    UNROLL for (int v = 0; v < size; v++) UNROLL for (int g = 0; g < fours; g++) column[v][g] =
+        column_at(b, r, g, size, copies, full, x + v, width);
     for (int64_t o = 0; o < args->out[2]; o++, y += args->out_stride) {
         quad sums = b->bias;
-        UNROLL for (int v = 0; v < columns; v++) UNROLL for (int g = 0; g < fours; g++)
-            UNROLL for (int j = 0; j < 4; j++)
-                sums.r[j] = _mm512_dpbusd_epi32(sums.r[j], column[v][g].r[j], b->weights[v][g].r[j]);
+        UNROLL for (int v = 0; v < size; v++) UNROLL for (int g = 0; g < fours; g++) UNROLL for (int j = 0; j < 4; j++)
+            sums.r[j] = _mm512_dpbusd_epi32(sums.r[j], column[v][g].r[j], b->weights[v][g].r[j]);
         store(b, r, copies, full, to_bytes(&args->requantize, b, &sums), y, row);
         if (o + 1 == args->out[2])
             break;
         x += stride;
-        UNROLL for (int v = 0; v < columns; v++) UNROLL for (int g = 0; g < fours; g++)
+        UNROLL for (int v = 0; v < size; v++) UNROLL for (int g = 0; g < fours; g++)
         {
-            if (slide && v + stride < columns)
+            if (v + stride < size)
                 column[v][g] = column[v + stride][g];
             else
-                column[v][g] = column_at(b, r, g, high, copies, full, x + v * dilation, width);
+                column[v][g] = column_at(b, r, g, size, copies, full, x + v, width);
         }
     }
 }
@@ -258,10 +287,12 @@ typedef void row_function(const terse_conv_u8s8_args *args, const block *b, cons
     static void row_##size##_##stride##_##copies(const terse_conv_u8s8_args *args, const block *b, const rows *r,      \
                                                  uint8_t *y)                                                           \
     {                                                                                                                  \
-        if (b->mask == ~(__mmask64)0)                                                                                  \
-            row_of(args, b, r, size, (size + 3) / 4, size, stride, copies, true, y);                                   \
+        if (args->dilation[2] != 1)                                                                                    \
+            row_dilated_##copies(args, b, r, size, stride, y);                                                         \
+        else if (b->mask == ~(__mmask64)0)                                                                             \
+            row_of(args, b, r, size, stride, copies, true, y);                                                         \
         else                                                                                                           \
-            row_of(args, b, r, size, (size + 3) / 4, size, stride, copies, false, y);                                  \
+            row_of(args, b, r, size, stride, copies, false, y);                                                        \
     }
 #define ROWS(size, stride) ROW(size, stride, 1) ROW(size, stride, 2) ROW(size, stride, 4)
 ROWS(3, 1)
