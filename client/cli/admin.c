@@ -11,7 +11,8 @@
 
 #include "common/json.h"
 
-#define ENDPOINT_HELP "the daemon's (default: $TERSE_ENDPOINT, else this host's)"
+#define ENDPOINT_HELP                                                                                                  \
+    "the daemon's, or several, by commas, for each in turn (default: $TERSE_ENDPOINT, else this host's)"
 #define CONNECT_HELP "how long to wait for a daemon (default 5000)"
 #define WAIT_HELP "how long to wait for its answer (default: as long as it takes)"
 
@@ -19,6 +20,8 @@ typedef struct order {
     const char *endpoint;
     uint64_t connect_ms, wait_ms; /* wait_ms 0: as long as it takes */
     bool as_json;
+    const char *model, *path, *version;
+    terse_live_settings settings;
 } order;
 
 static int wait_of(const order *o)
@@ -27,26 +30,41 @@ static int wait_of(const order *o)
 }
 
 /* The outcome on one line, or as JSON; a failure on stderr. */
-static int tell(const char *command, const order *o, terse_status status, const char *model, const char *done)
+static int tell(const char *name, const order *o, const char *endpoint, terse_status status, const char *done)
 {
+    const char *model = o->model;
     if (status)
-        return terse_cli_fail_client(command);
+        return terse_cli_fail_client(name);
     if (o->as_json) {
         terse_json json = terse_json_to(stdout);
         terse_json_object(&json, NULL);
+        if (endpoint)
+            terse_json_text_n(&json, "endpoint", endpoint, strlen(endpoint));
         terse_json_text_n(&json, "model", model, strlen(model));
         terse_json_end(&json);
         putchar('\n');
     } else {
-        printf("model '%s' %s\n", model, done);
+        printf("%s%smodel '%s' %s\n", endpoint ? endpoint : "", endpoint ? ": " : "", model, done);
     }
     return TERSE_CLI_DONE;
+}
+
+static int load_into(const char *name, const char *endpoint, bool several, void *context)
+{
+    const order *o = context;
+    terse_client *client = terse_cli_connect(name, endpoint, o->connect_ms);
+    if (!client)
+        return TERSE_CLI_FAILED;
+    const terse_status status = terse_client_load(client, o->model, o->path, o->version, wait_of(o));
+    const int code = tell(name, o, several ? endpoint : NULL, status, "is served from the new file");
+    terse_client_close(client);
+    return code;
 }
 
 int terse_cli_load(int argc, char **argv)
 {
     order o = {.connect_ms = 5000};
-    const char *version = NULL, *positional[2];
+    const char *positional[2];
     const terse_cli_usage usage = {
         "load", "[-e ENDPOINT] NAME FILE.terse [--model-version V]",
         "Serves a file as NAME: a new model, or a new version of one that is served. The new version takes over once "
@@ -55,7 +73,7 @@ int terse_cli_load(int argc, char **argv)
         2, 2};
     const terse_cli_option options[] = {
         {"endpoint", 'e', TERSE_CLI_TEXT, "ENDPOINT", &o.endpoint, 0, 0, ENDPOINT_HELP},
-        {"model-version", 0, TERSE_CLI_TEXT, "V", &version, 0, 0, "the version told to clients (default 1)"},
+        {"model-version", 0, TERSE_CLI_TEXT, "V", &o.version, 0, 0, "the version told to clients (default 1)"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &o.connect_ms, 1, 1e9, CONNECT_HELP},
         {"wait-ms", 0, TERSE_CLI_COUNT, "T", &o.wait_ms, 1, 1e9, WAIT_HELP},
         {"json", 0, TERSE_CLI_FLAG, NULL, &o.as_json, 0, 0, "print the outcome as one JSON object"},
@@ -71,11 +89,19 @@ int terse_cli_load(int argc, char **argv)
         terse_fail(&error, TERSE_NOT_FOUND, "cannot find '%.300s': %s", positional[1], strerror(errno));
         return terse_cli_fail("load", &error);
     }
-    terse_client *client = terse_cli_connect("load", o.endpoint, o.connect_ms);
+    o.model = positional[0];
+    o.path = path;
+    return terse_cli_each_daemon("load", o.endpoint, load_into, &o);
+}
+
+static int unload_from(const char *name, const char *endpoint, bool several, void *context)
+{
+    const order *o = context;
+    terse_client *client = terse_cli_connect(name, endpoint, o->connect_ms);
     if (!client)
         return TERSE_CLI_FAILED;
-    const terse_status status = terse_client_load(client, positional[0], path, version, wait_of(&o));
-    const int code = tell("load", &o, status, positional[0], "is served from the new file");
+    const terse_status status = terse_client_unload(client, o->model, wait_of(o));
+    const int code = tell(name, o, several ? endpoint : NULL, status, "is not served any more");
     terse_client_close(client);
     return code;
 }
@@ -98,13 +124,8 @@ int terse_cli_unload(int argc, char **argv)
     const int parsed = terse_cli_parse(&usage, options, argc, argv, positional, &n);
     if (parsed >= 0)
         return parsed;
-    terse_client *client = terse_cli_connect("unload", o.endpoint, o.connect_ms);
-    if (!client)
-        return TERSE_CLI_FAILED;
-    const terse_status status = terse_client_unload(client, positional[0], wait_of(&o));
-    const int code = tell("unload", &o, status, positional[0], "is not served any more");
-    terse_client_close(client);
-    return code;
+    o.model = positional[0];
+    return terse_cli_each_daemon("unload", o.endpoint, unload_from, &o);
 }
 
 static void print_setting(terse_json *json, const char *name, int64_t value)
@@ -117,11 +138,16 @@ static void print_setting(terse_json *json, const char *name, int64_t value)
         printf("%s = %" PRId64 "\n", name, value);
 }
 
-static void print_settings(const order *o, const char *model, const terse_live_settings *settings)
+static void print_settings(const order *o, const char *endpoint, const terse_live_settings *settings)
 {
+    const char *model = o->model;
     terse_json json = terse_json_to(stdout);
+    if (!o->as_json && endpoint)
+        printf("%s\n", endpoint);
     if (o->as_json) {
         terse_json_object(&json, NULL);
+        if (endpoint)
+            terse_json_text_n(&json, "endpoint", endpoint, strlen(endpoint));
         if (model)
             terse_json_text_n(&json, "model", model, strlen(model));
     }
@@ -132,6 +158,22 @@ static void print_settings(const order *o, const char *model, const terse_live_s
         terse_json_end(&json);
         putchar('\n');
     }
+}
+
+static int configure_one(const char *name, const char *endpoint, bool several, void *context)
+{
+    const order *o = context;
+    terse_client *client = terse_cli_connect(name, endpoint, o->connect_ms);
+    if (!client)
+        return TERSE_CLI_FAILED;
+    terse_live_settings settings = o->settings;
+    int code = TERSE_CLI_DONE;
+    if (terse_client_configure(client, o->model, &settings, wait_of(o)))
+        code = terse_cli_fail_client(name);
+    else
+        print_settings(o, several ? endpoint : NULL, &settings);
+    terse_client_close(client);
+    return code;
 }
 
 int terse_cli_configure(int argc, char **argv)
@@ -160,19 +202,11 @@ int terse_cli_configure(int argc, char **argv)
     const int parsed = terse_cli_parse(&usage, options, argc, argv, positional, &n);
     if (parsed >= 0)
         return parsed;
-    terse_client *client = terse_cli_connect("configure", o.endpoint, o.connect_ms);
-    if (!client)
-        return TERSE_CLI_FAILED;
-    const char *model = n > 0 ? positional[0] : NULL;
-    terse_live_settings settings = TERSE_LIVE_SETTINGS_INIT;
-    settings.max_batch = max_batch == UNSET ? -1 : (int64_t)max_batch;
-    settings.batch_timeout_us = timeout_us == UNSET ? -1 : (int64_t)timeout_us;
-    settings.workers = workers == UNSET ? -1 : (int64_t)workers;
-    int code = TERSE_CLI_DONE;
-    if (terse_client_configure(client, model, &settings, wait_of(&o)))
-        code = terse_cli_fail_client("configure");
-    else
-        print_settings(&o, model, &settings);
-    terse_client_close(client);
-    return code;
+    const terse_live_settings unset = TERSE_LIVE_SETTINGS_INIT;
+    o.model = n > 0 ? positional[0] : NULL;
+    o.settings = unset;
+    o.settings.max_batch = max_batch == UNSET ? -1 : (int64_t)max_batch;
+    o.settings.batch_timeout_us = timeout_us == UNSET ? -1 : (int64_t)timeout_us;
+    o.settings.workers = workers == UNSET ? -1 : (int64_t)workers;
+    return terse_cli_each_daemon("configure", o.endpoint, configure_one, &o);
 }

@@ -70,6 +70,11 @@ terse_client *terse_cli_connect(const char *name, const char *endpoint, uint64_t
 /* The same with a spinning client, and one that sends again up to `retries` times what the daemon refuses for now. */
 terse_client *terse_cli_connect_as(const char *name, const char *endpoint, uint64_t connect_ms, uint64_t spin_us,
                                    uint64_t retries);
+/* daemons.c: `each` for every endpoint of the list (NULL: $TERSE_ENDPOINT, else this host's), in its order. `name` is
+ * what errors begin with: the command, and the endpoint when there are several. Returns TERSE_CLI_FAILED when one of
+ * them failed; the others are done all the same. */
+typedef int terse_cli_daemon(const char *name, const char *endpoint, bool several, void *context);
+int terse_cli_each_daemon(const char *command, const char *endpoints, terse_cli_daemon *each, void *context);
 /* 64-byte aligned tensors for every input of a signature: rows along axis 0 where it is free, other free sizes from
  * dims ("NAME=SIZE"), else 1. Random: floats in [-1, 1), integers 0 or 1. The caller frees each data. */
 int terse_cli_random_inputs(const terse_signature *signature, uint64_t rows, const terse_cli_texts *dims, uint64_t seed,

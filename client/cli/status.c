@@ -84,10 +84,12 @@ static void print_settings(const msgpack_object *settings)
 }
 
 /* contracts: models is a list in `status --json`, each with its name, while the wire has a map by name. */
-static void print_json(const msgpack_object *stats)
+static void print_json(const msgpack_object *stats, const char *endpoint)
 {
     terse_json json = terse_json_to(stdout);
     terse_json_object(&json, NULL);
+    if (endpoint)
+        terse_json_text_n(&json, "endpoint", endpoint, strlen(endpoint));
     const msgpack_object *models = terse_pack_find(stats, "models");
     terse_json_array(&json, "models");
     for (uint32_t i = 0; models && models->type == MSGPACK_OBJECT_MAP && i < models->via.map.size; i++) {
@@ -137,59 +139,85 @@ static bool wait_until_ready(terse_client *client, uint64_t wait_ms)
     return true;
 }
 
+typedef struct wanted {
+    bool as_json, settings;
+    uint64_t connect_ms, wait_ms;
+    int shown;
+} wanted;
+
+static void print_all(const msgpack_object *stats)
+{
+    print_models(terse_pack_find(stats, "models"));
+    print_changes(terse_pack_find(stats, "changes"));
+    print_workers(terse_pack_find(stats, "workers"));
+    printf("\n%" PRIu64 " clients, %" PRIu64 " requests waiting, up for %.0f s\n", number(stats, "clients"),
+           number(stats, "queued"), (double)number(stats, "uptime_us") / 1e6);
+}
+
+/* `endpoint`: to be told, or NULL. */
+static int print_stats(const char *name, const terse_stats *stats, const char *endpoint, wanted *w)
+{
+    size_t size;
+    const void *bytes = terse_stats_msgpack(stats, &size);
+    msgpack_zone zone;
+    msgpack_object object;
+    terse_error error = {0};
+    int code = TERSE_CLI_DONE;
+    msgpack_zone_init(&zone, 8192);
+    if (terse_pack_unpack(bytes, size, 1 << 20, &zone, &object, &error) || object.type != MSGPACK_OBJECT_MAP ||
+        !keys_are_text(&object)) {
+        code = terse_cli_fail(name, &error);
+    } else if (w->as_json) {
+        print_json(&object, endpoint);
+    } else {
+        if (endpoint)
+            printf("%s%s\n", w->shown ? "\n" : "", endpoint);
+        if (w->settings)
+            print_settings(terse_pack_find(&object, "settings"));
+        else
+            print_all(&object);
+    }
+    w->shown++;
+    msgpack_zone_destroy(&zone);
+    return code;
+}
+
+static int show(const char *name, const char *endpoint, bool several, void *context)
+{
+    wanted *w = context;
+    terse_client *client = terse_cli_connect(name, endpoint, w->connect_ms);
+    if (!client)
+        return TERSE_CLI_FAILED;
+    terse_stats *stats = NULL;
+    int code;
+    if ((w->wait_ms && !wait_until_ready(client, w->wait_ms)) || terse_client_stats(client, (int)w->connect_ms, &stats))
+        code = terse_cli_fail_client(name);
+    else
+        code = print_stats(name, stats, several ? endpoint : NULL, w);
+    terse_stats_free(stats);
+    terse_client_close(client);
+    return code;
+}
+
 int terse_cli_status(int argc, char **argv)
 {
     const char *endpoint = NULL;
-    bool as_json = false, settings = false;
-    uint64_t connect_ms = 5000, wait_ms = 0;
+    wanted w = {.connect_ms = 5000};
     const terse_cli_usage usage = {"status", "[-e ENDPOINT] [--settings | --json]",
                                    "Shows a daemon's models, workers and counters.", 0, 0};
     const terse_cli_option options[] = {
         {"endpoint", 'e', TERSE_CLI_TEXT, "ENDPOINT", &endpoint, 0, 0,
-         "the daemon's (default: $TERSE_ENDPOINT, else this host's)"},
-        {"connect-ms", 0, TERSE_CLI_COUNT, "T", &connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
-        {"wait-ms", 0, TERSE_CLI_COUNT, "T", &wait_ms, 1, 1e9, "wait until every model is ready; fail after T ms"},
-        {"settings", 0, TERSE_CLI_FLAG, NULL, &settings, 0, 0, "show the settings in force, and where each is from"},
-        {"json", 0, TERSE_CLI_FLAG, NULL, &as_json, 0, 0, "print everything as one JSON object"},
+         "the daemon's, or several, by commas, for each in turn (default: $TERSE_ENDPOINT, else this host's)"},
+        {"connect-ms", 0, TERSE_CLI_COUNT, "T", &w.connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
+        {"wait-ms", 0, TERSE_CLI_COUNT, "T", &w.wait_ms, 1, 1e9, "wait until every model is ready; fail after T ms"},
+        {"settings", 0, TERSE_CLI_FLAG, NULL, &w.settings, 0, 0, "show the settings in force, and where each is from"},
+        {"json", 0, TERSE_CLI_FLAG, NULL, &w.as_json, 0, 0,
+         "print everything as one JSON object; of several daemons one a line, which begins with its endpoint"},
         {NULL, 0, TERSE_CLI_FLAG, NULL, NULL, 0, 0, NULL},
     };
     int n;
     const int parsed = terse_cli_parse(&usage, options, argc, argv, NULL, &n);
     if (parsed >= 0)
         return parsed;
-    terse_client *client = terse_cli_connect("status", endpoint, connect_ms);
-    if (!client)
-        return TERSE_CLI_FAILED;
-    terse_stats *stats = NULL;
-    int code = TERSE_CLI_DONE;
-    if (wait_ms && !wait_until_ready(client, wait_ms)) {
-        code = terse_cli_fail_client("status");
-    } else if (terse_client_stats(client, (int)connect_ms, &stats)) {
-        code = terse_cli_fail_client("status");
-    } else {
-        size_t size;
-        const void *bytes = terse_stats_msgpack(stats, &size);
-        msgpack_zone zone;
-        msgpack_object object;
-        terse_error error = {0};
-        msgpack_zone_init(&zone, 8192);
-        if (terse_pack_unpack(bytes, size, 1 << 20, &zone, &object, &error) || object.type != MSGPACK_OBJECT_MAP ||
-            !keys_are_text(&object)) {
-            code = terse_cli_fail("status", &error);
-        } else if (as_json) {
-            print_json(&object);
-        } else if (settings) {
-            print_settings(terse_pack_find(&object, "settings"));
-        } else {
-            print_models(terse_pack_find(&object, "models"));
-            print_changes(terse_pack_find(&object, "changes"));
-            print_workers(terse_pack_find(&object, "workers"));
-            printf("\n%" PRIu64 " clients, %" PRIu64 " requests waiting, up for %.0f s\n", number(&object, "clients"),
-                   number(&object, "queued"), (double)number(&object, "uptime_us") / 1e6);
-        }
-        msgpack_zone_destroy(&zone);
-    }
-    terse_stats_free(stats);
-    terse_client_close(client);
-    return code;
+    return terse_cli_each_daemon("status", endpoint, show, &w);
 }

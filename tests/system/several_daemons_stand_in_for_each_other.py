@@ -134,13 +134,34 @@ with harness.story("over encrypted tcp each of several daemons may have a key of
 with harness.story("what several daemons cannot be asked together is refused by name") as story:
     tersed = story.tersed({"digits": story.digits()})
     pair = f"{tersed.endpoint},{tersed.endpoint}"
-    for words, command in (("stats is asked of one daemon", ["status", "-e", pair]),
-                           ("load is asked of one daemon", ["load", "-e", pair, "digits", f"{story.folder}/digits.terse"]),
-                           ("configure is asked of one daemon", ["configure", "-e", pair]),
-                           ("shared memory is asked of one daemon", ["bench", "-e", pair, "digits", "--shm", "--requests", "1"]),
+    for words, command in (("shared memory is asked of one daemon", ["bench", "-e", pair, "digits", "--shm", "--requests", "1"]),
                            ("names 17 daemons, at most 16", ["status", "-e", ",".join([tersed.endpoint] * 17)]),
                            ("endpoint '' cannot be used", ["status", "-e", tersed.endpoint + ","])):
         done = harness.run("terse", *command, code=1)
         story.check(words in done.stderr, f"{command[0]}: {done.stderr.strip()}")
+
+with harness.story("what is told to each of several daemons is told to each, whatever another one says") as story:
+    model = story.digits()
+    a, b = (story.tersed({"digits": model}, "--workers", 1) for _ in range(2))
+    gone = f"ipc://{story.folder}/nobody.sock"
+    done = harness.run("terse", "load", "-e", listed(a, b), "more", model)
+    story.check(done.stdout.splitlines() == [f"{d.endpoint}: model 'more' is served from the new file" for d in (a, b)], done.stdout)
+    done = harness.run("terse", "unload", "-e", listed(a), "more")
+    story.check(done.stdout == "model 'more' is not served any more\n", f"one alone is not named: {done.stdout}")
+    done = harness.run("terse", "unload", "-e", f"{gone},{listed(a, b)}", "more", "--connect-ms", "300", code=1)
+    story.check(done.stdout == f"{b.endpoint}: model 'more' is not served any more\n", f"the last is done: {done.stdout}")
+    told = done.stderr.splitlines()
+    story.check(len(told) == 2 and told[0].startswith(f"terse unload: {gone}: ") and told[1].startswith(f"terse unload: {a.endpoint}: ")
+                and "more" in told[1], f"what fails is named: {told}")
+    settings = [json.loads(line) for line in
+                harness.run("terse", "configure", "-e", listed(a, b), "--max-batch", "5", "--json").stdout.splitlines()]
+    story.check([(s["endpoint"], s["max_batch"]) for s in settings] == [(a.endpoint, 5), (b.endpoint, 5)], f"{settings}")
+    told = [json.loads(line) for line in harness.run("terse", "status", "-e", listed(a, b), "--json").stdout.splitlines()]
+    story.check([(t["endpoint"], [m["name"] for m in t["models"]]) for t in told] == [(d.endpoint, ["digits"]) for d in (a, b)],
+                f"{told}")
+    text = harness.run("terse", "status", env=dict(os.environ, TERSE_ENDPOINT=listed(a, b))).stdout
+    story.check(text.startswith(f"{a.endpoint}\nMODEL") and f"\n\n{b.endpoint}\nMODEL" in text, f"each with its name: {text}")
+    text = harness.run("terse", "status", "-e", f"{listed(a)},{gone}", "--connect-ms", "300", code=1).stdout
+    story.check(text.startswith(f"{a.endpoint}\nMODEL"), "one that is there is shown beside one that is not")
 
 harness.finish()
