@@ -231,9 +231,13 @@ static void store(reader *r, const char *name, const char *text)
     const terse_setting *setting = terse_setting_named(in_model ? TERSE_IN_MODEL : TERSE_IN_SERVER, name);
     const char *const where = in_model ? "[model NAME]" : "[server]";
     if (!setting) {
-        const bool other = terse_setting_named(TERSE_IN_BOTH, name) != NULL;
-        terse_config_complain(config, r->line, "%s: %s in %s; `tersed --help` lists the settings", name,
-                              other ? "not allowed" : "not known", where);
+        const terse_setting *nearest = terse_setting_nearest(in_model ? TERSE_IN_MODEL : TERSE_IN_SERVER, name);
+        if (terse_setting_named(TERSE_IN_BOTH, name))
+            terse_config_complain(config, r->line, "%s: not allowed in %s, only in %s", name, where,
+                                  in_model ? "[server]" : "[model NAME]");
+        else
+            terse_config_complain(config, r->line, "%s: not known in %s%s%s; `tersed --help` lists the settings", name,
+                                  where, nearest ? ", nearest is " : "", nearest ? nearest->name : "");
         return;
     }
     const ptrdiff_t id = setting - terse_settings;

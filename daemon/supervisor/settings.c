@@ -30,6 +30,43 @@ const terse_setting *terse_setting_named(unsigned where, const char *name)
     return NULL;
 }
 
+/* How many letters must be written otherwise, left out or put in: Levenshtein's distance, of short names. */
+static size_t distance(const char *a, const char *b)
+{
+    enum { MOST = 40 };
+    size_t row[MOST + 1];
+    const size_t n = strlen(b);
+    if (strlen(a) > MOST || n > MOST)
+        return MOST;
+    for (size_t j = 0; j <= n; j++)
+        row[j] = j;
+    for (size_t i = 1; *a; a++, i++) {
+        size_t corner = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= n; j++) {
+            const size_t written = corner + (*a != b[j - 1]), put_in = row[j - 1] + 1, left_out = row[j] + 1;
+            corner = row[j];
+            row[j] = written < put_in ? written : put_in;
+            row[j] = row[j] < left_out ? row[j] : left_out;
+        }
+    }
+    return row[n];
+}
+
+const terse_setting *terse_setting_nearest(unsigned where, const char *name)
+{
+    const terse_setting *nearest = NULL;
+    size_t least = strlen(name) / 3 + 1;
+    for (int i = 0; i < TERSE_N_SETTINGS; i++) {
+        const size_t far = distance(name, terse_settings[i].name);
+        if ((terse_settings[i].where & where) && far < least) {
+            least = far;
+            nearest = &terse_settings[i];
+        }
+    }
+    return nearest;
+}
+
 const terse_setting *terse_setting_option(const char *option, size_t length)
 {
     for (int i = 0; i < TERSE_N_SETTINGS; i++) {

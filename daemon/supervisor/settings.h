@@ -123,6 +123,8 @@ extern const terse_setting terse_settings[TERSE_N_SETTINGS];
 
 /* The row of a name in a section (TERSE_IN_SERVER or TERSE_IN_MODEL), or of an option; NULL when there is none. */
 const terse_setting *terse_setting_named(unsigned where, const char *name);
+/* The one that was meant by a name that is none; NULL when none is near. */
+const terse_setting *terse_setting_nearest(unsigned where, const char *name);
 const terse_setting *terse_setting_option(const char *option, size_t length);
 
 /* Reads a value. TEXT: only its length is checked and *ret_value is not touched. The message tells what was found and

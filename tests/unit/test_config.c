@@ -159,7 +159,7 @@ static void tells_every_mistake_with_its_line(void **state)
         unsigned line;
         const char *words;
     } wanted[] = {{1, "before the first section"},
-                  {3, "wrokers: not known in [server]"},
+                  {3, "wrokers: not known in [server], nearest is workers"},
                   {4, "workers: found '0', allowed: a whole number 1..256"},
                   {5, "found '5ms', allowed: a whole number 0..10000000 microseconds, written without a unit"},
                   {6, "max_batch: found '4096', allowed: a whole number 1..1024 rows"},
