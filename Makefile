@@ -21,7 +21,9 @@ CC ?= gcc
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wstrict-prototypes -Wmissing-prototypes $(WERROR)
-OPT_release := -O2 -g
+# Tables for unwinding are the debugger's (-g has them), and what nothing calls is left out.
+OPT_release := -O2 -g -fno-asynchronous-unwind-tables -ffunction-sections
+LINK_release := -Wl,--gc-sections
 OPT_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
 OPT_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
 OPT_tsan := -O1 -g -fsanitize=thread
@@ -32,7 +34,7 @@ FLAVOR := $(if $(OPT_$(VARIANT)),$(VARIANT),release)
 OPT := $(OPT_$(FLAVOR)) $(HARDEN_$(FLAVOR))
 CFLAGS_ALL = -std=c17 -D_GNU_SOURCE -DTERSE_VERSION='"$(VERSION)"' -I. -I$(B)/gen $(WARN) $(OPT) -fPIC -fvisibility=hidden \
 	-ffp-contract=off -fno-math-errno -MMD -MP $(CFLAGS)
-LDFLAGS_ALL = $(OPT) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
+LDFLAGS_ALL = $(OPT) $(LINK_$(FLAVOR)) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
 
 PKG := pkg-config
 MSGPACK_PC := $(shell $(PKG) --exists msgpack-c && echo msgpack-c || echo msgpack)
@@ -86,7 +88,10 @@ isa_flags = $(if $(filter %_avx2,$(1)),-mavx2 -mfma) \
 # take half an hour to compile.
 plain_kernel = $(if $(filter fuzz,$(FLAVOR)),$(if $(filter common/kernels/%,$(1)),-fno-sanitize=all))
 # Without -fno-trapping-math gcc turns no choice between two floats into a select; values stay the same.
-kernel_opt = $(if $(filter common/kernels/% common/ops/% compress/train/%,$(1)),$(if $(filter release,$(FLAVOR)),-O3) -fno-trapping-math)
+# Loops of operators are made vectors, but not unrolled and split as -O3 does: that is twice the code for little speed.
+VECTORS := $(shell $(CC) --version | grep -q 'Free Software' && echo -fvect-cost-model=dynamic)
+kernel_opt = $(if $(filter release,$(FLAVOR)),$(if $(filter common/kernels/% compress/train/%,$(1)),-O3) \
+	$(if $(filter common/ops/%,$(1)),$(VECTORS))) $(if $(filter common/kernels/% common/ops/% compress/train/%,$(1)),-fno-trapping-math)
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
