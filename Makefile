@@ -9,7 +9,7 @@ B := build/$(VARIANT)
 
 # Headers missing on a bare machine: install what is needed first, then start again (goals that build).
 SETUP_GOALS := all quickstart check check-long asan ubsan tsan bench fuzz install man
-ifneq ($(filter-out help clean deb setup format-check uninstall,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out help clean deb deb-check setup format-check uninstall,$(or $(MAKECMDGOALS),all)),)
 ifeq ($(shell sh packaging/setup.sh --have >/dev/null 2>&1 || echo missing),missing)
 $(info terse: some Debian packages are missing, installing them (packaging/setup.sh))
 $(if $(shell sh packaging/setup.sh >&2 || echo failed),$(error packaging/setup.sh failed))
@@ -342,7 +342,7 @@ install: all man
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 uninstall:
 	rm -f $(addprefix $(INTO)/,$(INSTALLED))
-	rm -f $(addprefix $(INTO)/share/man/man,1/terse.1 1/terse-*.1 3/libterse.3 5/tersed.conf.5 5/terse-model.5 7/terse-protocol.7 8/tersed.8)
+	rm -f $(addprefix $(INTO)/share/man/man,1/terse.1 1/terse-*.1 3/libterse.3 5/tersed.conf.5 5/terse-model.5 7/terse-protocol.7 8/tersed.8 8/terse-gateway.8)
 	-@rmdir $(INTO)/lib/terse $(INTO)/$(DOCDIR) 2>/dev/null || true
 	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 
@@ -350,6 +350,11 @@ uninstall:
 .PHONY: deb
 deb:
 	@packaging/deb.sh $(SUITE)
+
+# What Debian asks of packages: built twice with the same bytes, lintian, piuparts, autopkgtest (root, network).
+.PHONY: deb-check
+deb-check:
+	@packaging/deb-check.sh $(SUITES)
 
 # The packages on a booted systemd (root, mmdebstrap, systemd-container): SUITES="bookworm trixie".
 SUITES ?= bookworm trixie
@@ -376,6 +381,7 @@ help:
 	@echo "make man           manual pages and completions, in build/man and build/completion"
 	@echo "make install       PREFIX=/usr/local DESTDIR="
 	@echo "make deb           Debian packages into build/deb (SUITE=trixie: of another suite, in a root of its own)"
+	@echo "make deb-check     packages built twice, lintian, piuparts and autopkgtest, SUITES=\"bookworm trixie\" (root)"
 	@echo "make uninstall     what make install put there"
 	@echo "make setup         only install the Debian packages that building and testing needs"
 	@echo "make format-check check-layers clean"

@@ -148,4 +148,53 @@ with harness.story("the deployment's configuration, probes and stop work with a 
     story.check(daemon.wait(timeout=harness.PATIENCE) == 0, "it ends when told to")
     story.check(all(probe(p) for p in ("readinessProbe", "livenessProbe")), "probes say so when nobody is there")
 
+RUNTIME = os.path.join(harness.ROOT, "packaging", "kubernetes", "servingruntime.yaml")
+# Of serving.kserve.io/v1alpha1.
+FIELDS.update({
+    "ServingRuntime": {"supportedModelFormats", "protocolVersions", "multiModel", "containers", "volumes"},
+    "format": {"name", "version", "autoSelect"},
+})
+FIELDS["probe"] |= {"httpGet"}
+
+with harness.story("the runtime for KServe: its parts are those of the API, and answer the Open Inference Protocol") as story:
+    import gateways
+
+    with open(RUNTIME, encoding="utf-8") as file:
+        load()  # skips without yaml
+        import yaml
+        runtime = yaml.safe_load(file)
+    spec = runtime["spec"]
+    story.check((runtime["kind"], runtime["apiVersion"]) == ("ServingRuntime", "serving.kserve.io/v1alpha1"), "its kind")
+    story.check(set(spec) <= FIELDS["ServingRuntime"], f"its fields: {list(spec)}")
+    story.check(all(set(f) <= FIELDS["format"] for f in spec["supportedModelFormats"]) and spec["protocolVersions"] == ["v2"],
+                "what it serves")
+    daemon, gateway = spec["containers"]
+    story.check(daemon["name"] == "kserve-container", "KServe mounts the model where the daemon is")
+    for container in (daemon, gateway):
+        story.check(set(container) <= FIELDS["container"], f"{container['name']} has {set(container) - FIELDS['container']}")
+        for probe in (container[p] for p in ("readinessProbe", "livenessProbe") if p in container):
+            story.check(set(probe) <= FIELDS["probe"], f"a probe of {container['name']}")
+    port = daemon["ports"][0]["containerPort"]
+    story.check(gateway["args"][:2] == ["--listen", f"0.0.0.0:{port}"] and daemon["readinessProbe"]["httpGet"]["port"] == port,
+                "the gateway listens where the service looks")
+    run, models = f"{story.folder}/run", f"{story.folder}/models"
+    os.mkdir(run), os.mkdir(models)
+    os.rename(story.digits(), f"{models}/model.terse")
+
+    def there(text):
+        return text.replace("/run/terse", run).replace("/mnt/models", models).replace("{{.Name}}", "mine")
+
+    with open(f"{story.folder}/log", "w") as log:
+        served = subprocess.Popen([harness.program("tersed"), *map(there, daemon["args"])], stderr=log)
+    http = gateways.Gateway(story.folder, there(gateway["args"][3]))
+    ready = daemon["readinessProbe"]["httpGet"]["path"]
+    harness.wait_until(lambda: http.get(ready).status == 200, "it gets ready")
+    story.check(http.get(gateway["livenessProbe"]["httpGet"]["path"]).status == 200, "it lives")
+    story.check(http.get("/v2/models/mine").json["name"] == "mine", "the model has the service's name")
+    served.terminate()
+    story.check(served.wait(timeout=harness.PATIENCE) == 0, "the daemon ends when told to")
+    story.check(http.get(ready).status != 200, "and is not ready any more")
+    http.process.terminate()
+    story.check(http.process.wait(timeout=harness.PATIENCE) == 0, "so does the gateway")
+
 harness.finish()

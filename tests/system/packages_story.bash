@@ -43,7 +43,7 @@ end_load() { # true when no request was lost; the figures are in $told
 
 # --- installing ---
 apt-get install -y --no-install-recommends /package/debs/*.deb
-tell $? "apt installs tersed, terse, libterse1, libterse-dev and python3-terse"
+tell $? "apt installs tersed, terse, terse-gateway, libterse1, libterse-dev and python3-terse"
 getent group terse && getent passwd terse
 tell $? "there is a user and a group terse"
 [ "$(show ActiveState)" = inactive ] && ! systemctl is-enabled -q tersed.service && ! systemctl is-active -q tersed.socket
@@ -186,6 +186,33 @@ terse infer -e ipc:///run/terse/first/tersed.sock --connect-ms 60000 one /packag
     cmp /root/first.npz /root/one.npz && systemctl reload tersed@first
 tell $? "tersed@first: a daemon of its own, for /etc/terse/first.conf"
 
+# --- HTTP ---
+http() { # PATH [BODY]: status and body
+    python3 - "$@" <<'PYTHON'
+import sys, urllib.request
+body = sys.argv[2].encode() if len(sys.argv) > 2 else None
+with urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:8000" + sys.argv[1], body), timeout=60) as reply:
+    print(reply.status, reply.read().decode())
+PYTHON
+}
+systemctl start terse-gateway.socket
+http /v2/health/live && eventually http /v2/models/digits/ready && http /v2/models/digits | grep -q '"image"'
+tell $? "terse-gateway.socket starts the gateway, which tells of the model over HTTP"
+python3 - <<'PYTHON' && [ "$(systemctl show -P NRestarts terse-gateway)" = 0 ]
+import json, numpy, urllib.request
+image = numpy.load("/package/in.npz")["image"]
+body = {"inputs": [{"name": "image", "datatype": "FP32", "shape": list(image.shape), "data": image.ravel().tolist()}]}
+with urllib.request.urlopen("http://127.0.0.1:8000/v2/models/digits/infer", json.dumps(body).encode(), timeout=60) as reply:
+    output = json.load(reply)["outputs"][0]
+assert (numpy.array(output["data"], "f4").reshape(output["shape"]) == numpy.load("/root/first.npz")["logits"]).all()
+PYTHON
+tell $? "and answers it with the same numbers"
+[ "$(ps -o user= -p "$(systemctl show -P MainPID terse-gateway)")" != root ]
+tell $? "as a user that is not root"
+systemctl restart tersed
+eventually http /v2/models/digits/ready
+tell $? "and finds the daemon again that was restarted"
+
 # --- upgrade, removal ---
 echo '; mine' >>/etc/terse/tersed.conf
 start_load digits
@@ -209,7 +236,7 @@ apt-get remove -y tersed && [ "$(show ActiveState)" = inactive ] && ! pgrep -x t
     [ -e /etc/terse/tersed.conf ] && [ -e /var/lib/terse/models/digits.terse ]
 tell $? "removing it ends what runs and keeps models and settings"
 rm /etc/terse/first.conf
-apt-get purge -y tersed terse libterse1 libterse-dev python3-terse
+apt-get purge -y tersed terse terse-gateway libterse1 libterse-dev python3-terse
 left=$(find / -xdev \( -path /proc -o -path /sys -o -path /package -o -path /out -o -path /root -o -path /tmp -o -path /var/log \
     -o -path /var/cache \) -prune -o -regextype egrep -regex '.*/(lib|python3-)?tersed?([^a-z/][^/]*)?' -print
     find /run -name '*terse*' -not -path '*/units/*' -not -path '/run/systemd/*'

@@ -3,9 +3,9 @@
 # The units that `make install` writes: systemd finds nothing to complain about, and they give away next to nothing.
 set -u
 cd "$(dirname "$0")/../.."
-echo 1..5
+echo 1..6
 if ! command -v systemd-analyze >/dev/null; then
-    for i in 1 2 3 4 5; do echo "ok $i - the units # SKIP systemd-analyze is not installed"; done
+    for i in 1 2 3 4 5 6; do echo "ok $i - the units # SKIP systemd-analyze is not installed"; done
     exit 0
 fi
 work=$(mktemp -d)
@@ -34,7 +34,7 @@ systemd-analyze verify --man=no "$@" >"$work/verify" 2>&1
 [ $? = 0 ] && ! [ -s "$work/verify" ] && [ $# -ge 5 ]
 tell $? 2 "systemd-analyze verify is silent over $# units" "$work/verify"
 number=3
-for unit in tersed.service tersed@one.service; do
+for unit in tersed.service tersed@one.service terse-gateway.service; do
     systemd-analyze security --no-pager --offline=true --threshold=5 "$work/units/$unit" >"$work/security" 2>&1
     tell $? $number "the exposure of $unit is at most 0.5 of 10" "$work/security"
     number=$((number + 1))
@@ -42,5 +42,5 @@ done
 make --no-print-directory VARIANT="$variant" uninstall DESTDIR="$work/root" PREFIX=/usr >"$work/install" 2>&1
 left=$(find "$work/root" -type f -o -type l)
 [ -z "$left" ]
-tell $? 5 "make uninstall takes away what make install put there" "$work/install"
+tell $? 6 "make uninstall takes away what make install put there" "$work/install"
 exit $failed
