@@ -4,6 +4,7 @@
 # is what git knows of this checkout (all files without git), with packaging/debian as its debian/. For another suite, or
 # where the packages that building needs are not installed, it is built in a root of that suite (mmdebstrap, root), which
 # is kept in build/root-build-SUITE.
+# deb.sh --in-root SUITE: in such a root in any case, and there in the folder $TERSE_DEB_PLACE ("build").
 # deb.sh --as-built: what build/release has, for tests: packages in build/deb/as-built within half a minute, whose programs
 # lack the distribution's compiler flags.
 set -eu
@@ -11,7 +12,9 @@ cd "$(dirname "$0")/.."
 top=$PWD
 own=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 as_built=
+in_root=
 [ "${1:-}" != --as-built ] || { as_built=as-built; shift; }
+[ "${1:-}" != --in-root ] || { in_root=1; shift; }
 suite=${as_built:-${1:-$own}}
 out=$top/build/deb/$suite
 rm -rf "$out" "$top/build/deb/source-$suite"
@@ -34,7 +37,7 @@ if [ -n "$as_built" ]; then
     find "$source/build" -type f -exec touch {} + # newer than every source: nothing is compiled
     (cd "$source" && DEB_BUILD_OPTIONS="$jobs noautodbgsym" dpkg-buildpackage -us -uc -b -nc -d >"$out/build.log" 2>&1) ||
         { tail -n 40 "$out/build.log" >&2; exit 1; }
-elif [ "$suite" = "$own" ] && (cd "$source" && dpkg-checkbuilddeps >/dev/null 2>&1); then
+elif [ -z "$in_root" ] && [ "$suite" = "$own" ] && (cd "$source" && dpkg-checkbuilddeps >/dev/null 2>&1); then
     (cd "$source" && DEB_BUILD_OPTIONS="$jobs" dpkg-buildpackage -us -uc -b >"$out/build.log" 2>&1) ||
         { tail -n 40 "$out/build.log" >&2; exit 1; }
 else
@@ -48,11 +51,13 @@ else
         mmdebstrap --quiet --variant=buildd --include="$(echo "$depends" | tr -d ' ' | sed 's/,$//')" "$suite" "$root.$$" >&2
         mv -T "$root.$$" "$root"
     fi
-    rm -rf "$root/build" && mkdir "$root/build" && cp -a "$source" "$root/build/terse"
+    place=${TERSE_DEB_PLACE:-build}
+    rm -rf "${root:?}/${place%%/*}" && mkdir -p "$root/$place" && cp -a "$source" "$root/$place/terse"
     # The manuals are made by asking the programs, which find each other by /proc.
-    unshare --mount --pid --fork sh -c 'mount -t proc proc "$1/proc" && exec chroot "$1" sh -c "$2"' sh "$root" "cd /build/terse && DEB_BUILD_OPTIONS=$jobs dpkg-buildpackage -us -uc -b" >"$out/build.log" 2>&1 ||
+    unshare --mount --pid --fork sh -c 'mount -t proc proc "$1/proc" && exec chroot "$1" sh -c "$2"' sh "$root" "cd /$place/terse && DEB_BUILD_OPTIONS=$jobs dpkg-buildpackage -us -uc -b" >"$out/build.log" 2>&1 ||
         { tail -n 40 "$out/build.log" >&2; exit 1; }
-    cp "$root"/build/*.deb "$root"/build/*.changes "$root"/build/*.buildinfo "$source/.."
+    cp "$root/$place"/*.deb "$root/$place"/*.changes "$root/$place"/*.buildinfo "$source/.."
+    rm -rf "${root:?}/${place%%/*}"
 fi
 mv "$source"/../*.deb "$source"/../*.changes "$source"/../*.buildinfo "$out"
 rm -rf "$top/build/deb/source-$suite"

@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# deb-check.sh SUITE...: what Debian asks of packages, in a bare root of each suite (`make deb-check`; root, mmdebstrap, network):
+#   built from nothing there, and again elsewhere, later, with other locale, time zone and umask: the same bytes;
+#   lintian has no error and no warning;
+#   piuparts installs, upgrades over themselves, removes and purges them, and finds nothing that is left;
+#   autopkgtest (debian/tests) has the installed packages answer.
+# Roots are kept in build/, the packages in build/deb/SUITE, what the tools said beside them in *.log.
+set -eu
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || { echo "deb-check.sh: only root can do this" >&2; exit 1; }
+top=$PWD
+failed=0
+tell() { # RESULT NAME LOG
+    if [ "$1" = 0 ]; then echo "ok - $suite: $2"; else
+        echo "not ok - $suite: $2 ($3)"
+        tail -n 15 "$3" | sed 's/^/# /'
+        failed=1
+    fi
+}
+inside() { # COMMAND: in the root of the tools, with its /proc, /sys, /dev and the network
+    unshare --mount --pid --fork --kill-child sh -c '
+        root=$1; mount -t proc proc "$root/proc" && mount --rbind /sys "$root/sys" && mount --rbind /dev "$root/dev" &&
+        mount -t tmpfs tmpfs "$root/run" && exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+            DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy=$http_proxy} ${https_proxy:+https_proxy=$https_proxy} sh -c "$2"' sh "$tools" "$1"
+}
+for suite in "$@"; do
+    out=$top/build/deb/$suite
+    tools=$top/build/root-check-$suite
+    packaging/deb.sh --in-root "$suite" >/dev/null && first=0 || first=1
+    tell $first "the packages are built in a bare root" "$out/build.log"
+    [ $first = 0 ] || continue
+    rm -rf "$out.first" && mv "$out" "$out.first"
+    (umask 077; TZ=Pacific/Kiritimati LC_ALL=fr_FR.UTF-8 TERSE_DEB_PLACE=some/where/else packaging/deb.sh --in-root "$suite" >/dev/null) || true
+    (cd "$out.first" && sha256sum *.deb) >"$out/reproducible.log"
+    (cd "$out" && sha256sum -c --quiet reproducible.log) >>"$out/reproducible.log" 2>&1 && same=0 || same=1
+    tell $same "built again elsewhere they have the same bytes" "$out/reproducible.log"
+
+    if [ ! -x "$tools/usr/bin/autopkgtest" ]; then
+        rm -rf "$tools" "$tools".tmp
+        mmdebstrap --quiet --variant=minbase --include=lintian,piuparts,autopkgtest,mmdebstrap,dpkg-dev,adduser,ca-certificates \
+            "$suite" "$tools.tmp" >&2
+        cp /etc/apt/apt.conf.d/* "$tools.tmp/etc/apt/apt.conf.d/" 2>/dev/null || true
+        cp /etc/resolv.conf "$tools.tmp/etc/" 2>/dev/null || true
+        mv -T "$tools.tmp" "$tools"
+    fi
+    rm -rf "$tools/check" && mkdir -p "$tools/check/source" "$tools/check/debs"
+    cp "$out"/*.deb "$out"/*.changes "$out"/*.buildinfo "$tools/check/debs/"
+    rm -f "$tools"/check/debs/*-dbgsym_*
+    cp -a packaging/debian tests/data "$tools/check/source/" && mkdir "$tools/check/source/tests" && mv "$tools/check/source/data" "$tools/check/source/tests/"
+
+    inside 'lintian --allow-root --fail-on error,warning --tag-display-limit 0 /check/debs/*.deb' >"$out/lintian.log" 2>&1 && r=0 || r=1
+    tell $r "lintian has neither error nor warning" "$out/lintian.log"
+    inside "[ -e /base.tar ] || mmdebstrap --quiet --variant=minbase --include=apt,adduser $suite /base.tar
+        cd /check/debs && piuparts --no-eatmydata --warn-on-debsums-errors --basetgz=/base.tar --distribution=$suite --no-install-recommends \
+        --warn-on-leftovers-after-purge=no *.deb" >"$out/piuparts.log" 2>&1 && r=0 || r=1
+    tell $r "piuparts finds nothing" "$out/piuparts.log"
+    # In the root itself, a copy of which is thrown away afterwards.
+    rm -rf "$tools.test" && cp -a --reflink=auto "$tools" "$tools.test"
+    tools=$tools.test
+    inside 'cd /check && apt-get update -qq && autopkgtest --no-built-binaries /check/debs/*.deb /check/source/ -- null' \
+        >"$out/autopkgtest.log" 2>&1 && r=0 || r=$?
+    tools=${tools%.test}
+    rm -rf "$tools.test"
+    tell $r "autopkgtest has all of them answer" "$out/autopkgtest.log"
+done
+exit $failed
