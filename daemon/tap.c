@@ -44,7 +44,8 @@ typedef enum reading { IN_GREETING, AT_FLAGS, IN_LENGTH, IN_BODY, OLD, OTHER } r
  * that no request can have, and a connection that comes and goes for nothing. */
 #define MAY_OWE_NS INT64_C(1000000)
 #define MAY_OWE_WATCHED_NS INT64_C(150000)
-#define PAYS 1000
+#define PAYS 100
+#define PAY_SO_MUCH 4
 #define LEAST_HOLD_NS INT64_C(20000000)
 #define MOST_HOLD_NS INT64_C(1000000000)
 enum { CALL_NS = 2000, MESSAGE_NS = 2000, PART_NS = 10000, USELESS_NS = 150000 };
@@ -61,6 +62,7 @@ typedef struct entry {
     uint8_t flags, length_left, greeting_left;
     uint32_t n_parts;  /* of the message that has not ended */
     uint64_t length;   /* of the body; what is left of it */
+    bool owes;         /* much: counted in n_owing */
     bool met, watched; /* it was handed over; others of its peer came to nothing, and it has brought nothing yet */
     int64_t owed_ns, prepaid_ns, hold_ns; /* hold_ns: how long it was held last */
     uint64_t paid_ns;                     /* when what it owes was counted last */
@@ -77,7 +79,8 @@ static struct {
     terse_tap_limits limits;
     _Atomic uint32_t connections;
     _Atomic uint64_t refused, cut_off, dropped, bytes, held, delayed;
-    terse_standing standing; /* the I/O thread's */
+    terse_standing standing; /* the I/O thread's, as is n_owing */
+    uint32_t n_owing;
 } tap;
 
 bool terse_tap_open(const terse_tap_limits *limits)
@@ -237,6 +240,9 @@ void terse_tap_closed(int fd)
     if (!e)
         return;
     terse_hold_forget(fd);
+    if (e->owes)
+        tap.n_owing--;
+    e->owes = false;
     if (e->key)
         judge_closed(e);
     if (!atomic_load(&e->trusted))
@@ -406,11 +412,16 @@ static int64_t may_owe(const entry *e)
     return e->watched ? MAY_OWE_WATCHED_NS : MAY_OWE_NS;
 }
 
+static int64_t pays(void)
+{
+    return tap.n_owing > PAY_SO_MUCH ? (int64_t)tap.n_owing * PAYS / PAY_SO_MUCH : PAYS;
+}
+
 /* Good messages pay for themselves, time for the others. */
 static void pay(entry *e, int fd, uint64_t now_ns)
 {
     const uint32_t good = atomic_load_explicit(&e->good_parts, memory_order_relaxed);
-    e->owed_ns -= (int64_t)((now_ns - e->paid_ns) / PAYS) + (int64_t)(good - e->good_seen) * (CALL_NS + MESSAGE_NS);
+    e->owed_ns -= (int64_t)(now_ns - e->paid_ns) / pays() + (int64_t)(good - e->good_seen) * (CALL_NS + MESSAGE_NS);
     if (e->owed_ns < 0)
         e->owed_ns = 0;
     e->paid_ns = now_ns;
@@ -424,16 +435,20 @@ static void pay(entry *e, int fd, uint64_t now_ns)
     e->prepaid_ns = e->hold_ns = 0;
 }
 
-/* The rest of a large body is no work. Who brings nothing good is held for twice as long each time. */
+/* The rest of a large body is no work. A message without end is held for twice as long each time. */
 static void owe(entry *e, int fd, bool in_body, size_t got)
 {
     const uint64_t now_ns = terse_now_ns();
     pay(e, fd, now_ns);
     e->owed_ns += e->work_ns + (in_body && got >= SMALL_ROOM ? 0 : CALL_NS);
     e->work_ns = 0;
+    const bool owes = e->owed_ns > may_owe(e) / 4;
+    tap.n_owing += (uint32_t)owes - (uint32_t)e->owes;
+    e->owes = owes;
     if (e->owed_ns <= may_owe(e))
         return;
-    const int64_t wait_ns = (e->owed_ns - may_owe(e)) * PAYS, longer_ns = e->hold_ns ? 2 * e->hold_ns : LEAST_HOLD_NS;
+    const int64_t wait_ns = (e->owed_ns - may_owe(e)) * pays();
+    const int64_t longer_ns = e->hold_ns && e->n_parts >= MANY_PARTS ? 2 * e->hold_ns : LEAST_HOLD_NS;
     e->hold_ns = wait_ns > longer_ns ? wait_ns : longer_ns;
     if (e->hold_ns > MOST_HOLD_NS)
         e->hold_ns = MOST_HOLD_NS;
