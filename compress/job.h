@@ -38,6 +38,19 @@ void terse_job_progress(const job *j, const char *text);
 /* A copy of the imported graph through all passes; without `compressing` only through those that keep its numbers. */
 int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse_low_rank_report *ret_layers,
                         terse_error *error);
+/* --- job_recover.c ---------------------------------------------------------------------------------------------------
+ */
+
+/* Is what was compressed to be trained? */
+bool terse_job_recovers(const job *j);
+/* The samples of --calibrate that may be fitted to; and those of them that say nothing of whether training has helped.
+ */
+int terse_job_samples(job *j, terse_npz **ret_data, terse_error *error);
+int terse_job_fitted(job *j, terse_npz **ret_data, terse_error *error);
+/* Trains what low rank and pruning have lost; then, rounded, what fewer bits have: where that is asked for. */
+int terse_job_recover(job *j, const terse_graph *teacher, terse_graph *graph, bool rounded, terse_error *error);
+int terse_job_recover_rounded(job *j, const terse_graph *teacher, terse_graph *graph, terse_error *error);
+
 /* How the constants of `compressed` are stored. */
 int terse_job_pack(job *j, terse_error *error);
 /* Bytes of the file, in the report. */

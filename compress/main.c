@@ -146,36 +146,11 @@ static void quantize_progress(void *context, const char *text)
     progress(context, text);
 }
 
-static bool recovers(const job *j)
-{
-    return j->options.recover.text != NULL;
-}
-
-/* The samples of --calibrate that may be fitted to. */
-static int read_samples(job *j, terse_npz **ret_data, terse_error *error)
-{
-    if (j->texts || j->fit)
-        return terse_judge_copy(j->texts ? j->texts : j->fit, ret_data, error);
-    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
-    terse_samples samples = {0};
-    int status = terse_npz_read(j->options.calibrate, &data, error);
-    if (status != TERSE_OK)
-        return status;
-    status = terse_samples_open(j->imported, data, &samples, error);
-    if (status == TERSE_OK)
-        status = terse_calibrate_check(&samples, error);
-    terse_samples_done(&samples);
-    if (status != TERSE_OK)
-        return terse_error_prefix(error, "--calibrate '%.200s'", j->options.calibrate);
-    *ret_data = TERSE_TAKE(data);
-    return TERSE_OK;
-}
-
 /* Wrong samples are told before any work, odd ones with the report. */
 static int look_at_samples(job *j, terse_error *error)
 {
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
-    int status = j->options.calibrate ? read_samples(j, &data, error) : TERSE_OK;
+    int status = j->options.calibrate ? terse_job_samples(j, &data, error) : TERSE_OK;
     progress(j, "looking at samples");
     if (status != TERSE_OK || !data)
         return status;
@@ -194,13 +169,13 @@ static int write_texts(job *j, terse_error *error)
     const terse_texts_options options = {
         .work = o->recover.seconds > 0 ? fmin(fmax(o->recover.seconds * writing_share, 1), 300) * writing_rate
                                        : writing_seconds * writing_rate,
-        .tokens = recovers(j) ? 1 << 18 : 1 << 15,
+        .tokens = terse_job_recovers(j) ? 1 << 18 : 1 << 15,
         .progress = quantize_progress,
         .context = j};
     if (!o->calibrate || j->texts || terse_goal_is_set(&o->goal) ||
-        !(recovers(j) || o->low_rank.target || o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS))
+        !(terse_job_recovers(j) || o->low_rank.target || o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS))
         return TERSE_OK;
-    int status = read_samples(j, &data, error);
+    int status = terse_job_samples(j, &data, error);
     if (status == TERSE_OK)
         status = terse_job_transform(j, false, &graph, &ignored, error);
     if (status == TERSE_OK)
@@ -221,7 +196,7 @@ static int prune(job *j, terse_graph *graph, terse_error *error)
                                          .progress = quantize_progress,
                                          .context = j};
     progress(j, "pruning");
-    int status = j->options.calibrate ? read_samples(j, &data, error) : TERSE_OK;
+    int status = j->options.calibrate ? terse_job_fitted(j, &data, error) : TERSE_OK;
     if (status != TERSE_OK)
         return status;
     status = terse_prune_run(graph, data, &options, &j->report.pruned, error);
@@ -260,7 +235,7 @@ static int correct(job *j, const terse_graph *teacher, terse_graph *graph, terse
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
     if (!j->options.correct)
         return TERSE_OK;
-    int status = read_samples(j, &data, error);
+    int status = terse_job_samples(j, &data, error);
     if (status != TERSE_OK)
         return status;
     status = terse_statistics_run(teacher, graph, data, quantize_progress, j, &j->report.corrected, error);
@@ -285,7 +260,7 @@ static int cluster(job *j, terse_graph *graph, terse_error *error)
     const terse_cluster_options options = cluster_options(j);
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
     progress(j, "clustering");
-    int status = j->options.calibrate && !rest ? read_samples(j, &data, error) : TERSE_OK;
+    int status = j->options.calibrate && !rest ? terse_job_samples(j, &data, error) : TERSE_OK;
     if (status == TERSE_OK)
         status = terse_cluster_run(graph, data, &options, &j->report.clustered, error);
     return status != TERSE_OK && data ? terse_error_prefix(error, "'%s'", j->options.calibrate) : status;
@@ -306,53 +281,12 @@ static int quantize(job *j, terse_graph *graph, terse_error *error)
                                             .progress = quantize_progress,
                                             .context = j};
     progress(j, "reading samples");
-    int status = read_samples(j, &data, error);
+    int status = terse_job_samples(j, &data, error);
     if (status != TERSE_OK)
         return status;
     status = terse_quantize_run(graph, data, &options, &j->report.int8, error);
     j->report.quantized = status == TERSE_OK;
     return status;
-}
-
-/* What low rank and pruning have lost, before anything is rounded; then, `rounded`, what fewer bits have. The first
- * takes three quarters of what is given where there are both. */
-static int recover(job *j, const terse_graph *teacher, terse_graph *graph, bool rounded, terse_error *error)
-{
-    const terse_options *o = &j->options;
-    const bool smaller = o->low_rank.target || o->prune > 0, fewer = o->quantize && !o->cluster;
-    const terse_recover_form form = {.rounded = rounded,
-                                     .bits = !rounded                                     ? 0
-                                             : o->quantize == TERSE_QUANTIZE_INT8_WEIGHTS ? 8
-                                             : o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? 4
-                                                                                          : 0,
-                                     .group = o->quantize_group,
-                                     .mixed = &j->report.mixed};
-    if (!recovers(j) || !(rounded ? fewer : smaller))
-        return TERSE_OK;
-    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
-    terse_tell tell = {.what = rounded ? "recovering with rounded weights" : "recovering",
-                       .terminal = isatty(STDERR_FILENO) == 1,
-                       .quiet = o->quiet};
-    terse_recover_options options = o->recover;
-    terse_recovered *done = &j->report.recovered;
-    options.report = terse_tell_progress;
-    options.context = &tell;
-    progress(j, "preparing to recover");
-    int status = read_samples(j, &data, error);
-    if (status == TERSE_OK && !rounded)
-        status = terse_recover_zeros_find(graph, o->prune > 0, &j->zeros, error);
-    if (status != TERSE_OK)
-        return status;
-    terse_tell_catch();
-    status = terse_recover_run(teacher, graph, data, &j->zeros, &form,
-                               !smaller || !fewer ? 1
-                               : rounded          ? 0.25
-                                                  : 0.75,
-                               &options, rounded ? &done->of_rounded : &done->of_floats, error);
-    terse_tell_off();
-    done->floats = done->floats || (status == TERSE_OK && !rounded);
-    done->rounded = status == TERSE_OK && rounded;
-    return status != TERSE_OK ? terse_error_prefix(error, "--recover '%.200s'", o->calibrate) : TERSE_OK;
 }
 
 /* Which products keep 8 bits where the others become 4. */
@@ -362,7 +296,7 @@ static int choose_mixed(job *j, const terse_graph *graph, terse_error *error)
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
     if (o->quantize != TERSE_QUANTIZE_INT4_WEIGHTS)
         return TERSE_OK;
-    int status = o->calibrate ? read_samples(j, &data, error) : TERSE_OK;
+    int status = o->calibrate ? terse_job_samples(j, &data, error) : TERSE_OK;
     if (status != TERSE_OK)
         return status;
     status =
@@ -379,7 +313,7 @@ static int quantize_weights(job *j, terse_graph *graph, terse_error *error)
     progress(j, "rounding weights");
     const int group = j->options.quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? j->options.quantize_group : 0;
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
-    int status = j->options.calibrate ? read_samples(j, &data, error) : TERSE_OK;
+    int status = j->options.calibrate ? terse_job_samples(j, &data, error) : TERSE_OK;
     if (status != TERSE_OK)
         return status;
     status = terse_quantize_weights(graph, group, j->options.rounding, data, &j->report.mixed, &j->report.rounding,
@@ -396,7 +330,7 @@ static int factor(job *j, terse_graph *graph, bool compressing, terse_low_rank_r
         options.target = TERSE_LOW_RANK_NONE;
     int status = TERSE_OK;
     if (options.target && j->options.calibrate)
-        status = read_samples(j, &data, error);
+        status = terse_job_fitted(j, &data, error);
     options.choices = j->options.choices;
     options.data = data;
     options.measure = !j->options.no_tune;
@@ -447,7 +381,7 @@ int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse
         status = terse_passes_run(graph, TERSE_PASSES_PREPARE, error);
         if (status == TERSE_OK && compressing && j->plan)
             status = terse_search_plan_check(j->plan, graph, error);
-        if (status == TERSE_OK && compressing && (recovers(j) || j->options.correct))
+        if (status == TERSE_OK && compressing && (terse_job_recovers(j) || j->options.correct))
             status = terse_edit_clone(graph, &teacher, error);
         const bool finite = status == TERSE_OK && compressing && !find_infinite(graph);
         if (status == TERSE_OK)
@@ -459,13 +393,13 @@ int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse
         if (status == TERSE_OK && compressing)
             status = correct(j, teacher, graph, error);
         if (status == TERSE_OK && compressing)
-            status = recover(j, teacher, graph, false, error);
+            status = terse_job_recover(j, teacher, graph, false, error);
         if (status == TERSE_OK && compressing)
             status = quantize(j, graph, error);
         if (status == TERSE_OK && compressing)
             status = choose_mixed(j, graph, error);
-        if (status == TERSE_OK && compressing && !j->report.recovered.of_floats.stopped)
-            status = recover(j, teacher, graph, true, error);
+        if (status == TERSE_OK && compressing)
+            status = terse_job_recover_rounded(j, teacher, graph, error);
         if (status == TERSE_OK && compressing)
             status = cluster(j, graph, error);
         if (status == TERSE_OK && compressing && j->options.onnx)
@@ -527,8 +461,8 @@ static int validate(job *j, terse_error *error)
     return TERSE_OK;
 }
 
-/* Plans both graphs for one sample. Symbols of 1 may be nothing that the network can run (a window larger than the
- * image): then there is nothing to report. What ran as imported must run as compressed. */
+/* Plans both graphs for one sample. Symbols of 1 may be nothing that the network can run (a window larger than
+ * the image): then there is nothing to report. What ran as imported must run as compressed. */
 static int measure_cost(job *j, terse_error *error)
 {
     terse_report *r = &j->report;

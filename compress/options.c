@@ -369,10 +369,11 @@ const terse_option terse_options_table[] = {
      "bf16: weights of products and what flows between them in 16 bits, accumulated in 32: twice the speed where the "
      "CPU has AVX512-BF16, half the bytes everywhere; with --quantize int8 that is for what stays FP32 (default: fp32)",
      false, set_float},
-    {"--recover", 0, "EPOCHS|TIME",
+    {"--recover", 0, "EPOCHS|TIME|none",
      "train what --low-rank, --prune and --quantize make against the network as it came, on the samples of --calibrate "
      "(no labels; a tenth is held out and says what is kept): 20 walks over them at most, or 90s, 10m, 2h. Zeros stay "
-     "zero, factors stay factors. Ctrl-C ends it and writes the best so far",
+     "zero, factors stay factors. Ctrl-C ends it and writes the best so far. With a search: how much of --time goes to "
+     "networks that lose too much until they are trained (default: the last third; none: nothing)",
      false, set_recover},
     {"--checkpoint", 0, "FILE", "the state of --recover, written behind every epoch", false, set_checkpoint},
     {"--resume", 0, NULL,

@@ -51,7 +51,8 @@ int terse_options_check_recover(const terse_options *o, terse_error *error)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--resume needs --checkpoint FILE");
     if (r->text && !o->calibrate)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "--recover needs samples: --calibrate DATA.npz");
-    if (r->text && !o->low_rank.target && o->prune == 0 && !o->quantize && !o->goal.plan)
+    if (r->text && !o->low_rank.target && o->prune == 0 && !o->quantize && !o->goal.plan &&
+        !terse_goal_is_set(&o->goal))
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
                           "--recover goes with --low-rank, --prune or --quantize: without them nothing is lost");
     return TERSE_OK;
@@ -61,25 +62,31 @@ int terse_options_check_recover(const terse_options *o, terse_error *error)
 int terse_options_check_search(const terse_options *o, terse_error *error)
 {
     const bool searching = terse_goal_is_set(&o->goal);
-    const char *option = o->low_rank.target             ? "--low-rank"
-                         : o->prune > 0                 ? "--prune"
-                         : o->quantize                  ? "--quantize"
-                         : o->cluster                   ? "--cluster"
-                         : o->bf16                      ? "--float bf16"
-                         : o->keep_float                ? "--keep-float"
-                         : o->keep_int8                 ? "--keep-int8"
-                         : o->correct                   ? "--correct"
-                         : o->calibration               ? "--calibration"
-                         : o->plain                     ? "--plain"
-                         : searching && o->recover.text ? "--recover (give it to --plan)"
-                         : searching && o->onnx         ? "-o MODEL.onnx (write the plan's network with --plan instead)"
-                                                        : NULL;
+    const char *option = o->low_rank.target     ? "--low-rank"
+                         : o->prune > 0         ? "--prune"
+                         : o->quantize          ? "--quantize"
+                         : o->cluster           ? "--cluster"
+                         : o->bf16              ? "--float bf16"
+                         : o->keep_float        ? "--keep-float"
+                         : o->keep_int8         ? "--keep-int8"
+                         : o->correct           ? "--correct"
+                         : o->calibration       ? "--calibration"
+                         : o->plain             ? "--plain"
+                         : searching && o->onnx ? "-o MODEL.onnx (write the plan's network with --plan instead)"
+                                                : NULL;
     const int status = terse_goal_check(&o->goal, error);
     if (status != TERSE_OK || (!searching && !o->goal.plan))
         return status;
     if (option)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s does not go with %s, which decides that for each layer",
                           option, searching ? "a search" : "--plan");
+    if (searching && (o->recover.checkpoint || o->recover.resume))
+        return terse_fail(error, TERSE_INVALID_ARGUMENT, "%s does not go with a search, which goes on from its --plan",
+                          o->recover.checkpoint ? "--checkpoint" : "--resume");
+    if (searching && o->goal.seconds > 0 && o->recover.seconds >= o->goal.seconds)
+        return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                          "--recover is '%.20s' of the search's --time, which is %g s: allowed is less",
+                          o->recover.text, o->goal.seconds);
     if (searching && !o->calibrate)
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "a search needs samples: --calibrate DATA.npz");
     return TERSE_OK;

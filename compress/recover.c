@@ -9,20 +9,26 @@
 #include "compress/quantize/weights.h"
 
 enum { MAX_EPOCHS = 1000000, TEXT_BATCH = 8 };
+/* Of weights of the usual size (those of texts: of any); a third, three and ten times as much are tried too where a
+ * training is long. */
 static const double rate_floats = 3e-4, rate_bytes = 1e-4, rate_halves = 3e-4, rate_text_floats = 1e-3,
                     rate_texts = 1e-4;
 
 int terse_recover_parse(const char *text, terse_recover_options *options, terse_error *error)
 {
     char *end;
+    options->off = strcmp(text, "none") == 0;
+    options->text = NULL;
+    if (options->off)
+        return TERSE_OK;
     const double found = strtod(text, &end);
     const double unit = strcmp(end, "s") == 0 ? 1 : strcmp(end, "m") == 0 ? 60 : strcmp(end, "h") == 0 ? 3600 : 0;
     const bool epochs = !*end && found >= 1 && found <= MAX_EPOCHS && found == floor(found);
     const bool time = unit > 0 && found * unit >= 0.1 && found * unit <= 1e7;
     if (end == text || (!epochs && !time))
         return terse_fail(error, TERSE_INVALID_ARGUMENT,
-                          "--recover is '%.100s', allowed are a number of epochs (1 to %d) and times such as 90s, 10m "
-                          "and 2h",
+                          "--recover is '%.100s', allowed are a number of epochs (1 to %d), times such as 90s, 10m "
+                          "and 2h, and none",
                           text, MAX_EPOCHS);
     options->text = text;
     options->epochs = epochs ? (int64_t)found : 0;
@@ -199,11 +205,15 @@ static terse_train_options options_for(const terse_graph *graph, const terse_rec
     const int64_t epochs = from->epochs ? (int64_t)ceil((double)from->epochs * share) : 0;
     terse_train_options o = {.epochs = epochs,
                              .seconds = from->seconds * share,
+                             .stop = from->stop,
+                             .seed = from->seed,
+                             .max_bytes = from->max_bytes,
                              .lr = texts             ? (form->rounded ? rate_texts : rate_text_floats)
                                    : !form->rounded  ? rate_floats
                                    : form->bits == 4 ? rate_halves
                                                      : rate_bytes,
                              .find_rate = !texts,
+                             .relative = !texts,
                              .average = 0.98,
                              .batch = texts ? TEXT_BATCH : 0,
                              .temperature = texts ? 1 : 0,

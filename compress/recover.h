@@ -15,6 +15,10 @@ typedef struct terse_recover_options {
     double seconds;         /* 0: epochs decide */
     const char *checkpoint; /* NULL: none; the training of rounded weights has ".rounded" behind it */
     bool resume;
+    bool off; /* "none": not even where a search would */
+    uint64_t seed;
+    size_t max_bytes; /* that training may take; 0: no limit */
+    int64_t stop;     /* ends behind that epoch; 0: does not */
     terse_train_report *report;
     void *context;
 } terse_recover_options;
@@ -24,7 +28,7 @@ typedef struct terse_recovered {
     terse_train_summary of_floats, of_rounded;
 } terse_recovered;
 
-/* EPOCHS ("3") or TIME ("90s", "10m", "2h"). */
+/* EPOCHS ("3"), TIME ("90s", "10m", "2h") or "none". */
 int terse_recover_parse(const char *text, terse_recover_options *options, terse_error *error);
 
 /* Which weights are zero, by the names of the nodes that read them. */

@@ -241,6 +241,17 @@ static void print_clustered(const terse_cluster_report *r, FILE *out)
         fprintf(out, "SQNR: of the weights\n\n");
 }
 
+static void print_drop(const terse_validation *v, FILE *out)
+{
+    fprintf(out, "compared on %" PRId64 " samples", v->samples);
+    if (v->has_top1)
+        fprintf(out, ": top-1 drops by %.2f points (95 %%, paired: %.2f to %.2f)", 100 * v->drop, 100 * v->drop_low,
+                100 * v->drop_high);
+    if (v->joules_after > 0)
+        fprintf(out, "; joules of one: %.4g before, %.4g after", v->joules_before, v->joules_after);
+    fputc('\n', out);
+}
+
 void terse_report_print(const terse_report *report, FILE *out)
 {
     terse_figure list[TERSE_REPORT_FIGURES];
@@ -278,7 +289,7 @@ void terse_report_print(const terse_report *report, FILE *out)
         fprintf(out, "%-26s %16s %16s\n", list[i].label, before, after);
     }
     if (report->validated)
-        fprintf(out, "compared on %" PRId64 " samples\n", report->validation.samples);
+        print_drop(&report->validation, out);
     if (report->arena_bytes >= 0)
         fprintf(out, "arena of one sample: %" PRId64 " bytes\n", report->arena_bytes);
 }
@@ -518,6 +529,21 @@ static void json_layer(terse_json *json, const terse_low_rank_layer *layer, cons
     terse_json_end(json);
 }
 
+static void json_drop(terse_json *json, const terse_validation *v)
+{
+    if (v->has_top1) {
+        terse_json_object(json, "top1_drop");
+        terse_json_double(json, "drop", v->drop);
+        terse_json_double(json, "low", v->drop_low);
+        terse_json_double(json, "high", v->drop_high);
+        terse_json_end(json);
+    }
+    if (v->joules_after > 0) {
+        terse_json_double(json, "joules_before", v->joules_before);
+        terse_json_double(json, "joules_after", v->joules_after);
+    }
+}
+
 void terse_report_json(const terse_report *report, FILE *out)
 {
     terse_figure list[TERSE_REPORT_FIGURES];
@@ -532,6 +558,7 @@ void terse_report_json(const terse_report *report, FILE *out)
     if (report->validated)
         terse_json_int(&json, "samples", report->validation.samples);
     if (report->validated) {
+        json_drop(&json, &report->validation);
         terse_json_double(&json, "other_us_before", report->measured.other_us_before);
         terse_json_double(&json, "other_us_after", report->measured.other_us_after);
     }

@@ -3,16 +3,28 @@
  * alone, two bar charts (time and error of each layer) and a table of layers. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/page.h"
 #include "compress/report.h"
 #include "compress/search/tell.h"
 
-enum { LABEL_WIDTH = 220, BAR_WIDTH = 560, ROW_HEIGHT = 30, BAR_HEIGHT = 11, NUMBER_WIDTH = 90 };
+enum { LABEL_WIDTH = 220, BAR_WIDTH = 560, ROW_HEIGHT = 30, BAR_HEIGHT = 11, NUMBER_WIDTH = 90, WATERFALL_STEPS = 16 };
 
 static const char style[] = ".b{fill:#9aa7b5}.a{fill:#1f77b4}.e{fill:#c2571a}@media(prefers-color-scheme:dark){.a{fill:"
                             "#4a9fdc}.e{fill:#e0793c}}";
+
+static void write_drop(const terse_validation *v, FILE *out)
+{
+    fprintf(out, "<p id=\"drop\">Compared on %" PRId64 " samples", v->samples);
+    if (v->has_top1)
+        fprintf(out, ": top-1 drops by %.2f points (95 %%, paired: %.2f to %.2f)", 100 * v->drop, 100 * v->drop_low,
+                100 * v->drop_high);
+    if (v->joules_after > 0)
+        fprintf(out, "; joules of one: %.4g before, %.4g after", v->joules_before, v->joules_after);
+    fputs(".</p>\n", out);
+}
 
 static void write_figures(const terse_report *report, FILE *out)
 {
@@ -85,6 +97,58 @@ static void write_times(const terse_layers *layers, FILE *out)
     for (int i = 0; i < layers->n; i++)
         time_row(i, layers->layers[i].name, layers->layers[i].us_before, layers->layers[i].us_after, largest, out);
     time_row(layers->n, "everything else", layers->other_us_before, layers->other_us_after, largest, out);
+    fputs("</svg>\n", out);
+}
+
+/* From the time before to the time after: each layer goes on where the one before it ended, those that matter most
+ * first, the many small ones together. */
+static double saved(const terse_layers *layers, int i)
+{
+    return i < layers->n ? layers->layers[i].us_before - layers->layers[i].us_after
+                         : layers->other_us_before - layers->other_us_after;
+}
+
+static void step(int row, const char *name, double from, double to, double all, const char *class_name, FILE *out)
+{
+    const double low = fmax(0, fmin(from, to)), high = fmax(from, to);
+    row_label(row, name, out);
+    fprintf(out,
+            "<rect class=\"%s\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\"/>"
+            "<text x=\"%.1f\" y=\"%d\">%+.1f</text>\n",
+            class_name, LABEL_WIDTH + low / all * BAR_WIDTH, row * ROW_HEIGHT + 8,
+            fmax(1, (high - low) / all * BAR_WIDTH), BAR_HEIGHT, LABEL_WIDTH + high / all * BAR_WIDTH + 4,
+            row * ROW_HEIGHT + 8 + BAR_HEIGHT - 1, to - from);
+}
+
+static void write_waterfall(const terse_layers *layers, FILE *out)
+{
+    double before = layers->other_us_before, after = layers->other_us_after, at;
+    TERSE_AUTO(terse_freep) bool *shown = calloc((size_t)layers->n + 2, sizeof *shown);
+    for (int i = 0; i < layers->n; i++) {
+        before += layers->layers[i].us_before;
+        after += layers->layers[i].us_after;
+    }
+    const double all = fmax(fmax(before, after), 1e-9) * 1.1;
+    const int steps = layers->n + 1 < WATERFALL_STEPS ? layers->n + 1 : WATERFALL_STEPS;
+    if (!shown)
+        return;
+    open_chart("From before to after",
+               "Microseconds of one sample: what each layer takes away or adds, the most first.", steps + 3, out);
+    step(0, "before", 0, before, all, "b", out);
+    at = before;
+    for (int row = 1; row <= steps; row++) {
+        int most = -1;
+        for (int i = 0; i <= layers->n; i++)
+            if (!shown[i] && (most < 0 || fabs(saved(layers, i)) > fabs(saved(layers, most))))
+                most = i;
+        shown[most] = true;
+        const double to = at - saved(layers, most);
+        step(row, most < layers->n ? layers->layers[most].name : "everything else", at, to, all, to <= at ? "a" : "e",
+             out);
+        at = to;
+    }
+    step(steps + 1, "the others", at, after, all, after <= at ? "a" : "e", out);
+    step(steps + 2, "after", 0, after, all, "b", out);
     fputs("</svg>\n", out);
 }
 
@@ -193,11 +257,14 @@ int terse_report_html(const terse_report *report, const char *path, terse_error 
     terse_page_text(out, report->output);
     fprintf(out, ", %d nodes &rarr; %d</p>\n", report->n_nodes_before, report->n_nodes_after);
     write_figures(report, out);
+    if (report->validated)
+        write_drop(&report->validation, out);
     if (report->search)
         terse_tell_search_html(report->search, terse_page_text, out);
     if (report->quantized)
         write_int8(&report->int8, out);
     if (report->measured.n > 0) {
+        write_waterfall(&report->measured, out);
         write_times(&report->measured, out);
         write_errors(&report->measured, out);
         write_layers(&report->measured, out);

@@ -22,6 +22,11 @@ void terse_tell_catch(void)
     sigaction(SIGTERM, &action, &before_term);
 }
 
+bool terse_tell_was_interrupted(void)
+{
+    return interrupted;
+}
+
 void terse_tell_off(void)
 {
     sigaction(SIGINT, &before_int, NULL);

@@ -16,6 +16,9 @@ typedef struct terse_tell {
 /* The report of a training (train.h); context: a terse_tell. False once Ctrl-C was seen. */
 bool terse_tell_progress(void *context, const terse_train_progress *progress);
 
+/* Was it Ctrl-C that ended the last training? */
+bool terse_tell_was_interrupted(void);
+
 /* SIGINT and SIGTERM end a training, once: a second one ends the program. `off`: as they were before. */
 void terse_tell_catch(void);
 void terse_tell_off(void);

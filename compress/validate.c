@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compress/energy.h"
 #include "compress/paired.h"
 #include "compress/runner.h"
 #include "compress/samples.h"
@@ -15,12 +16,12 @@ enum {
     MIN_RUNS = 5,
     MAX_RUNS = 201,
 };
-static const uint64_t max_timing_ns = 3000000000u;
+static const uint64_t max_timing_ns = 3000000000u, energy_ns = 500000000u;
 
 /* --- comparison ---------------------------------------------------------------------------------------------- */
 
 typedef struct tally {
-    int64_t same, right_before, right_after, elements;
+    int64_t same, right_before, right_after, gained, lost, elements;
     double max_error, sum_error;
 } tally;
 
@@ -70,6 +71,8 @@ static int compare_classes(const terse_samples *f, int64_t first, int64_t n, con
                               classes - 1);
         t->right_before += (double)x == label;
         t->right_after += (double)y == label;
+        t->gained += (double)y == label && (double)x != label;
+        t->lost += (double)x == label && (double)y != label;
     }
     return TERSE_OK;
 }
@@ -112,6 +115,12 @@ static int compare_all(const terse_samples *f, terse_tensor *views, const void *
     v->agreement = (double)t.same / samples;
     v->top1_before = (double)t.right_before / samples;
     v->top1_after = (double)t.right_after / samples;
+    if (v->has_top1 && f->samples > 0) {
+        const terse_paired paired = terse_paired_compare(f->samples, t.gained, t.lost);
+        v->drop = 0 - paired.difference; /* no -0 */
+        v->drop_low = 0 - paired.high;
+        v->drop_high = 0 - paired.low;
+    }
     v->max_error = t.max_error;
     v->mean_error = t.elements ? t.sum_error / (double)t.elements : 0.0;
     return TERSE_OK;
@@ -144,6 +153,30 @@ static int time_both(const terse_samples *f, int64_t samples, terse_tensor *view
     return TERSE_OK;
 }
 
+/* What the package takes meanwhile, each network by itself: nothing where that cannot be read. */
+static int spend_both(const terse_samples *f, terse_tensor *views, const void **pointers, terse_runner *both[2],
+                      double *ret_joules, terse_error *error)
+{
+    double before, after;
+    terse_samples_views(f, 0, 1, views, pointers);
+    ret_joules[0] = ret_joules[1] = 0;
+    for (int side = 0; side < 2; side++) {
+        if (!terse_energy_read(&before))
+            return TERSE_OK;
+        const uint64_t start = terse_now_ns();
+        int64_t n = 0;
+        for (; terse_now_ns() - start < energy_ns; n++) {
+            const int status = terse_plan_run(both[side]->plan, pointers, both[side]->outputs, error);
+            if (status != TERSE_OK)
+                return status;
+        }
+        if (!terse_energy_read(&after) || after < before) /* the counter has begun again */
+            return TERSE_OK;
+        ret_joules[side] = (after - before) / (double)n;
+    }
+    return TERSE_OK;
+}
+
 /* One sample, and a batch where the network takes batches. */
 static int time_all(const terse_samples *f, terse_tensor *views, const void **pointers, terse_runner *before,
                     terse_runner *after, terse_validation *v, terse_error *error)
@@ -155,6 +188,14 @@ static int time_all(const terse_samples *f, terse_tensor *views, const void **po
         return status;
     v->latency_before_us = us[0];
     v->latency_after_us = us[1];
+    double joules[2];
+    status = spend_both(f, views, pointers, both, joules, error);
+    if (status != TERSE_OK)
+        return status;
+    if (joules[0] > 0 && joules[1] > 0) {
+        v->joules_before = joules[0];
+        v->joules_after = joules[1];
+    }
     v->has_batch = f->batch > 1 && f->samples >= TERSE_VALIDATE_BATCH;
     if (!v->has_batch)
         return TERSE_OK;

@@ -18,6 +18,8 @@ typedef struct terse_validation {
     bool has_agreement;                         /* output 0 is [samples, classes], classes > 1 */
     double top1_before, top1_after;             /* shares, 0..1 */
     double agreement;                           /* share of samples with the same largest output */
+    double drop, drop_low, drop_high;           /* of top-1, shares: paired, with its 95 % interval */
+    double joules_before, joules_after;         /* of one sample; 0: not readable here */
     double max_error, mean_error;               /* of all elements of all outputs, absolute */
     double latency_before_us, latency_after_us; /* median, one sample */
     bool has_batch;                             /* batchable, and TERSE_VALIDATE_BATCH samples are there */

@@ -12,10 +12,11 @@
 #include "compress/quantize/steps.h"
 #include "compress/search/judge.h"
 #include "compress/search/search.h"
+#include "compress/tell.h"
 
 /* What the report says of the search itself, at most, once it is over. */
 enum { SEARCH_BYTES = 320 };
-enum { HELD = 8, EVERY = 2, FEW = 32, MOST_SAMPLES = 1024 };
+enum { HELD = 8, EVERY = 2, EVERY_TRAINED = 3, SPARSE_SAMPLES = 24, FEW = 32, MOST_SAMPLES = 1024 };
 #define DEFAULT_SECONDS 600.0
 
 /* A network and what is told of it. */
@@ -26,6 +27,7 @@ typedef struct made {
     terse_cluster_report clustered;
     terse_quantize_report int8;
     terse_rounding_report rounding;
+    terse_recovered recovered;
     bool quantized;
     int users;
 } made;
@@ -61,6 +63,7 @@ static void lend(job *j, const made *m)
     j->report.clustered = m ? m->clustered : (terse_cluster_report){0};
     j->report.int8 = m ? m->int8 : (terse_quantize_report){0};
     j->report.rounding = m ? m->rounding : (terse_rounding_report){0};
+    j->report.recovered = m ? m->recovered : (terse_recovered){0};
     j->report.quantized = m && m->quantized;
     j->report.low_rank = m && j->options.low_rank.target != TERSE_LOW_RANK_NONE;
     j->report.n_nodes_after = m ? m->graph->n_nodes : 0;
@@ -68,6 +71,17 @@ static void lend(job *j, const made *m)
 
 /* --- hooks
  * ------------------------------------------------------------------------------------------------------------ */
+
+/* In words, for the plan. */
+static void say_recovered(const terse_recovered *r, char *text)
+{
+    const terse_train_summary *first = r->floats ? &r->of_floats : &r->of_rounded,
+                              *last = r->rounded ? &r->of_rounded : &r->of_floats;
+    snprintf(text, TERSE_PLAN_TEXT,
+             "%" PRId64 " epochs on %" PRId64 " samples: agreement on %" PRId64 " others %.1f %%, before %.1f %%",
+             (r->floats ? r->of_floats.epochs : 0) + (r->rounded ? r->of_rounded.epochs : 0), first->samples,
+             first->held_out, 100 * last->agreement, 100 * first->agreement_before);
+}
 
 static int build(void *context, terse_search_plan *plan, const terse_graph **ret_graph, terse_error *error)
 {
@@ -83,18 +97,22 @@ static int build(void *context, terse_search_plan *plan, const terse_graph **ret
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a network");
     m->users = 1;
     lend(j, NULL);
+    terse_recover_zeros_done(&j->zeros);
     if (status == TERSE_OK)
         status = terse_job_transform(j, true, &m->graph, &m->layers, error);
     m->pruned = j->report.pruned;
     m->clustered = j->report.clustered;
     m->int8 = j->report.int8;
     m->rounding = j->report.rounding;
+    m->recovered = j->report.recovered;
     m->quantized = j->report.quantized;
     lend(j, NULL);
     if (status != TERSE_OK) {
         let_go(m);
         return status;
     }
+    if (m->recovered.floats || m->recovered.rounded)
+        say_recovered(&m->recovered, plan->recovered);
     d->now = m;
     *ret_graph = m->graph;
     return TERSE_OK;
@@ -190,7 +208,7 @@ static void interrupt(int signal_number)
 static bool stopped(void *context)
 {
     (void)context;
-    return interrupted;
+    return interrupted || terse_tell_was_interrupted();
 }
 
 static void catch_signals(bool catch_them)
@@ -216,7 +234,8 @@ int terse_drive_open(job *j, terse_error *error)
         status = terse_fail(error, TERSE_INVALID_ARGUMENT, "'%.200s' quantizes to int8: --calibrate DATA.npz is needed",
                             j->options.goal.plan);
     const terse_options *o = &j->options;
-    const bool fits = o->low_rank.target || o->prune > 0 || o->cluster || o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS;
+    const bool fits = o->low_rank.target || o->prune > 0 || o->cluster || o->recover.text ||
+                      o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS;
     if (status == TERSE_OK && !o->calibrate && j->found.held_out > 0 && fits)
         status = terse_fail(error, TERSE_INVALID_ARGUMENT,
                             "'%.200s' was fitted to samples: --calibrate DATA.npz is needed (or \"held_out\": 0 in the "
@@ -229,20 +248,34 @@ int terse_drive_open(job *j, terse_error *error)
     return status;
 }
 
-static int split(job *j, int every, terse_npz **ret_held, terse_error *error)
+/* Few samples are halved: as many to judge by as to fit to. */
+static int every_of(const job *j, const terse_npz *all, int every)
+{
+    terse_samples f = {0};
+    terse_error ignored;
+    if (terse_samples_open(j->imported, all, &f, &ignored) != TERSE_OK || f.samples < SPARSE_SAMPLES)
+        every = EVERY;
+    terse_samples_done(&f);
+    return every;
+}
+
+static int split(job *j, int *every, terse_npz **ret_held, terse_error *error)
 {
     TERSE_AUTO(terse_npz_freep) terse_npz *all = NULL;
     int status = terse_npz_read(j->options.calibrate, &all, error);
     if (status != TERSE_OK)
         return status;
-    status = terse_judge_split(j->imported, all, every, MOST_SAMPLES, &j->fit, ret_held, error);
+    if (*every == EVERY_TRAINED && !j->plan)
+        *every = every_of(j, all, *every);
+    status = terse_judge_split(j->imported, all, *every, MOST_SAMPLES, &j->fit, ret_held, error);
     return status == TERSE_OK ? TERSE_OK : terse_error_prefix(error, "--calibrate '%.200s'", j->options.calibrate);
 }
 
 int terse_drive_split(job *j, terse_error *error)
 {
     terse_npz *held = NULL;
-    const int status = split(j, j->found.held_out, &held, error);
+    int every = j->found.held_out;
+    const int status = split(j, &every, &held, error);
     terse_npz_free(held);
     return status;
 }
@@ -330,9 +363,12 @@ static int search(drive *d, terse_error *error)
     TERSE_AUTO(terse_npz_freep) terse_npz *held = NULL;
     terse_search_plan known = {0};
     bool any = false, reached = false;
+    int every = terse_search_trains(&d->options.goal) ? EVERY_TRAINED : EVERY;
     int status = read_known(d, &known, &any, error);
+    if (status == TERSE_OK && any && known.held_out > 1)
+        every = known.held_out; /* what was measured was on these */
     if (status == TERSE_OK)
-        status = split(j, EVERY, &held, error);
+        status = split(j, &every, &held, error);
     if (status == TERSE_OK)
         status = prepare(j, &prepared, error);
     const terse_search_input input = {.imported = j->imported,
@@ -342,7 +378,7 @@ static int search(drive *d, terse_error *error)
                                       .goal = &d->options.goal,
                                       .pack = d->options.pack,
                                       .of = d->plan.of,
-                                      .held_out = EVERY,
+                                      .held_out = every,
                                       .known = any ? &known : NULL};
     terse_goal_text(&d->options.goal, d->plan.goal, sizeof d->plan.goal);
     if (status == TERSE_OK) {
@@ -374,6 +410,9 @@ int terse_drive_search(job *j, terse_error *error)
     goal->threads = goal->threads > 0 ? goal->threads : 1;
     goal->batch = goal->batch > 0 ? goal->batch : 1;
     goal->smallest = d.options.pack;
+    goal->recover_seconds = d.options.recover.off ? -1 : d.options.recover.seconds;
+    goal->recover_epochs = d.options.recover.epochs;
+    d.options.recover = (terse_recover_options){0};
     d.options.pack = d.options.pack || terse_goal_by_size(goal);
     place_plan(&d);
     int status = search(&d, error);

@@ -18,8 +18,10 @@ typedef struct terse_search_goal {
     int threads;          /* of the runs that are timed */
     int64_t batch;        /* samples of one of them */
     uint64_t seed;
-    const char *plan;  /* NULL: none */
-    const char *stray; /* an option that goes with a search only */
+    double recover_seconds; /* of `seconds`, for winning back what is lost; 0: a third, below 0: none */
+    int64_t recover_epochs; /* at most, of one network; 0: as time allows */
+    const char *plan;       /* NULL: none */
+    const char *stray;      /* an option that goes with a search only */
 } terse_search_goal;
 
 /* Is a search asked for? */

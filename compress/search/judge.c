@@ -482,6 +482,22 @@ int terse_judge_split(const terse_graph *graph, const terse_npz *data, int n, in
     return TERSE_OK;
 }
 
+int terse_judge_pick(const terse_graph *graph, const terse_npz *data, const int64_t *picked, int64_t count,
+                     terse_npz **ret_npz, terse_error *error)
+{
+    terse_samples f = {0};
+    terse_npz *npz = NULL;
+    int status = terse_samples_open(graph, data, &f, error);
+    if (status == TERSE_OK && (!(npz = new_npz(data->n)) || !pick(data, f.samples, picked, count, npz))) {
+        terse_npz_free(npz);
+        status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for samples");
+    }
+    terse_samples_done(&f);
+    if (status == TERSE_OK)
+        *ret_npz = npz;
+    return status;
+}
+
 int terse_judge_some(const terse_graph *graph, const terse_npz *data, int64_t most, terse_npz **ret_npz,
                      terse_error *error)
 {

@@ -39,6 +39,9 @@ int terse_judge_time(const terse_judge *judge, const terse_graph *graph, const t
  * is as many rows of axis 0 as `graph` fixes. INVALID_ARGUMENT where fewer than 2 samples are there. */
 int terse_judge_split(const terse_graph *graph, const terse_npz *data, int n, int64_t most, terse_npz **ret_fit,
                       terse_npz **ret_held, terse_error *error);
+/* Those samples, in that order. */
+int terse_judge_pick(const terse_graph *graph, const terse_npz *data, const int64_t *picked, int64_t count,
+                     terse_npz **ret_npz, terse_error *error);
 /* At most `most` of the samples, evenly spread; and a copy of all of them. */
 int terse_judge_some(const terse_graph *graph, const terse_npz *data, int64_t most, terse_npz **ret_npz,
                      terse_error *error);

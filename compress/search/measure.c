@@ -29,7 +29,7 @@ bool terse_search_is_over(const search *s)
         return true;
     /* one that will not be ready is not begun, but where nothing reaches the goal yet, the time is used up */
     const bool reached = s->has_best && terse_search_meets(s, &s->book.measured[s->best_index]);
-    return terse_now_ns() + (uint64_t)((reached ? s->build_seconds : 0) * 1e9) > s->deadline;
+    return terse_now_ns() + (uint64_t)((reached ? 1.2 * s->build_seconds : 0) * 1e9) > s->deadline;
 }
 
 /* --- what is better
@@ -137,8 +137,11 @@ static int build(search *s, terse_search_plan *plan, terse_measured *m, terse_er
     m->kl = terse_search_plan_number(v.kl);
     m->us = terse_search_plan_number(m->us);
     const double seconds = (double)(terse_now_ns() - from) / 1e9;
-    s->build_seconds = (s->build_seconds * s->n_builds + seconds) / (s->n_builds + 1);
-    s->n_builds++;
+    if (plan->recover_epochs == 0) {
+        /* a dense one is built sooner; machines become slower and faster */
+        s->build_seconds = fmax(seconds, 0.5 * (s->build_seconds + seconds));
+        s->n_builds++;
+    }
     return TERSE_OK;
 }
 
@@ -196,7 +199,8 @@ int terse_search_measure(search *s, terse_search_plan *plan, const char *label, 
     terse_search_tell(s, "%s", label);
     terse_measured m = {0};
     /* dense ones are built in any case: others are timed beside them */
-    const int known = s->in->known && !(flags & OF_DENSE_LAYERS) ? find(s->in->known, key) : -1;
+    const bool untrained = plan->recover_epochs > 0 && !plan->recover_done[0] && !plan->recover_done[1];
+    const int known = s->in->known && !(flags & OF_DENSE_LAYERS) && !untrained ? find(s->in->known, key) : -1;
     int status = TERSE_OK;
     if (known >= 0) {
         m = s->in->known->measured[known];

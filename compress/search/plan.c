@@ -8,6 +8,9 @@
 
 #include "compress/passes/edit.h"
 
+/* A search should stay below 2 GB. */
+#define RECOVER_BYTES ((size_t)640 << 20)
+
 void terse_search_plan_done(terse_search_plan *plan)
 {
     terse_choices_done(&plan->layers);
@@ -71,8 +74,8 @@ void terse_search_plan_key(const terse_search_plan *plan, char *text)
         a = digest(a, what);
         b = digest(b, what);
     }
-    snprintf(text, TERSE_PLAN_TEXT, "%d%s%s-%016llx%016llx", (int)plan->quantize, plan->bf16 ? "b" : "",
-             plan->pack ? "p" : "", (unsigned long long)a, (unsigned long long)b);
+    snprintf(text, TERSE_PLAN_TEXT, "%d%s%s%s-%016llx%016llx", (int)plan->quantize, plan->bf16 ? "b" : "",
+             plan->pack ? "p" : "", plan->recover_epochs ? "r" : "", (unsigned long long)a, (unsigned long long)b);
 }
 
 /* --- a plan as options ----------------------------------------------------------------------------------------------
@@ -123,6 +126,11 @@ int terse_search_plan_apply(terse_search_plan *plan, terse_options *options, ter
     o.keep_float = plan->quantize == TERSE_QUANTIZE_INT8 ? plan->keep_text : NULL;
     o.bf16 = plan->bf16;
     o.pack = plan->pack;
+    if (plan->recover_epochs > 0 && !o.recover.off && !o.recover.text) {
+        snprintf(plan->recover_text, sizeof plan->recover_text, "%lld", (long long)plan->recover_epochs);
+        o.recover = (terse_recover_options){
+            .text = plan->recover_text, .epochs = plan->recover_epochs, .seed = plan->seed, .max_bytes = RECOVER_BYTES};
+    }
     *options = o;
     return TERSE_OK;
 }

@@ -46,6 +46,9 @@ struct terse_search_plan {
     int held_out; /* every n-th sample was kept for judging; 0: none */
     terse_quantize_mode quantize;
     bool bf16, pack;
+    int64_t recover_epochs;  /* what low rank, pruning and int8 lose is trained for so many; 0: it is not */
+    int64_t recover_done[2]; /* of FP32 weights, of rounded ones: epochs until it was ended; 0: none was, -1: at once */
+    char recovered[TERSE_PLAN_TEXT]; /* what came of it, or why it is not done; in words */
     terse_choices layers;
     terse_tuned *tuned;
     int n_tuned;
@@ -54,7 +57,9 @@ struct terse_search_plan {
     int n_measured;
     double dense_us; /* of the fastest dense network */
     /* as text, for options */
-    char *keep_text;
+    char *keep_text, recover_text[24];
+    /* for the one who builds it: seconds that its training may take, and what it took a sample; not in the file */
+    double recover_seconds, recover_pace;
 };
 
 void terse_search_plan_done(terse_search_plan *plan); /* accepts a zeroed one */

@@ -114,6 +114,13 @@ static void write_plan(const terse_search_plan *p, FILE *out)
     terse_json_text(&json, "quantize", modes[p->quantize]);
     terse_json_text(&json, "float", p->bf16 ? "bf16" : "fp32");
     terse_json_text(&json, "pack", p->pack ? "zstd" : "none");
+    if (p->recover_epochs > 0) {
+        terse_json_int(&json, "recover_epochs", p->recover_epochs);
+        terse_json_int(&json, "recover_done", p->recover_done[0]);
+        terse_json_int(&json, "recover_done_rounded", p->recover_done[1]);
+    }
+    if (*p->recovered)
+        terse_json_text(&json, "recovered", p->recovered);
     terse_json_text(&json, "culprit", p->culprit);
     terse_json_double(&json, "dense_us", p->dense_us);
     terse_json_array(&json, "layers");
@@ -387,6 +394,10 @@ static int take_apart(const terse_json_value *root, terse_search_plan *plan, ter
     text(&r, "goal", plan->goal, sizeof plan->goal);
     text(&r, "of", plan->of, sizeof plan->of);
     text(&r, "culprit", plan->culprit, sizeof plan->culprit);
+    plan->recover_epochs = integer(&r, "recover_epochs", 0, 1e6);
+    plan->recover_done[0] = integer(&r, "recover_done", -1, 1e6);
+    plan->recover_done[1] = integer(&r, "recover_done_rounded", -1, 1e6);
+    text(&r, "recovered", plan->recovered, sizeof plan->recovered);
     plan->dense_us = number(&r, "dense_us", 0, 0, 1e15);
     plan->is_tuned = truth(&r, "is_tuned");
     each(&r, "layers", read_layer, plan);

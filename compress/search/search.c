@@ -10,8 +10,9 @@
 #include "compress/search/search_steps.h"
 
 enum { BISECTIONS = 6, SINGLE_BISECTIONS = 3, PROPOSALS = 12, PATIENCE = 4 };
-static const double table_share = 0.45; /* of the time that is left */
-static const double near = 0.01;        /* budgets that differ less are the same */
+static const double table_share = 0.45;   /* of the time that is left */
+static const double singles_share = 0.45; /* of what the table leaves, for single techniques */
+static const double near = 0.01;          /* budgets that differ less are the same */
 
 /* --- dense networks
  * ----------------------------------------------------------------------------------------------------- */
@@ -172,13 +173,12 @@ static void learn(search *s, const int *chosen, const terse_measured *m)
         s->per_cost = sqrt(s->per_cost * (m->drop / cost)); /* half way, in logarithms */
 }
 
-/* The least budget whose choice should lose at most `drop`, by what was seen so far. */
-static int budget_for(search *s, const family *f, double drop, double low, double high, int *chosen, double *ret_budget,
-                      terse_error *error)
+int terse_search_budget_for(search *s, unsigned kinds, double drop, double low, double high, int *chosen,
+                            double *ret_budget, terse_error *error)
 {
     for (int i = 0; i < 14; i++) {
         const double middle = 0.5 * (low + high);
-        if (!terse_search_pick(s, f->kinds, middle, NULL, chosen))
+        if (!terse_search_pick(s, kinds, middle, NULL, chosen))
             return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
         if (terse_search_cost(s, chosen) * s->per_cost > drop)
             low = middle;
@@ -186,7 +186,7 @@ static int budget_for(search *s, const family *f, double drop, double low, doubl
             high = middle;
     }
     *ret_budget = high;
-    return terse_search_pick(s, f->kinds, high, NULL, chosen)
+    return terse_search_pick(s, kinds, high, NULL, chosen)
                ? TERSE_OK
                : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
 }
@@ -204,7 +204,7 @@ static int reach_drop(search *s, const family *f, int *chosen, terse_error *erro
          round++) {
         double budget = high;
         int index = 0;
-        status = budget_for(s, f, s->goal->max_drop, low, high, chosen, &budget, error);
+        status = terse_search_budget_for(s, f->kinds, s->goal->max_drop, low, high, chosen, &budget, error);
         /* the model may be wrong by far: never less than an eighth of what is left to either side */
         budget = round == 0 ? budget : fmin(fmax(budget, low + (high - low) / 8), high - (high - low) / 8);
         if (status == TERSE_OK && !terse_search_pick(s, f->kinds, budget, NULL, chosen))
@@ -419,8 +419,7 @@ static int improve(search *s, int *chosen, terse_error *error)
 /* --- the whole
  * ----------------------------------------------------------------------------------------------------------- */
 
-/* The choices of the best plan, by its names. */
-static void choices_of_best(const search *s, int *chosen)
+void terse_search_choices_of_best(const search *s, int *chosen)
 {
     for (int l = 0; l < s->table.n; l++) {
         const terse_choice *c = terse_choices_find(&s->best.layers, s->table.layers[l].name);
@@ -443,11 +442,18 @@ static int search_layers(search *s, terse_error *error)
     int status = chosen ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
     if (status == TERSE_OK && terse_goal_by_size(s->goal))
         status = reach_uniform(s, chosen, error);
-    for (size_t i = 0; i < sizeof families / sizeof families[0] && status == TERSE_OK && !terse_search_is_over(s); i++)
+    /* what there is to beat must not take the time of what should beat it */
+    const uint64_t deadline = s->deadline, now = terse_now_ns();
+    const size_t n = sizeof families / sizeof families[0];
+    s->deadline = deadline > now ? now + (uint64_t)((double)(deadline - now) * singles_share) : deadline;
+    for (size_t i = 0; i + 1 < n && status == TERSE_OK && !terse_search_is_over(s); i++)
         status = reach(s, &families[i], chosen, error);
+    s->deadline = deadline;
+    if (status == TERSE_OK && !terse_search_is_over(s))
+        status = reach(s, &families[n - 1], chosen, error);
     if (status != TERSE_OK || !has_kind(s, EVERY_KIND) || terse_search_is_over(s))
         return status;
-    choices_of_best(s, chosen);
+    terse_search_choices_of_best(s, chosen);
     return improve(s, chosen, error);
 }
 
@@ -533,6 +539,9 @@ static int run(search *s, terse_error *error)
         status = open_table(s, list, n, error);
     if (status == TERSE_OK && s->table.n > 0)
         status = search_layers(s, error);
+    s->deadline = s->start + (uint64_t)(s->goal->seconds * 1e9);
+    if (status == TERSE_OK && s->table.n > 0)
+        status = terse_search_train(s, error);
     if (status == TERSE_OK && s->table.n > 0)
         status = explain_dense(s, error);
     return status == TERSE_OK ? terse_search_write(s, error) : status;
@@ -542,7 +551,7 @@ int terse_search_run(const terse_search_input *input, const terse_search_hooks *
                      bool *ret_reached, terse_error *error)
 {
     search s = {.in = input, .hooks = hooks, .goal = input->goal, .start = terse_now_ns()};
-    s.deadline = s.start + (uint64_t)(input->goal->seconds * 1e9);
+    s.deadline = s.start + (uint64_t)((input->goal->seconds - terse_search_training_seconds(input->goal)) * 1e9);
     s.lot = input->goal->seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du;
     s.base = (terse_search_plan){.seed = input->goal->seed, .pack = input->pack, .held_out = input->held_out};
     snprintf(s.base.of, sizeof s.base.of, "%s", input->of);

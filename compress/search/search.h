@@ -9,8 +9,9 @@
  * really built, judged on samples that nothing was fitted to (judge.h) and timed beside the dense one. Single
  * techniques are tried first, by themselves: they are what the search has to beat. Then all together: by bisection over
  * budgets, until time is up or nothing better comes, variants of the best one, found by knapsacks over losses
- * multiplied by lots and compared by running the network with those weights put together. What is best so far is
- * written each time. */
+ * multiplied by lots and compared by running the network with those weights put together. In the last third of the
+ * time networks that lose more than they may are trained against the original (train.c), on the samples that are
+ * fitted to. What is best so far is written each time, and nothing that was trained counts before it was judged. */
 #ifndef TERSE_SEARCH_SEARCH_H
 #define TERSE_SEARCH_SEARCH_H
 
@@ -44,6 +45,9 @@ typedef struct terse_search_input {
     int held_out;                   /* of how many samples one is in `held` */
     const terse_search_plan *known; /* measured before: networks in it are not built again; or NULL */
 } terse_search_input;
+
+/* Is a part of the time for training what was compressed? */
+bool terse_search_trains(const terse_search_goal *goal);
 
 /* *ret_plan: the best one, with everything that was measured. *ret_reached false: nothing reaches the goal, the plan is
  * of the nearest. */

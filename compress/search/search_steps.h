@@ -23,8 +23,8 @@ typedef struct search {
     const terse_graph *dense;   /* that one */
     double base_us, base_bytes; /* measured of `base` */
     double per_cost;            /* drop for a unit of the table's cost, as seen */
-    uint64_t start, deadline;
-    double build_seconds; /* the mean of those so far */
+    uint64_t start, deadline;   /* of what is done now; in the end that of the goal */
+    double build_seconds;       /* the mean of those so far */
     int n_builds;
     uint64_t lot;
 } search;
@@ -56,7 +56,7 @@ void terse_search_find_culprit(search *s);
  * Graphs are good until the next call. */
 int terse_search_measure(search *s, terse_search_plan *plan, const char *label, unsigned flags, int *ret_index,
                          terse_error *error);
-enum { OF_ONE_TECHNIQUE = 1, OF_DENSE_LAYERS = 2 };
+enum { OF_ONE_TECHNIQUE = 1, OF_DENSE_LAYERS = 2, OF_TRAINED = 4 };
 /* Builds a plan that was measured, which becomes the best. */
 int terse_search_take(search *s, terse_search_plan *plan, int index, terse_error *error);
 /* Gives the best one all that was measured, and writes it again. */
@@ -69,5 +69,22 @@ void terse_search_tell(const search *s, const char *format, ...) __attribute__((
 bool terse_search_is_over(const search *s);
 /* Which ones nothing beats in drop, time and bytes. */
 void terse_search_mark_pareto(terse_search_plan *plan);
+
+/* --- search.c --------------------------------------------------------------------------------------------------------
+ */
+
+/* The least budget whose choice should lose at most `drop`, by what was seen so far. */
+int terse_search_budget_for(search *s, unsigned kinds, double drop, double low, double high, int *chosen,
+                            double *ret_budget, terse_error *error);
+/* The choices of the best plan, by its names. */
+void terse_search_choices_of_best(const search *s, int *chosen);
+
+/* --- train.c ---------------------------------------------------------------------------------------------------------
+ */
+
+/* How much of the goal's time is for training. */
+double terse_search_training_seconds(const terse_search_goal *goal);
+/* Trains networks until the time is up; the best one so far stays where none becomes better. */
+int terse_search_train(search *s, terse_error *error);
 
 #endif

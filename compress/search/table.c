@@ -15,6 +15,11 @@ const char *terse_table_kind_name(terse_table_kind kind)
     return names[kind];
 }
 
+int64_t terse_table_samples(const terse_table *table)
+{
+    return table->state ? table->state->samples.samples : 0;
+}
+
 void terse_table_done(terse_table *table)
 {
     if (table->state) {

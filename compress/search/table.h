@@ -69,6 +69,8 @@ int terse_table_make(const terse_graph *graph, const terse_npz *fit, const terse
 void terse_table_done(terse_table *table); /* accepts a zeroed one */
 /* What the outputs lose with these options in all layers at once; chosen[layer]. */
 int terse_table_score(const terse_table *table, const int *chosen, double *ret_cost, terse_error *error);
+/* That it was fitted to. */
+int64_t terse_table_samples(const terse_table *table);
 /* "low rank", "4x1", ... */
 const char *terse_table_kind_name(terse_table_kind kind);
 

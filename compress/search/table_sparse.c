@@ -10,7 +10,7 @@
 #include "compress/search/judge.h"
 #include "compress/search/table_steps.h"
 
-static const double amounts[] = {0.4, 0.5, 0.6, 0.7, 0.8, 0.9};
+static const double amounts[] = {0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9};
 enum { N_AMOUNTS = sizeof amounts / sizeof amounts[0], ROWS = 4, LEAST_K = 16 };
 static const double worth = 0.97;
 

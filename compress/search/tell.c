@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { TECHNIQUES = 16 };
+
 const terse_measured *terse_tell_chosen(const terse_search_plan *plan)
 {
     for (int i = 0; i < plan->n_measured; i++)
@@ -13,17 +15,40 @@ const terse_measured *terse_tell_chosen(const terse_search_plan *plan)
     return NULL;
 }
 
-const terse_measured *terse_tell_rival(const terse_search_plan *plan, bool by_size)
+const char *terse_tell_technique(const terse_measured *measured, char text[TERSE_PLAN_LABEL])
 {
-    const terse_measured *chosen = terse_tell_chosen(plan), *best = NULL;
-    for (int i = 0; chosen && i < plan->n_measured; i++) {
+    snprintf(text, TERSE_PLAN_LABEL, "%s", measured->label);
+    char *number = strrchr(text, '(');
+    if (number && number > text + 1 && number[-1] == ' ')
+        number[-1] = 0;
+    return text;
+}
+
+int terse_tell_techniques(const terse_search_plan *plan, const terse_measured **list, int most)
+{
+    const bool by_size = strstr(plan->goal, "smallest") || strstr(plan->goal, "bytes");
+    int n = 0;
+    for (int i = 0; i < plan->n_measured; i++) {
         const terse_measured *m = &plan->measured[i];
-        if (!m->single || m->chosen || !m->meets)
+        char name[TERSE_PLAN_LABEL], other[TERSE_PLAN_LABEL];
+        int at = 0;
+        if (!m->single)
             continue;
-        if (!best || (by_size ? m->bytes < best->bytes : m->us < best->us))
-            best = m;
+        terse_tell_technique(m, name);
+        while (at < n && strcmp(terse_tell_technique(list[at], other), name) != 0)
+            at++;
+        if (at == most)
+            continue;
+        const terse_measured *b = at < n ? list[at] : NULL;
+        const bool better = !b                     ? true
+                            : m->meets != b->meets ? m->meets
+                            : !m->meets            ? m->drop < b->drop
+                            : by_size              ? m->bytes < b->bytes
+                                                   : m->us < b->us;
+        list[at] = better ? m : b;
+        n += at == n;
     }
-    return best;
+    return n;
 }
 
 /* --- for people
@@ -65,10 +90,30 @@ static void print_measured(const terse_search_plan *plan, FILE *out)
     fputc('\n', out);
 }
 
+/* Side by side: what one technique alone reaches with the same drop. */
+static void print_techniques(const terse_search_plan *plan, const terse_measured *chosen, FILE *out)
+{
+    const terse_measured *list[TECHNIQUES];
+    const int n = terse_tell_techniques(plan, list, TECHNIQUES);
+    fprintf(out, "\n%-32s %10s %8s %12s %8s  %s\n", "one technique alone", "ms", "speed", "bytes", "drop",
+            "beside it the search's takes");
+    for (int i = 0; i < n; i++) {
+        const terse_measured *m = list[i];
+        char name[TERSE_PLAN_LABEL];
+        fprintf(out, "%-32.32s %10.4g %7.2fx %12" PRId64 " %8.2f  ", terse_tell_technique(m, name), m->us / 1000,
+                m->us > 0 ? plan->dense_us / m->us : 0, m->bytes, m->drop);
+        if (!m->meets)
+            fputs("misses the goal\n", out);
+        else
+            fprintf(out, "%.2f of the time, %.2f of the bytes%s\n", m->us > 0 ? chosen->us / m->us : 0,
+                    (double)chosen->bytes / (double)m->bytes, m->chosen ? ": it is the one" : "");
+    }
+    fputc('\n', out);
+}
+
 void terse_tell_search_print(const terse_search_plan *plan, FILE *out)
 {
-    const terse_measured *chosen = terse_tell_chosen(plan), *fast = terse_tell_rival(plan, false),
-                         *small = terse_tell_rival(plan, true);
+    const terse_measured *chosen = terse_tell_chosen(plan);
     print_layers(plan, out);
     if (plan->n_measured > 0)
         print_measured(plan, out);
@@ -78,15 +123,10 @@ void terse_tell_search_print(const terse_search_plan *plan, FILE *out)
     if (chosen)
         fprintf(out, "chosen: %s, %.4g ms, %" PRId64 " bytes, drop %.2f (95 %%: %.2f to %.2f)\n", chosen->label,
                 chosen->us / 1000, chosen->bytes, chosen->drop, chosen->low, chosen->high);
-    if (chosen && fast)
-        fprintf(out,
-                "the fastest of one technique alone within the goal: %s, %.4g ms (the search's: %.2fx that speed)\n",
-                fast->label, fast->us / 1000, fast->us / chosen->us);
-    if (chosen && small)
-        fprintf(out,
-                "the smallest of one technique alone within the goal: %s, %" PRId64
-                " bytes (the search's: %.2f of that)\n",
-                small->label, small->bytes, (double)chosen->bytes / (double)small->bytes);
+    if (*plan->recovered)
+        fprintf(out, "training: %s\n", plan->recovered);
+    if (chosen)
+        print_techniques(plan, chosen, out);
     if (*plan->culprit)
         fprintf(out, "%s\n", plan->culprit);
     fputc('\n', out);
@@ -141,6 +181,14 @@ void terse_tell_search_json(const terse_search_plan *plan, terse_json *json)
     terse_json_array(json, "measured");
     for (int i = 0; i < plan->n_measured; i++)
         json_measured(json, &plan->measured[i]);
+    terse_json_end(json);
+    if (*plan->recovered)
+        terse_json_text(json, "recovered", plan->recovered);
+    const terse_measured *list[TECHNIQUES];
+    const int n = terse_tell_techniques(plan, list, TECHNIQUES);
+    terse_json_array(json, "techniques");
+    for (int i = 0; i < n; i++)
+        json_measured(json, list[i]);
     terse_json_end(json);
     terse_json_array(json, "layers");
     for (int i = 0; i < plan->layers.n; i++)

@@ -16,8 +16,10 @@ void terse_tell_search_json(const terse_search_plan *plan, terse_json *json);
 void terse_tell_search_html(const terse_search_plan *plan, void (*escaped)(FILE *out, const char *text), FILE *out);
 /* The one that was chosen, or NULL. */
 const terse_measured *terse_tell_chosen(const terse_search_plan *plan);
-/* The best of one technique alone that loses no more than the chosen one, and half a point; by speed, or by bytes.
- * NULL: none. */
-const terse_measured *terse_tell_rival(const terse_search_plan *plan, bool by_size);
+/* Of each single technique the best that reaches the goal; where none does, the one that loses least beyond the dense
+ * one. At most `most` of them; returns how many. */
+int terse_tell_techniques(const terse_search_plan *plan, const terse_measured **list, int most);
+/* "int8, 4x1" of "int8, 4x1 (2)"; writes and returns `text`. */
+const char *terse_tell_technique(const terse_measured *measured, char text[TERSE_PLAN_LABEL]);
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "compress/search/tell.h"
 
-enum { WIDTH = 760, HEIGHT = 380, LEFT = 60, BOTTOM = 44, TOP = 16, RIGHT = 150 };
+enum { TECHNIQUES = 16, WIDTH = 760, HEIGHT = 380, LEFT = 60, BOTTOM = 44, TOP = 16, RIGHT = 150 };
 
 typedef struct range {
     double low, high;
@@ -105,6 +105,33 @@ static void write_measured(const terse_search_plan *plan, void (*escaped)(FILE *
     fputs("</table>\n", out);
 }
 
+/* Side by side: what one technique alone reaches with the same drop. */
+static void write_techniques(const terse_search_plan *plan, void (*escaped)(FILE *, const char *), FILE *out)
+{
+    const terse_measured *list[TECHNIQUES], *chosen = terse_tell_chosen(plan);
+    const int n = terse_tell_techniques(plan, list, TECHNIQUES);
+    if (!chosen || n == 0)
+        return;
+    fputs("<h2>One technique alone</h2>\n<p>With the same goal; beside it what the chosen network takes.</p>\n"
+          "<table id=\"techniques\"><tr><th>technique</th><th>ms</th><th>speed</th><th>bytes</th><th>drop</th>"
+          "<th>of its time</th><th>of its bytes</th></tr>\n",
+          out);
+    for (int i = 0; i < n; i++) {
+        const terse_measured *m = list[i];
+        char name[TERSE_PLAN_LABEL];
+        fprintf(out, "<tr%s><td>", m->chosen ? " class=\"k\"" : "");
+        escaped(out, terse_tell_technique(m, name));
+        fprintf(out, "</td><td>%.4g</td><td>%.2fx</td><td>%" PRId64 "</td><td>%.2f</td>", m->us / 1000,
+                m->us > 0 ? plan->dense_us / m->us : 0, m->bytes, m->drop);
+        if (m->meets)
+            fprintf(out, "<td>%.2f</td><td>%.2f</td></tr>\n", m->us > 0 ? chosen->us / m->us : 0,
+                    (double)chosen->bytes / (double)m->bytes);
+        else
+            fputs("<td colspan=\"2\">misses the goal</td></tr>\n", out);
+    }
+    fputs("</table>\n", out);
+}
+
 static void write_layers(const terse_search_plan *plan, void (*escaped)(FILE *, const char *), FILE *out)
 {
     if (plan->layers.n == 0)
@@ -142,6 +169,12 @@ void terse_tell_search_html(const terse_search_plan *plan, void (*escaped)(FILE 
     if (plan->n_measured > 0) {
         write_picture(plan, escaped, out);
         write_measured(plan, escaped, out);
+        write_techniques(plan, escaped, out);
+    }
+    if (*plan->recovered) {
+        fputs("<p id=\"recovered\">Training: ", out);
+        escaped(out, plan->recovered);
+        fputs(".</p>\n", out);
     }
     if (*plan->culprit) {
         fputs("<p id=\"culprit\">", out);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const double usual_weight = 0.1; /* root of the mean square */
 static const double beta_first = 0.9, beta_second = 0.999, adam_epsilon = 1e-8, momentum = 0.1;
 
 void terse_parameters_done(terse_parameters *p)
@@ -186,7 +187,20 @@ static int check_said(const terse_graph *graph, const terse_train_options *optio
     return TERSE_OK;
 }
 
-static bool allocate(const terse_graph *graph, terse_parameters *p)
+/* Adam moves all numbers by about the rate, whatever their size: that of most networks' weights is taken for 1. */
+static float unit_of(const float *w, int64_t n)
+{
+    double sum = 0;
+    int64_t count = 0;
+    for (int64_t k = 0; k < n; k++) {
+        sum += (double)w[k] * (double)w[k];
+        count += w[k] != 0;
+    }
+    const double unit = count > 0 ? sqrt(sum / (double)count) / usual_weight : 1;
+    return unit > 0.02 && unit < 50 ? (float)unit : unit < 1 ? 0.02f : unit >= 50 ? 50.0f : 1;
+}
+
+static bool allocate(const terse_graph *graph, bool relative, terse_parameters *p)
 {
     const size_t n = (size_t)p->n_numbers + 1, s = (size_t)p->n_statistic_numbers + 1;
     p->weights = calloc(n, sizeof(float));
@@ -203,6 +217,7 @@ static bool allocate(const terse_graph *graph, terse_parameters *p)
         for (int64_t k = 0; q->mask && k < q->n; k++)
             if (!q->mask[k])
                 p->weights[q->first + k] = 0;
+        q->unit = relative && q->decays ? unit_of(p->weights + q->first, q->n) : 1;
         if (q->quantizer.bits && !(q->rounded = calloc((size_t)q->n, sizeof(float))))
             return false;
     }
@@ -231,7 +246,7 @@ int terse_parameters_new(const terse_graph *graph, const terse_train_options *op
             find_statistics(graph, &p);
         status = check_said(graph, options, &p, error);
     }
-    if (status == TERSE_OK && !allocate(graph, &p))
+    if (status == TERSE_OK && !allocate(graph, options->relative, &p))
         status =
             terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %lld parameters", (long long)p.n_numbers);
     if (status == TERSE_OK)
@@ -355,12 +370,12 @@ void terse_parameters_step(terse_parameters *p, int64_t step, double lr, double 
     const float b1 = (float)beta_first, b2 = (float)beta_second, epsilon = (float)adam_epsilon;
     for (int i = 0; i < p->n; i++) {
         const terse_parameter *q = &p->list[i];
-        const float shrink = q->decays ? (float)(lr * decay) : 0;
+        const float shrink = q->decays ? (float)(lr * decay) : 0, unit = rate * q->unit;
         for (int64_t k = q->first; q->trained && k < q->first + q->n; k++) {
             const float g = p->gradient[k] * cut;
             p->first[k] = b1 * p->first[k] + (1 - b1) * g;
             p->second[k] = b2 * p->second[k] + (1 - b2) * g * g;
-            p->weights[k] -= shrink * p->weights[k] + rate * p->first[k] / (sqrtf(p->second[k]) * root + epsilon);
+            p->weights[k] -= shrink * p->weights[k] + unit * p->first[k] / (sqrtf(p->second[k]) * root + epsilon);
         }
         for (int64_t k = 0; q->mask && k < q->n; k++)
             if (!q->mask[k])

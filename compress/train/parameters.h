@@ -10,6 +10,7 @@ typedef struct terse_parameter {
     int value;
     int64_t first, n; /* its numbers among all */
     bool decays, trained;
+    float unit; /* of a step: weights of another size are moved as much of it */
     const uint8_t *mask;
     terse_train_quantizer quantizer;
     float *rounded; /* what the network reads where there is a quantizer, else NULL */

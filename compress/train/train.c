@@ -133,6 +133,14 @@ static void shuffle(int64_t *list, int64_t n, uint64_t key)
     }
 }
 
+void terse_train_split(int64_t n, uint64_t seed, int64_t *order, int64_t *ret_held)
+{
+    for (int64_t i = 0; i < n; i++)
+        order[i] = i;
+    shuffle(order, n, terse_lanes_random(seed));
+    *ret_held = n / 10 < 1 ? 1 : n / 10 > MAX_HELD_OUT ? MAX_HELD_OUT : n / 10;
+}
+
 /* A tenth is held out. */
 static int split_samples(trainer *t, terse_error *error)
 {
@@ -143,10 +151,7 @@ static int split_samples(trainer *t, terse_error *error)
     t->order = malloc((size_t)n * sizeof *t->order);
     if (!t->order)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %" PRId64 " samples", n);
-    for (int64_t i = 0; i < n; i++)
-        t->order[i] = i;
-    shuffle(t->order, n, terse_lanes_random(t->options.seed));
-    t->n_held = n / 10 < 1 ? 1 : n / 10 > MAX_HELD_OUT ? MAX_HELD_OUT : n / 10;
+    terse_train_split(n, t->options.seed, t->order, &t->n_held);
     t->n_train = n - t->n_held;
     t->options.batch = t->options.batch > t->n_train ? t->n_train : t->options.batch;
     return TERSE_OK;
@@ -169,6 +174,7 @@ static uint64_t key_of(const trainer *t)
                               o->patience_share,
                               o->average,
                               o->find_rate,
+                              o->relative,
                               o->batch_statistics,
                               o->flip,
                               (double)o->shift,
@@ -460,18 +466,18 @@ static void start_over(trainer *t)
     terse_parameters_round(t->student, p);
 }
 
-/* A few steps with lr, 3 lr and 10 lr: that which leaves the held-out samples closest is taken. Steps, not seconds,
- * decide, but not beyond a tenth of the time. */
+/* A few steps with lr, a third of it, 3 lr and 10 lr: that which leaves the held-out samples closest is taken. Steps,
+ * not seconds, decide, but not beyond a tenth of the time. */
 static int find_rate(trainer *t, int64_t *order, terse_error *error)
 {
-    static const double factors[] = {1, 3, 10};
+    static const double factors[] = {1, 1.0 / 3, 3, 10};
     const terse_train_options *o = &t->options;
     const int64_t steps = t->n_train / o->batch;
     double least = INFINITY;
-    t->state.marks.rate = 1;
+    t->state.marks.rate = o->find_rate ? factors[1] : 1; /* the careful one where there is no time to try */
     if (!o->find_rate || (o->epochs > 0 && o->epochs * steps < 6 * TRIAL_STEPS))
         return TERSE_OK;
-    for (int f = 0; f < 3 && !t->stopped && (f == 0 || o->seconds == 0 || elapsed(t) < o->seconds / 10); f++) {
+    for (int f = 0; f < 4 && !t->stopped && (f == 0 || o->seconds == 0 || elapsed(t) < o->seconds / 10); f++) {
         double agreement, divergence = 0, loss;
         int status = TERSE_OK;
         memcpy(order, t->order, (size_t)t->n_train * sizeof *order);
@@ -526,7 +532,7 @@ static bool goes_on(const trainer *t)
 {
     const terse_train_options *o = &t->options;
     return !t->stopped && !t->early && (o->epochs == 0 || t->state.marks.epoch < o->epochs) &&
-           (o->seconds == 0 || elapsed(t) < o->seconds);
+           (o->stop == 0 || t->state.marks.epoch < o->stop) && (o->seconds == 0 || elapsed(t) < o->seconds);
 }
 
 static int train(trainer *t, terse_error *error)

@@ -56,12 +56,14 @@ typedef struct terse_train_progress {
 typedef bool terse_train_report(void *context, const terse_train_progress *progress);
 
 typedef struct terse_train_options {
-    int64_t epochs; /* at most; 0: `seconds` decides */
-    double seconds; /* at most; 0: `epochs` decides */
-    int64_t batch;  /* samples a step; 0: 32 */
-    double lr;      /* at its highest; 0: 1e-3 */
-    bool find_rate; /* 3 and 10 times `lr` are tried for a few steps too, and what leaves held-out samples closest is
-                     * taken */
+    int64_t epochs;     /* at most; 0: `seconds` decides */
+    double seconds;     /* at most; 0: `epochs` decides */
+    int64_t stop;       /* ends behind that epoch, as if it had been stopped there; 0: does not */
+    int64_t batch;      /* samples a step; 0: 32 */
+    double lr;          /* at its highest; 0: 1e-3 */
+    bool relative;      /* weights move as much of their own size, not all alike */
+    bool find_rate;     /* a third, 3 and 10 times `lr` are tried for a few steps too, and what leaves held-out samples
+                         * closest is     taken */
     double temperature; /* 0: 2 */
     double decay;       /* of weights with two axes and more, decoupled; default 0 */
     double clip;        /* largest norm of the gradient; 0: 1 */
@@ -97,6 +99,10 @@ typedef struct terse_train_summary {
     char frozen[400];          /* operators without a gradient on the way: "Floor 'n3', ..."; "" when none */
     int64_t frozen_parameters; /* numbers that no gradient reaches */
 } terse_train_summary;
+
+/* In which order samples are dealt out: order[n], the last *ret_held of which are never trained on. Whoever fits
+ * weights before they are trained should leave those out too: they would not tell what is unseen. */
+void terse_train_split(int64_t n, uint64_t seed, int64_t *order, int64_t *ret_held);
 
 /* Trains `student` on `data` (every input under its name, axis 0 = samples; labels are not read) and changes its
  * constants in place: new bytes in its arena, never through pointers that the teacher may share. What is kept is what

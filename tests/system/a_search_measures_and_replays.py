@@ -64,9 +64,30 @@ def wide_network(folder, seed=5):
     return f"{folder}/wide.onnx", f"{folder}/wide.npz"
 
 
+def maps_network(folder, seed=5):
+    """No classes come out but numbers: what is lost is a share of them, and training wins some of it back."""
+    lots = numpy.random.default_rng(seed)
+
+    def kernel(o, c, k, rank):
+        a, b = lots.standard_normal((o, rank)), lots.standard_normal((rank, c * k * k))
+        w = a @ b + 0.3 * numpy.sqrt(rank) * lots.standard_normal((o, c * k * k))
+        return (w.reshape(o, c, k, k) / numpy.sqrt(rank * c * k * k)).astype("f4")
+
+    pads = [1, 1, 1, 1]
+    constants = {"w1": kernel(32, 3, 3, 8), "w2": kernel(64, 32, 3, 8), "w3": kernel(64, 64, 3, 8), "w4": kernel(12, 64, 3, 8)}
+    nodes = [("Conv", ["x", "w1"], ["a"], {"pads": pads}), ("Relu", ["a"], ["b"], {}),
+             ("Conv", ["b", "w2"], ["c"], {"pads": pads, "strides": [2, 2]}), ("Relu", ["c"], ["d"], {}),
+             ("Conv", ["d", "w3"], ["e"], {"pads": pads}), ("Relu", ["e"], ["f"], {}),
+             ("Conv", ["f", "w4"], ["y"], {"pads": pads, "strides": [2, 2]})]
+    onnx_writer.write(f"{folder}/maps.onnx", inputs=[("x", "f4", ["N", 3, 16, 16])], outputs=[("y", "f4", ["N", 12, 4, 4])],
+                      nodes=nodes, constants=constants)
+    numpy.savez(f"{folder}/maps.npz", x=lots.standard_normal((60, 3, 16, 16)).astype("f4"))
+    return f"{folder}/maps.onnx", f"{folder}/maps.npz"
+
+
 with harness.story("the search for speed is never slower than dense and its plan gives the same bytes") as story:
     calibration, figures = halves(story)
-    out, said = search(story, "fast", "--max-drop", "1", "--time", "120s", "--seed", "3")
+    out, said = search(story, "fast", "--max-drop", "1", "--time", "120s", "--seed", "3", "--recover", "10")
     best = chosen(said)
     measured = {m["label"]: m for m in said["search"]["measured"]}
     story.check(best["meets"] and best["drop"] <= 1, f"{best}")
@@ -140,7 +161,7 @@ with harness.story("the search for bytes obeys its target, and mixes what single
     out, said = search(story, "none", "--target-size", "100", "--time", "120s", onnx=onnx, calibration=data, code=1)
     story.check("at most 100 bytes" in said and "the nearest is" in said, said)
     halves(story)
-    _, told = search(story, "none", "--target-speedup", "500", "--time", "120s", code=1)
+    _, told = search(story, "none", "--target-speedup", "500", "--time", "120s", "--recover", "none", code=1)
     story.check("500 times the speed" in told and not os.path.exists(out), told)
     story.check(not os.path.exists(out) and os.path.exists(f"{story.folder}/none.plan.json"), "only the plan is there")
 
@@ -159,11 +180,53 @@ with harness.story("a search is ended at any time and goes on from its plan") as
     harness.run("terse", "compress", onnx, "-o", again, "--calibrate", data, "--plan", plan)
     story.check(same(out, again), "the plan of a search that was ended gives the same bytes")
     before = json.load(open(plan))["measured"]
-    _, said = search(story, "more", "--max-drop", "2", "--time", "120s", "--plan", plan, onnx=onnx, calibration=data)
+    _, said = search(story, "more", "--max-drop", "2", "--time", "120s", "--recover", "none", "--plan", plan, onnx=onnx, calibration=data)
     story.check(chosen(said)["us"] <= 1.03 * said["search"]["dense_us"], f"{said['search']}")
     for l in said["search"]["layers"]:
         story.check(l["why"] != "nothing else is faster" or l["refused"], f"{l} says nothing of what was refused")
     story.check({m["label"] for m in before} <= {m["label"] for m in said["search"]["measured"]}, f"{before}, {said['search']}")
+
+with harness.story("what loses too much is trained in the last part of the time, and that is done again bit for bit") as story:
+    onnx, data = maps_network(story.folder)
+    plan, page = f"{story.folder}/trained.plan.json", f"{story.folder}/page.html"
+    out, said = search(story, "trained", "--max-drop", "4", "--recover", "12", "--time", "60s", "--report", page,
+                       onnx=onnx, calibration=data)
+    labels = [m["label"] for m in said["search"]["measured"]]
+    story.check(any("trained" in l for l in labels), f"{labels}")
+    best = chosen(said)
+    story.check(best["meets"] and best["drop"] <= 4, f"{best}")
+    singles = {m["label"].split(" (")[0] for m in said["search"]["measured"] if m["single"]}
+    rivals = [m["label"].split(" (")[0] for m in said["search"]["techniques"]]
+    story.check(set(rivals) == singles and len(rivals) == len(singles), f"{rivals}, {singles}")
+    for m in said["search"]["techniques"]:
+        story.check(not m["meets"] or best["us"] <= 1.03 * m["us"], f"{m} beats {best}")
+    with open(page) as file:
+        html = file.read()
+    story.check('id="techniques"' in html and 'id="pareto"' in html, "the page has them side by side")
+    again = f"{story.folder}/again.terse"
+    harness.run("terse", "compress", onnx, "-o", again, "--calibrate", data, "--plan", plan)
+    story.check(same(out, again), "the plan gives the same bytes")
+
+    # a plan that trains, whether the search has taken one or not; ended behind its second epoch
+    with open(plan) as file:
+        changed = json.load(file)
+    for l in changed["layers"]:
+        l.pop("rank", None)
+        l.pop("form", None)
+        l["prune"] = 0.5
+    changed["quantize"] = "int8"
+    changed.update(is_tuned=False, tuned=[], recover_epochs=6, recover_done=2, recover_done_rounded=-1)
+    with open(f"{story.folder}/changed.json", "w") as file:
+        json.dump(changed, file)
+    both = []
+    for name, more in [("a", []), ("b", []), ("c", ["--recover", "none"])]:
+        both.append(f"{story.folder}/{name}.terse")
+        said = harness.run_json("terse", "compress", onnx, "-o", both[-1], "--calibrate", data, "--plan",
+                                f"{story.folder}/changed.json", "--no-tune", "--json", *more)
+        story.check(("recover" in said) == (not more), f"{said.get('recover')}")
+        if not more:
+            story.check(said["recover"]["floats"]["epochs"] == 2 and "rounded" not in said["recover"], f"{said['recover']}")
+    story.check(same(both[0], both[1]) and not same(both[0], both[2]), "trained alike twice, and not like untrained")
 
 with harness.story("what does not go with a search is refused in one line") as story:
     calibration, figures = halves(story)
@@ -185,6 +248,9 @@ with harness.story("what does not go with a search is refused in one line") as s
              (["--max-drop", "1", "--threads", "99"], "--threads is '99', allowed are 1 to 64"),
              (["--max-drop", "1", "--quantize", "int8"], "--quantize does not go with a search"),
              (["--max-drop", "1", "--low-rank", "0.9"], "--low-rank does not go with a search"),
+             (["--max-drop", "1", "--recover", "x"], "--recover is 'x', allowed are a number of epochs"),
+             (["--max-drop", "1", "--recover", "2m", "--time", "60s"], "--recover is '2m' of the search's --time, which is 60 s"),
+             (["--max-drop", "1", "--checkpoint", "c"], "--checkpoint"),
              (["--quantize", "int8", "--seed", "3"], "--seed goes with a search only"),
              (["--plan", f"{story.folder}/no_plan.json", "--prune", "0.5"], "--prune does not go with --plan")]
     for options, says in usage:

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The last part of a search: networks that lose more than they may are trained until they lose less, or not. How many
+ * epochs is decided before, by what a sample takes, and how many there were is kept in the plan: it gives the same
+ * bytes again. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "compress/search/search_steps.h"
+
+enum { ATTEMPTS = 6, LEAST_SAMPLES = 16, MIN_EPOCHS = 4, MAX_EPOCHS = 300 };
+static const double default_share = 1.0 / 3;
+static const double first_aim = 3; /* times the drop that is allowed: what training should win back */
+static const double steps_per_run =
+    8e-6;                        /* a training step of a sample, beside microseconds of a run, until measured */
+static const double near = 0.01; /* budgets that differ less are the same */
+
+double terse_search_training_seconds(const terse_search_goal *g)
+{
+    if (g->recover_seconds < 0 || terse_goal_by_size(g)) /* codebooks are not trained */
+        return 0;
+    if (g->recover_seconds > 0)
+        return fmin(g->recover_seconds, g->seconds);
+    return g->seconds * (g->recover_epochs > 0 ? 0.5 : default_share);
+}
+
+bool terse_search_trains(const terse_search_goal *goal)
+{
+    return terse_search_training_seconds(goal) > 0;
+}
+
+typedef struct attempt {
+    double pace; /* seconds a sample */
+    double seconds;
+    int64_t samples;
+    bool refused; /* this network cannot be trained */
+} attempt;
+
+static double seconds_left(const search *s)
+{
+    const uint64_t now = terse_now_ns();
+    return now < s->deadline ? (double)(s->deadline - now) / 1e9 : 0;
+}
+
+static bool is_ended(const search *s)
+{
+    return s->hooks->stopped && s->hooks->stopped(s->hooks->context);
+}
+
+static int64_t epochs_for(const search *s, const attempt *a)
+{
+    if (s->goal->recover_epochs > 0)
+        return s->goal->recover_epochs;
+    const double epochs = a->seconds / (a->pace * (double)a->samples + 1e-9);
+    return epochs < MIN_EPOCHS ? MIN_EPOCHS : epochs > MAX_EPOCHS ? MAX_EPOCHS : (int64_t)epochs;
+}
+
+/* Trains what is chosen. What cannot be trained is no failure of the search. */
+static int train(search *s, const int *chosen, attempt *a, int *ret_index, terse_error *error)
+{
+    terse_search_plan plan;
+    int status = terse_search_plan_of(s, chosen, &plan, error);
+    if (status != TERSE_OK)
+        return status;
+    const bool bytes = s->base.quantize == TERSE_QUANTIZE_INT8;
+    plan.recover_epochs = epochs_for(s, a);
+    plan.recover_seconds = a->seconds;
+    status = terse_search_measure(s, &plan, bytes ? "int8, all together, trained" : "all together, trained", OF_TRAINED,
+                                  ret_index, error);
+    a->pace = plan.recover_pace > 0 ? plan.recover_pace : a->pace;
+    a->refused = status == TERSE_UNIMPLEMENTED || status == TERSE_INVALID_ARGUMENT;
+    if (a->refused)
+        snprintf(s->best.recovered, sizeof s->best.recovered, "not trained: %.200s", error ? error->message : "");
+    terse_search_plan_done(&plan);
+    return a->refused ? TERSE_OK : status;
+}
+
+/* Is there time for one more? A network is built and trained in it. */
+static bool take_time(const search *s, attempt *a, double share)
+{
+    a->seconds = share * seconds_left(s) - 1.3 * s->build_seconds;
+    const double least = s->goal->recover_epochs > 0 ? 0 : MIN_EPOCHS * a->pace * (double)a->samples;
+    return !is_ended(s) && !a->refused && a->seconds > 0.1 && a->seconds >= least;
+}
+
+/* Lighter ones than the best, that lose as much more as training should win back; by what it did, the next. */
+static int reach_by_training(search *s, int *chosen, attempt *a, terse_error *error)
+{
+    const double allowed = fmax(s->goal->max_drop, 0.1);
+    double low = terse_search_lightest(s, EVERY_KIND), high = terse_search_weight(s, chosen), aim = first_aim;
+    const double all = high;
+    int status = TERSE_OK;
+    for (int i = 0; i < ATTEMPTS && status == TERSE_OK && high - low > near * all && take_time(s, a, i ? 0.85 : 0.5);
+         i++) {
+        double budget;
+        int index = -1;
+        status = terse_search_budget_for(s, EVERY_KIND, aim * allowed, low, high, chosen, &budget, error);
+        if (status == TERSE_OK && budget > high - near * all)
+            break; /* nothing lighter loses so little */
+        if (status == TERSE_OK)
+            status = train(s, chosen, a, &index, error);
+        if (status != TERSE_OK || a->refused)
+            break;
+        const double drop = s->book.measured[index].drop;
+        if (terse_search_meets(s, &s->book.measured[index])) {
+            high = budget;
+            aim *= fmin(2, fmax(1.2, 0.9 * allowed / fmax(drop, 0.1 * allowed)));
+        } else {
+            low = budget;
+            aim /= fmin(2.5, fmax(1.25, drop / allowed));
+        }
+    }
+    return status;
+}
+
+/* What an earlier search has trained. */
+static int go_on(search *s, terse_error *error)
+{
+    if (!s->in->known || s->in->known->recover_epochs == 0)
+        return TERSE_OK;
+    terse_search_plan plan;
+    int index;
+    int status = terse_search_plan_copy(s->in->known, &plan, error);
+    if (status == TERSE_OK)
+        status = terse_search_measure(s, &plan, "trained before", OF_TRAINED, &index, error);
+    terse_search_plan_done(&plan);
+    return status;
+}
+
+int terse_search_train(search *s, terse_error *error)
+{
+    TERSE_AUTO(terse_freep) int *chosen = calloc((size_t)s->table.n + 1, sizeof *chosen);
+    attempt a = {.pace = steps_per_run * fmax(1, s->book.measured[0].us) / (double)s->goal->batch,
+                 .samples = terse_table_samples(&s->table)};
+    if (!chosen)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
+    if (!terse_search_trains(s->goal) || is_ended(s))
+        return TERSE_OK;
+    if (a.samples < LEAST_SAMPLES && s->goal->recover_epochs == 0 && s->goal->recover_seconds == 0) {
+        snprintf(s->best.recovered, sizeof s->best.recovered, "none: %" PRId64 " samples are too few to train on",
+                 a.samples);
+        return TERSE_OK;
+    }
+    int status = go_on(s, error), index;
+    terse_search_choices_of_best(s, chosen);
+    const bool targeted = s->goal->target_ms > 0 || s->goal->target_speedup > 0;
+    if (status != TERSE_OK)
+        return status;
+    if (!targeted)
+        return reach_by_training(s, chosen, &a, error);
+    bool any = false;
+    for (int l = 0; l < s->table.n; l++)
+        any = any || (chosen[l] && !s->table.layers[l].options[chosen[l]].choice.keep_float);
+    return any && s->best.recover_epochs == 0 && take_time(s, &a, 0.9) ? train(s, chosen, &a, &index, error) : TERSE_OK;
+}
