@@ -16,6 +16,7 @@ enum { MAX_INPUTS = 64, UNKNOWN = -1, LEAST_PRIORITY = 10 };
 typedef struct input {
     terse_scan_text name;
     terse_tensor tensor; /* dtype NONE, rank UNKNOWN until they are read; data: what was decoded */
+    void *decoded;       /* what `data` points to when it came as JSON: ours to free */
     const char *text;    /* where the member "data" begins; NULL: there is none */
     int64_t binary_bytes;
     bool has_name;
@@ -122,11 +123,23 @@ static bool read_input_parameters(reading *r, input *in)
 static bool decode(reading *r, input *in)
 {
     r->scan.at = in->text;
-    return terse_values_read(&r->scan, &in->tensor, r->error) == TERSE_OK;
+    if (terse_values_read(&r->scan, &in->tensor, r->error) != TERSE_OK)
+        return false;
+    in->decoded = in->tensor.data;
+    return true;
+}
+
+/* A member that came before: what was read by the first must not become another by the second. */
+static bool is_there(const input *in, const terse_scan_text *key)
+{
+    return (in->has_name && terse_scan_is(key, "name")) || (in->tensor.dtype && terse_scan_is(key, "datatype")) ||
+           (in->tensor.rank != UNKNOWN && terse_scan_is(key, "shape")) || (in->text && terse_scan_is(key, "data"));
 }
 
 static bool read_input_member(reading *r, input *in, const terse_scan_text *key)
 {
+    if (is_there(in, key))
+        return refuse(r, "'%s' is there twice", key->data);
     if (terse_scan_is(key, "name")) {
         in->has_name = true;
         return terse_scan_string(&r->scan, "the name of an input", &in->name);
@@ -139,8 +152,6 @@ static bool read_input_member(reading *r, input *in, const terse_scan_text *key)
         return read_input_parameters(r, in);
     if (!terse_scan_is(key, "data"))
         return terse_scan_skip(&r->scan);
-    if (in->text)
-        return refuse(r, "'data' is there twice");
     terse_scan_peek(&r->scan);
     in->text = r->scan.at;
     /* Mostly it comes last, and is read once. */
@@ -223,8 +234,7 @@ static bool read_input(reading *r)
         whole = refuse(r, "'name' is missing");
     if (whole)
         whole = add_input(r, &in);
-    if (in.binary_bytes == UNKNOWN)
-        free(in.tensor.data);
+    free(in.decoded);
     if (!whole && in.has_name)
         terse_error_prefix(r->error, "input '%.200s'", in.name.data);
     else if (!whole)

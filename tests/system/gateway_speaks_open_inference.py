@@ -165,6 +165,9 @@ def refusals(story, gate):
     bad("a wrong type for the model", "image", datatype="FP64")
     bad("shared memory", "shared memory", parameters={"shared_memory_region": "r"})
     bad("binary_data_size alone", "wants the header", parameters={"binary_data_size": 256})
+    for member in ("name", "shape", "datatype", "data"):
+        twice = json.dumps(image)[:-1] + f', "{member}": {json.dumps(image[member] if member != "shape" else [1, 1, 80, 8])}' + "}"
+        refused(f"{member} twice", 400, '{"inputs": [' + twice + "]}", f"'{member}' is there twice")
     refused("FP16 as JSON", 400, {"inputs": [half]}, "FP16 has no JSON form")
     refused("a missing shape", 400, {"inputs": [{k: v for k, v in image.items() if k != "shape"}]}, "'shape' is missing")
     text = json.dumps({"inputs": [{k: v for k, v in image.items() if k != "data"} | {"parameters": {"binary_data_size": 256}}]})
