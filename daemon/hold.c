@@ -95,11 +95,14 @@ static void unlink_held(int fd)
     hold.n_held--;
 }
 
-static void go_on(int fd)
+/* false: the system refuses, and it is held on. */
+static bool go_on(int fd)
 {
     watched *w = &hold.watched[fd];
+    if (control(w->epoll, EPOLL_CTL_ADD, fd, &w->event) != 0)
+        return false;
     unlink_held(fd);
-    control(w->epoll, EPOLL_CTL_ADD, fd, &w->event);
+    return true;
 }
 
 /* The timer tells through a listener's data. When that listener goes nobody is held any more. */
@@ -117,7 +120,8 @@ static void lean_no_more(void)
     control(hold.timer_epoll, EPOLL_CTL_DEL, hold.timer, NULL);
     hold.listener = hold.timer_epoll = -1;
     while (hold.first != NOBODY)
-        go_on(hold.first);
+        if (!go_on(hold.first))
+            unlink_held(hold.first);
 }
 
 int terse_hold_control(int epoll, int op, int fd, struct epoll_event *event, bool listener)

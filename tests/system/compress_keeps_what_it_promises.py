@@ -107,7 +107,8 @@ def layers_tell_error_and_time(folder):
     last = next((l["sqnr_db"] for l in layers if l["name"] == "logits"), None)
     check(last is not None and abs(last - mine) < 0.05, "the last layer's signal to noise is that of the outputs", (last, mine))
     seen = Page(open(page).read()) if os.path.exists(page) else Page("")
-    check(seen.bars == 2 * 13 + 12 and not seen.fetched, "the page has a bar for each time and error and fetches nothing",
+    # 12 layers and the rest: two times each, an error for each layer, and the way from before to after with three bars more.
+    check(seen.bars == 2 * 13 + 12 + 13 + 3 and not seen.fetched, "the page has a bar for each time, step and error and fetches nothing",
           (seen.bars, seen.fetched))
     check("a<script>b" in seen.text and "layer6" in seen.text, "names are text in the page, whatever they hold")
 

@@ -74,6 +74,8 @@ class Prometheus:
             with urllib.request.urlopen(url, timeout=harness.PATIENCE) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
+            if error.code == 503:  # it is starting
+                return None
             raise AssertionError(f"{what} {parameters}: {error.read().decode()}") from error
         except (urllib.error.URLError, ConnectionError):
             if self.process.poll() is not None:

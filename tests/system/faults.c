@@ -212,6 +212,21 @@ PUBLIC int epoll_ctl(int epoll, int what, int fd, struct epoll_event *event)
     return what == EPOLL_CTL_ADD && fails("epoll_ctl") ? -1 : real(epoll, what, fd, event);
 }
 
+/* What stands before the C library itself (daemon/tap_calls.c, daemon/hold.c) makes the call this way. */
+PUBLIC long syscall(long number, ...)
+{
+    REAL(long, "syscall", long, ...);
+    va_list list;
+    va_start(list, number);
+    long given[6];
+    for (int i = 0; i < 6; i++)
+        given[i] = va_arg(list, long);
+    va_end(list);
+    if (number == SYS_epoll_ctl && given[1] == EPOLL_CTL_ADD && fails("epoll_ctl"))
+        return -1;
+    return real(number, given[0], given[1], given[2], given[3], given[4], given[5]);
+}
+
 /* What ZeroMQ does for its connections. */
 PUBLIC ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to, socklen_t to_size)
 {
