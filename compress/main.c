@@ -3,6 +3,7 @@
  * `terse distill` is in distill/. */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include "compress/cluster/cluster.h"
 #include "compress/distill/distill.h"
 #include "compress/job.h"
+#include "compress/memory.h"
 #include "compress/onnx/import.h"
 #include "compress/onnx/write.h"
 #include "compress/options.h"
@@ -27,10 +29,12 @@
 #include "compress/recover.h"
 #include "compress/search/judge.h"
 #include "compress/shrink.h"
+#include "compress/spill.h"
 #include "compress/tell.h"
 #include "compress/texts.h"
 #include "compress/tune.h"
 
+enum { TOLD_BYTES = 64 << 20 }; /* a need that is told unasked */
 static const double writing_rate = 1e10, writing_seconds = 10, writing_share = 0.2;
 
 static void job_done(job *j)
@@ -146,11 +150,72 @@ static void quantize_progress(void *context, const char *text)
     progress(context, text);
 }
 
+static int refuse_memory(const job *j, uint64_t least, terse_error *error)
+{
+    return terse_fail(error, TERSE_INVALID_ARGUMENT,
+                      "--mem is %.0f MiB, at least about %.0f MiB are needed for this network with these options",
+                      (double)j->options.mem / (1 << 20), ceil((double)least / (1 << 20)));
+}
+
+/* What files alone say: nothing is read then. */
+static int check_memory_of_files(const job *j, terse_error *error)
+{
+    struct stat model, samples = {0};
+    if (j->options.mem == 0 || stat(j->options.input, &model) < 0)
+        return TERSE_OK; /* the importer says what is wrong */
+    if (j->options.calibrate && stat(j->options.calibrate, &samples) < 0)
+        samples.st_size = 0;
+    const terse_memory_of of = {.file = (uint64_t)model.st_size, .samples = (uint64_t)samples.st_size};
+    const terse_memory m = terse_memory_estimate(&of, &j->options);
+    return m.least > j->options.mem ? refuse_memory(j, m.least, error) : TERSE_OK;
+}
+
+/* Tells what will be needed; files take what is above the bound. */
+static int bound_memory(job *j, const terse_npz *data, terse_error *error)
+{
+    terse_memory_of of;
+    char text[TERSE_MEMORY_TEXT];
+    int status = terse_memory_look(j->imported, j->source.file_bytes, data, &of, error);
+    if (status != TERSE_OK)
+        return status;
+    const terse_memory m = terse_memory_estimate(&of, &j->options);
+    const uint64_t bound = j->options.mem;
+    j->report.memory = (terse_report_memory){.need = m.need,
+                                             .least = m.least,
+                                             .weights = m.weights,
+                                             .samples = m.samples,
+                                             .numbers = m.numbers,
+                                             .moments = m.moments,
+                                             .bound = bound,
+                                             .spilled = bound && m.need > bound};
+    if (bound && m.least > bound)
+        return refuse_memory(j, m.least, error);
+    progress(j, "");
+    if (!j->options.quiet && (bound || m.need >= TOLD_BYTES)) {
+        printf("needs %s%s\n", terse_memory_text(&m, text),
+               j->report.memory.spilled ? "; what is above --mem waits in files" : "");
+        fflush(stdout);
+    }
+    const uint64_t left = bound ? UINT64_MAX : terse_memory_free("");
+    if (!j->options.quiet && left < m.need)
+        fprintf(stderr,
+                "terse compress: warning: %.0f MiB of memory are free, about %.0f MiB are needed; --mem bounds it\n",
+                (double)left / (1 << 20), (double)m.need / (1 << 20));
+    if (j->report.memory.spilled) {
+        const char *directory = getenv("TMPDIR");
+        mallopt(M_MMAP_THRESHOLD, 1 << 18); /* what is freed is free */
+        terse_spill_into(directory && *directory ? directory : "/var/tmp");
+    }
+    return TERSE_OK;
+}
+
 /* Wrong samples are told before any work, odd ones with the report. */
 static int look_at_samples(job *j, terse_error *error)
 {
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
     int status = j->options.calibrate ? terse_job_samples(j, &data, error) : TERSE_OK;
+    if (status == TERSE_OK)
+        status = bound_memory(j, data, error);
     progress(j, "looking at samples");
     if (status != TERSE_OK || !data)
         return status;
@@ -491,6 +556,8 @@ static int check_places(const terse_options *o, terse_error *error)
 static int run(job *j, terse_error *error)
 {
     int status = check_places(&j->options, error);
+    if (status == TERSE_OK)
+        status = check_memory_of_files(j, error);
     if (status == TERSE_OK)
         status = import(j, error);
     if (status != TERSE_OK)

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compress/memory.h"
+
 enum { MAX_MODEL_NAME = 128 };
 
 static int set_output(terse_options *options, const char *argument, terse_error *error)
@@ -244,6 +246,15 @@ static int set_pack(terse_options *options, const char *argument, terse_error *e
     return TERSE_OK;
 }
 
+static int set_mem(terse_options *options, const char *argument, terse_error *error)
+{
+    options->mem = terse_memory_parse(argument);
+    return options->mem
+               ? TERSE_OK
+               : terse_fail(error, TERSE_INVALID_ARGUMENT,
+                            "--mem is '%.100s', allowed are bytes above 0, also as 500M, 2G or 1.5GiB", argument);
+}
+
 static int set_validate(terse_options *options, const char *argument, terse_error *error)
 {
     if (!*argument)
@@ -414,6 +425,11 @@ const terse_option terse_options_table[] = {
      "for the same input. With a search: the plan goes there, and where it is there already, the search goes on from "
      "it",
      false, set_plan},
+    {"--mem", 0, "SIZE",
+     "stay below so much memory (500M, 2G): what samples are in a layer, and second moments, wait in files in $TMPDIR "
+     "(else /var/tmp) where they would take more, which changes no bit of the result; told before any work where even "
+     "that is too little (default: no bound, and a warning where less is free than is needed)",
+     false, set_mem},
     {"--validate", 0, "DATA.npz",
      "compare before and after on these samples: the inputs by name, axis 0 = samples, and optionally labels", false,
      set_validate},

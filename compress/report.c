@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "common/json.h"
 #include "compress/search/tell.h"
@@ -544,6 +545,24 @@ static void json_drop(terse_json *json, const terse_validation *v)
     }
 }
 
+static void json_memory(terse_json *json, const terse_report_memory *m)
+{
+    struct rusage usage;
+    terse_json_object(json, "memory");
+    terse_json_int(json, "need", (int64_t)m->need);
+    terse_json_int(json, "least", (int64_t)m->least);
+    terse_json_int(json, "weights", (int64_t)m->weights);
+    terse_json_int(json, "samples", (int64_t)m->samples);
+    terse_json_int(json, "numbers", (int64_t)m->numbers);
+    terse_json_int(json, "moments", (int64_t)m->moments);
+    if (m->bound)
+        terse_json_int(json, "bound", (int64_t)m->bound);
+    terse_json_bool(json, "files", m->spilled);
+    if (getrusage(RUSAGE_SELF, &usage) == 0)
+        terse_json_int(json, "seen", (int64_t)usage.ru_maxrss * 1024);
+    terse_json_end(json);
+}
+
 void terse_report_json(const terse_report *report, FILE *out)
 {
     terse_figure list[TERSE_REPORT_FIGURES];
@@ -555,6 +574,7 @@ void terse_report_json(const terse_report *report, FILE *out)
     terse_json_text(&json, "output", report->output);
     json_side(&json, "before", list, false);
     json_side(&json, "after", list, true);
+    json_memory(&json, &report->memory);
     if (report->validated)
         terse_json_int(&json, "samples", report->validation.samples);
     if (report->validated) {

@@ -15,6 +15,12 @@
 #include "compress/statistics.h"
 #include "compress/validate.h"
 
+/* The estimate before the work, the bound that was given (0: none) and what the process came to. */
+typedef struct terse_report_memory {
+    uint64_t need, least, weights, samples, numbers, moments, bound;
+    bool spilled;
+} terse_report_memory;
+
 typedef struct terse_report {
     const char *input, *output; /* as given; not stored in the file */
     const char *name;
@@ -36,6 +42,7 @@ typedef struct terse_report {
     int n_nodes_before, n_nodes_after;
     bool packed;                         /* the file is smaller than what it becomes in memory */
     int64_t memory_before, memory_after; /* bytes of constants, with `packed` */
+    terse_report_memory memory;          /* of the run; not stored in the file */
     bool validated;
     terse_validation validation;
     terse_layers measured; /* with validation: error and time of each layer */

@@ -109,6 +109,7 @@ static int measure(const side *s, const terse_graph *graph, int node, int64_t ch
                        : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a layer");
         if (status == TERSE_OK)
             add_moments(&y, graph->nodes[node].op == TERSE_OP_CONV, channels, ret_mean, ret_deviation, &rows);
+        terse_numbers_rest(s->numbers[i], node);
         terse_arena_free(arena);
     }
     *ret_good = rows > 1;

@@ -188,6 +188,8 @@ int terse_moments_add(const terse_graph *graph, const terse_low_rank_product *p,
             add_block(m, &rows);
     }
     add_block(m, &rows);
+    terse_numbers_rest(exact, p->node);
+    terse_numbers_rest(found, p->node);
     return TERSE_OK;
 }
 

@@ -9,6 +9,7 @@
 #include "compress/prune/channels_parts.h"
 #include "compress/prune/rank.h"
 #include "compress/quantize/steps.h"
+#include "compress/spill.h"
 
 enum { MAX_SIDE = 4608, TRIAL_SAMPLES = 32 }; /* of second moments; that the outputs' loss is measured on */
 #define MOMENTS_ROOM ((size_t)3 << 29)        /* bytes of all layers' moments; the others go by size */
@@ -41,7 +42,7 @@ int terse_channels_finish(terse_channels_choice *choice, terse_error *error)
 static void plan_done(channel_plan *p)
 {
     for (int i = 0; i < p->n_layers; i++) {
-        free(p->layers[i].moments);
+        (p->layers[i].spilled ? terse_spill_free : free)(p->layers[i].moments);
         free(p->layers[i].mean);
     }
     free(p->layers);
@@ -231,11 +232,18 @@ static int keep_moments(channel_plan *p, const terse_walk *walk, channel_layer *
     if (status == TERSE_OK && moments.rows > 0) {
         terse_moments_finish(&moments);
         const size_t kk = (size_t)l->k * (size_t)l->k;
-        l->moments = malloc(kk * sizeof *l->moments + 1);
+        void *piece = NULL;
+        l->spilled = terse_spill_is_on();
+        if (l->spilled)
+            status = terse_spill_new(kk * sizeof *l->moments, &piece, error);
+        l->moments = l->spilled ? piece : malloc(kk * sizeof *l->moments + 1);
         l->mean = TERSE_TAKE(moments.mean);
         for (size_t i = 0; l->moments && i < kk; i++)
             l->moments[i] = (float)moments.hat[i];
-        status = l->moments ? TERSE_OK : out_of_memory(error);
+        if (l->spilled)
+            terse_spill_rest(l->moments);
+        else
+            status = l->moments ? TERSE_OK : out_of_memory(error);
     }
     terse_moments_done(&moments);
     terse_select_done(&product);
@@ -382,6 +390,9 @@ static int order_group(channel_plan *p, int group, int *ret_probed, terse_error 
             status = finish_probe(p, &g->readers[r], readers[r].w, error);
     for (int r = 0; readers && r < g->n_readers; r++)
         free((double *)(uintptr_t)readers[r].w);
+    for (int r = 0; r < g->n_readers; r++)
+        if (p->layers[g->readers[r].layer].spilled)
+            terse_spill_rest(p->layers[g->readers[r].layer].moments);
     if (status != TERSE_OK)
         return status;
     int32_t *sorted = room(p, (size_t)g->n_units, sizeof *sorted);

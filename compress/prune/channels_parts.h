@@ -15,6 +15,7 @@ typedef struct channel_layer {
     int64_t taps;   /* columns of a channel */
     double macs;    /* of a sample, as it is */
     float *moments; /* [k][k] of what it reads, or NULL */
+    bool spilled;   /* they lie in a file (compress/spill.h) */
     double *mean;   /* [k] with them */
 } channel_layer;
 

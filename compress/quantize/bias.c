@@ -152,6 +152,8 @@ static int correct_node(const terse_replay *replay, const terse_graph *graph, co
                                             &found, error);
         if (status == TERSE_OK)
             add_means(&exact, &found, n->op == TERSE_OP_CONV, terse_replay_chunk_samples(replay, i), &t);
+        terse_numbers_rest(l->exact[i], node);
+        terse_numbers_rest(l->found[i], node);
         terse_arena_free(arena);
     }
     if (status == TERSE_OK)

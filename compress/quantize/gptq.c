@@ -9,18 +9,27 @@
 
 #include "compress/quantize/replay.h"
 #include "compress/quantize/weights.h"
+#include "compress/spill.h"
 
 enum { CHUNK_SAMPLES = 8, JUDGED_OF = 4 };
 
 void terse_gptq_moments_done(terse_gptq_moments *moments)
 {
     for (int v = 0; moments->moments && v < moments->n_values; v++)
-        free(moments->moments[v]);
+        (moments->spilled ? terse_spill_free : free)(moments->moments[v]);
     for (int v = 0; moments->judged && v < moments->n_values; v++)
-        free(moments->judged[v]);
+        (moments->spilled ? terse_spill_free : free)(moments->judged[v]);
     free(moments->moments);
     free(moments->judged);
     *moments = (terse_gptq_moments){0};
+}
+
+void terse_gptq_moments_rest(const terse_gptq_moments *m, int value)
+{
+    if (m->spilled && m->moments && m->moments[value])
+        terse_spill_rest(m->moments[value]);
+    if (m->spilled && m->judged && m->judged[value])
+        terse_spill_rest(m->judged[value]);
 }
 
 /* --- watching ----------------------------------------------------------------------------------------------------- */
@@ -46,8 +55,15 @@ static void add_rows(const terse_tensor *x, int64_t k, double *moments)
 /* The rows of one chunk into one of the sums. */
 static int add_chunk(const terse_tensor *x, int64_t k, double **sum, terse_error *error)
 {
-    if (!*sum)
+    void *piece = NULL;
+    if (!*sum && terse_spill_is_on()) {
+        const int status = terse_spill_new((size_t)(k * k) * sizeof **sum, &piece, error);
+        if (status != TERSE_OK)
+            return status;
+        *sum = piece;
+    } else if (!*sum) {
         *sum = calloc((size_t)(k * k), sizeof **sum);
+    }
     if (!*sum)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for what a layer has seen");
     add_rows(x, k, *sum);
@@ -73,16 +89,21 @@ static int step(const terse_graph *graph, int node, bool wanted, terse_numbers *
         if (status == TERSE_OK)
             status = terse_numbers_step(numbers[c], node, error);
     }
+    if (wanted)
+        terse_gptq_moments_rest(found, n->inputs[1]);
     return status;
 }
 
 /* The lower half as the upper one. */
-static void mirror(const terse_graph *graph, double *const *sums)
+static void mirror(const terse_graph *graph, double *const *sums, bool spilled)
 {
-    for (int v = 0; v < graph->n_values; v++)
+    for (int v = 0; v < graph->n_values; v++) {
         for (int64_t i = 0, k = graph->values[v].dims[0]; sums[v] && i < k; i++)
             for (int64_t j = 0; j < i; j++)
                 sums[v][i * k + j] = sums[v][j * k + i];
+        if (sums[v] && spilled)
+            terse_spill_rest(sums[v]);
+    }
 }
 
 static int watch(const terse_graph *graph, const bool *wanted, const terse_replay *replay, terse_gptq_moments *found,
@@ -106,7 +127,7 @@ int terse_gptq_watch(const terse_graph *graph, const bool *wanted, const terse_n
 {
     terse_samples samples = {0};
     TERSE_AUTO(terse_replay_freep) terse_replay *replay = NULL;
-    terse_gptq_moments found = {.n_values = graph->n_values};
+    terse_gptq_moments found = {.n_values = graph->n_values, .spilled = terse_spill_is_on()};
     int status = terse_samples_open(graph, data, &samples, error);
     if (status == TERSE_OK)
         status = terse_replay_new(graph, &samples, TERSE_GPTQ_SAMPLES, CHUNK_SAMPLES, &replay, error);
@@ -124,8 +145,8 @@ int terse_gptq_watch(const terse_graph *graph, const bool *wanted, const terse_n
         terse_gptq_moments_done(&found);
         return status;
     }
-    mirror(graph, found.moments);
-    mirror(graph, found.judged);
+    mirror(graph, found.moments, found.spilled);
+    mirror(graph, found.judged, found.spilled);
     *ret_moments = found;
     return TERSE_OK;
 }

@@ -19,9 +19,13 @@ enum { TERSE_GPTQ_MAX_K = 4096, TERSE_GPTQ_SAMPLES = 128 };
 typedef struct terse_gptq_moments {
     double **moments, **judged;
     int n_values;
+    bool spilled; /* they lie in files (compress/spill.h) */
 } terse_gptq_moments;
 
 void terse_gptq_moments_done(terse_gptq_moments *moments); /* accepts a zeroed one */
+
+/* Nobody reads those of this value for now. */
+void terse_gptq_moments_rest(const terse_gptq_moments *moments, int value);
 
 /* Runs samples of `data` (inputs by name, axis 0 = samples) through the graph and sums up, for each node of which
  * `wanted` says so, x^T x over the rows [...,K] of its input 0, under the number of its input 1, a matrix [K,N]. */

@@ -5,11 +5,15 @@
 #include <string.h>
 
 #include "common/graph/engine.h"
+#include "compress/spill.h"
+
+enum { LEAST_SPILLED = 1 << 15 }; /* bytes; less stays where it is */
 
 typedef struct chunk {
     int64_t samples;
     terse_tensor *inputs; /* per graph input */
     terse_arena *arena;
+    void **pieces; /* per graph input, where it lies in a file; or NULL */
 } chunk;
 
 struct terse_replay {
@@ -32,6 +36,7 @@ struct terse_numbers {
     terse_tensor *raw;    /* per graph output that became bytes: its numbers before that */
     terse_arena **arenas; /* per node */
     terse_arena *own;     /* inputs and constants that became bytes, raw outputs */
+    void **pieces;        /* per value, where it lies in a file; NULL: none does */
     size_t bytes;
 };
 
@@ -41,8 +46,12 @@ void terse_replay_free(terse_replay *r)
 {
     if (!r)
         return;
-    for (int i = 0; r->chunks && i < r->n_chunks; i++)
+    for (int i = 0; r->chunks && i < r->n_chunks; i++) {
+        for (int k = 0; r->chunks[i].pieces && k < r->graph->n_inputs; k++)
+            terse_spill_free(r->chunks[i].pieces[k]);
+        free(r->chunks[i].pieces);
         terse_arena_free(r->chunks[i].arena);
+    }
     free(r->chunks);
     free(r->maker);
     free(r->first_dead);
@@ -100,6 +109,29 @@ static int find_ends(terse_replay *r, terse_error *error)
     return TERSE_OK;
 }
 
+/* The inputs of a chunk may wait in files. */
+static int spill_chunk(const terse_graph *graph, chunk *to, terse_error *error)
+{
+    if (!terse_spill_is_on())
+        return TERSE_OK;
+    terse_arena *before = to->arena;
+    to->pieces = calloc((size_t)graph->n_inputs + 1, sizeof *to->pieces);
+    to->arena = terse_arena_new();
+    int status = TERSE_OK;
+    terse_tensor *kept = to->arena ? terse_arena_alloc(to->arena, ((size_t)graph->n_inputs + 1) * sizeof *kept) : NULL;
+    if (!to->pieces || !kept)
+        status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for samples");
+    for (int i = 0; i < graph->n_inputs && status == TERSE_OK; i++) {
+        kept[i] = to->inputs[i];
+        status =
+            terse_spill_copy(to->inputs[i].data, (size_t)terse_tensor_bytes(&to->inputs[i]), &to->pieces[i], error);
+        kept[i].data = to->pieces[i];
+    }
+    to->inputs = kept;
+    terse_arena_free(before);
+    return status;
+}
+
 /* Copies samples first, first + step ... (evenly spread over all) into one chunk. */
 static int fill_chunk(const terse_replay *r, const terse_samples *samples, int64_t begin, int64_t n, int64_t of,
                       chunk *to, terse_error *error)
@@ -130,7 +162,7 @@ static int fill_chunk(const terse_replay *r, const terse_samples *samples, int64
                 memcpy((char *)to->inputs[i].data + (size_t)s * bytes, views[i].data, bytes);
         }
     }
-    return TERSE_OK;
+    return spill_chunk(graph, to, error);
 }
 
 int terse_replay_new(const terse_graph *graph, const terse_samples *samples, int64_t n_samples, int64_t rows,
@@ -187,6 +219,9 @@ void terse_numbers_free(terse_numbers *s)
         return;
     for (int n = 0; s->arenas && n < s->replay->graph->n_nodes; n++)
         terse_arena_free(s->arenas[n]);
+    for (int v = 0; s->pieces && v < s->replay->graph->n_values; v++)
+        terse_spill_free(s->pieces[v]);
+    free(s->pieces);
     terse_arena_free(s->own);
     free(s->arenas);
     free(s->values);
@@ -329,6 +364,10 @@ static void release(terse_numbers *s, int node)
             if (t->dtype != TERSE_DTYPE_NONE)
                 s->bytes -= (size_t)terse_tensor_bytes(t);
             t->dtype = TERSE_DTYPE_NONE;
+            if (s->pieces) {
+                terse_spill_free(s->pieces[n->outputs[o]]);
+                s->pieces[n->outputs[o]] = NULL;
+            }
         }
 }
 
@@ -357,6 +396,48 @@ static bool take_outputs(terse_numbers *s, const terse_node *n, const terse_tens
         terse_replay_round(affine, outputs[o].data, outputs[o].data, count);
     }
     return true;
+}
+
+/* With a bound of memory, what a node has made waits in files until it is read. */
+static int spill_outputs(terse_numbers *s, int node, terse_error *error)
+{
+    const terse_node *n = &s->replay->graph->nodes[node];
+    size_t bytes = 0;
+    for (int o = 0; o < n->n_outputs; o++)
+        if (n->outputs[o] >= 0)
+            bytes += (size_t)terse_tensor_bytes(&s->values[n->outputs[o]]);
+    if (!terse_spill_is_on() || s->keep || s->base || bytes < LEAST_SPILLED)
+        return TERSE_OK;
+    if (!s->pieces)
+        s->pieces = calloc((size_t)s->replay->graph->n_values + 1, sizeof *s->pieces);
+    if (!s->pieces)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a replay");
+    for (int o = 0; o < n->n_outputs; o++) {
+        const int v = n->outputs[o];
+        if (v < 0)
+            continue;
+        terse_tensor *t = &s->values[v];
+        const int status = terse_spill_copy(t->data, (size_t)terse_tensor_bytes(t), &s->pieces[v], error);
+        if (status != TERSE_OK)
+            return status;
+        t->data = s->pieces[v];
+    }
+    terse_arena_free(s->arenas[node]);
+    s->arenas[node] = NULL;
+    return TERSE_OK;
+}
+
+void terse_numbers_rest(const terse_numbers *s, int node)
+{
+    const terse_node *n = &s->replay->graph->nodes[node];
+    for (int i = 0; i < n->n_inputs && terse_spill_is_on(); i++) {
+        const int v = n->inputs[i];
+        if (v >= 0 && s->pieces)
+            terse_spill_rest(s->pieces[v]);
+        for (int k = 0; v >= 0 && s->chunk->pieces && k < s->replay->graph->n_inputs; k++)
+            if (s->replay->graph->inputs[k] == v)
+                terse_spill_rest(s->chunk->pieces[k]);
+    }
 }
 
 /* rounding: whatever is read as bytes goes through them, for a set without disguise. */
@@ -428,6 +509,9 @@ int terse_numbers_step(terse_numbers *s, int node, terse_error *error)
                      : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for node '%s'", n->name);
         if (status == TERSE_OK && !take_outputs(s, n, outputs))
             status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for an output");
+        if (status == TERSE_OK)
+            status = spill_outputs(s, node, error);
+        terse_numbers_rest(s, node);
     }
     for (int dead = s->replay->first_dead[node]; dead >= 0 && !s->keep; dead = s->replay->next_dead[dead])
         release(s, dead);

@@ -56,6 +56,8 @@ bool terse_numbers_read(const terse_numbers *numbers, int node, int slot, terse_
 const terse_tensor *terse_numbers_value(const terse_numbers *numbers, int value);
 /* Those of a graph output, before they became bytes. NULL behind the last one. */
 const terse_tensor *terse_numbers_output(const terse_numbers *numbers, int index);
+/* Nobody reads the inputs of `node` for now: they may leave the memory (compress/spill.h). A step does so itself. */
+void terse_numbers_rest(const terse_numbers *numbers, int node);
 /* Bytes of all values held now. */
 size_t terse_numbers_bytes(const terse_numbers *numbers);
 

@@ -291,6 +291,7 @@ static int change_all(terse_edit *edit, const asked *how, const terse_gptq_momen
             a.judge = seen->judged ? seen->judged[weights] : NULL;
             wide[weights] = group == 0 || terse_mixed_keeps(how->mixed, graph->nodes[node].name);
             done[weights] = wide[weights] ? to_8_bits(edit, &old, k, n) : to_4_bits(edit, &old, k, n, &a);
+            terse_gptq_moments_rest(seen, weights);
         }
         if (edit->failed || done[weights].weights < 0 || done[weights].scales < 0)
             continue;
