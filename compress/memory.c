@@ -243,7 +243,7 @@ const char *terse_memory_text(const terse_memory *m, char text[TERSE_MEMORY_TEXT
                       unit == gib ? "GiB" : "MiB");
     const char *between = ": ";
     for (int i = 0; i < 4; i++)
-        if (parts[i].bytes > 0) {
+        if ((double)parts[i].bytes * 100 >= (double)m->need) {
             at += snprintf(text + at, TERSE_MEMORY_TEXT - (size_t)at, "%s%s %.*f", between, parts[i].name, digits,
                            (double)parts[i].bytes / unit);
             between = ", ";
