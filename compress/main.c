@@ -205,8 +205,12 @@ static int bound_memory(job *j, const terse_npz *data, terse_error *error)
         const char *directory = getenv("TMPDIR");
         mallopt(M_MMAP_THRESHOLD, 1 << 18); /* what is freed is free */
         terse_spill_into(directory && *directory ? directory : "/var/tmp");
+        void *probe = NULL; /* a directory that will not do is told now */
+        status = terse_spill_new(1, &probe, error);
+        if (status == TERSE_OK)
+            terse_spill_free(probe);
     }
-    return TERSE_OK;
+    return status;
 }
 
 /* Wrong samples are told before any work, odd ones with the report. */

@@ -50,7 +50,7 @@ typedef struct terse_options {
     bool onnx;                     /* the output's name ends in .onnx */
     terse_search_goal goal;        /* --max-drop, --target-..., --plan */
     const terse_choices *choices;  /* what layers become where a plan says so; or NULL */
-    uint64_t mem; /* --mem; 0: no bound */
+    uint64_t mem;                  /* --mem; 0: no bound */
     bool no_tune, json, quiet, plain, help;
 } terse_options;
 

@@ -38,12 +38,12 @@ def network(path, numbers):
         constants=constants)
 
 
-def compress(story, name, *options, code=0):
+def compress(story, name, *options, code=0, files=None):
     """What is said, on both ways, and the most memory of the process."""
     out = f"{story.folder}/{name}.terse"
     done = subprocess.run([sys.executable, "-c", PROBE, harness.program("terse"), "compress", f"{story.folder}/n.onnx", "-o", out,
                            "--no-tune", "--calibrate", f"{story.folder}/x.npz", *options], capture_output=True, text=True,
-                          env={**os.environ, "TMPDIR": str(story.folder)}, check=False)
+                          env={**os.environ, "TMPDIR": files or str(story.folder)}, check=False)
     story.check(done.returncode == code, f"{options} answers {done.returncode}, wanted {code}: {done.stderr[:500]}")
     *said, peak = done.stdout.splitlines()
     data = open(out, "rb").read() if code == 0 else None
@@ -91,6 +91,9 @@ with harness.story("a bound that is too small is refused before any work") as st
         said, wrong, peak, _ = compress(story, "small", "--prune", "0.5", "--mem", bound, code=1)
         story.check(wrong.count("\n") == 1 and f"--mem is {bound[:-1]} MiB, at least about " in wrong, f"{bound}: {wrong}")
         story.check(not said and not os.path.exists(f"{story.folder}/small.terse"), f"{bound}: nothing is made: {said}")
+    said, wrong, _, _ = compress(story, "small", "--prune", "0.5", "--mem", "100M", code=1, files="/nonexistent")
+    story.check(wrong.count("\n") == 1 and "cannot make a file in '/nonexistent'" in wrong, f"no directory: {wrong}")
+    story.check(not os.path.exists(f"{story.folder}/small.terse"), "no directory: nothing is made")
     for bound in ("0", "much", "-1G"):
         _, wrong, _, _ = compress(story, "small", "--mem", bound, code=2)
         story.check(f"--mem is '{bound}', allowed are" in wrong, f"{bound}: {wrong}")
