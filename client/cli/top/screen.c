@@ -15,6 +15,7 @@
 #include <term.h>
 
 static bool utf8;
+static SCREEN *terminal;
 static attr_t looks[TERSE_SCREEN_BAD + 1];
 
 static void prepare_looks(void)
@@ -44,16 +45,17 @@ static const char *why_not(void)
     /* Looked at first: initscr would end the program. */
     if (setupterm(name, STDOUT_FILENO, &error) == ERR)
         return "the terminal that TERM names is not known here";
-    if (!tigetstr("cup") || tigetstr("cup") == (char *)-1 || !tigetstr("clear"))
-        return "the terminal that TERM names cannot place its cursor";
-    return NULL;
+    const bool places = tigetstr("cup") && tigetstr("cup") != (char *)-1 && tigetstr("clear");
+    del_curterm(cur_term);
+    return places ? NULL : "the terminal that TERM names cannot place its cursor";
 }
 
 static bool open_screen(void)
 {
     setlocale(LC_CTYPE, "");
     utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
-    if (!newterm(getenv("TERM"), stdout, stdin))
+    terminal = newterm(getenv("TERM"), stdout, stdin);
+    if (!terminal)
         return false;
     cbreak();
     noecho();
@@ -69,6 +71,7 @@ static bool open_screen(void)
 static void close_screen(void)
 {
     endwin();
+    delscreen(terminal);
 }
 
 static void size(int *ret_rows, int *ret_columns)
