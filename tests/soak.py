@@ -5,9 +5,9 @@
 usage: soak.py [--minutes M]     (make soak MINUTES=10)
 
 Clients come and go, send well-formed and malformed requests, deadlines that cannot be kept, cancels and floods whose
-replies they read late or never; every few seconds a worker is killed. Each second the descriptors and the private and
-anonymous memory (Pss of /proc/PID/smaps_rollup without what is shared with all others, that is the models' files) of
-each process are sampled. The first fifth is warm-up; what follows is cut into thirds.
+replies they read late or never; every few seconds a worker is killed. Each second the descriptors and the private
+memory that was written to (Private_Dirty of /proc/PID/smaps_rollup) of each process are sampled; pages of files count
+as private or shared by what other programs happen to run. The first fifth is warm-up; what follows is cut into thirds.
 
 The test: the median of the last third is not above the median of the second third by more than the grain, which is what
 one step of an allocator may be: GRAIN_KIB for memory, GRAIN_FDS for descriptors. Workers are looked at by number,
@@ -130,11 +130,11 @@ class Load:
 
 
 def sample(pid):
-    """(KiB of private and anonymous memory, descriptors), or None when it is not there."""
+    """(KiB of private written memory, descriptors), or None when it is not there."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
             values = {line.split(":")[0]: int(line.split()[1]) for line in file if line.rstrip().endswith("kB")}
-        return values["Private_Dirty"] + values["Private_Clean"], len(os.listdir(f"/proc/{pid}/fd"))
+        return values["Private_Dirty"], len(os.listdir(f"/proc/{pid}/fd"))
     except (OSError, KeyError, ProcessLookupError):
         return None
 

@@ -17,8 +17,8 @@ def bench(tersed, model, *options):
 
 with harness.story("open and closed loops, connections and shared memory send what they were asked for") as story:
     tersed = story.tersed({"digits": story.digits()})
-    for options in (["--concurrency", 5], ["--concurrency", 5, "--connections", 3], ["--rate", 4000], ["--rate", 4000, "--traffic", "constant"],
-                    ["--rate", 4000, "--traffic", "burst:8", "--connections", 4], ["--rate", 4000, "--shm"],
+    for options in (["--concurrency", 5], ["--concurrency", 5, "--connections", 3], ["--rate", 700], ["--rate", 700, "--traffic", "constant"],
+                    ["--rate", 700, "--traffic", "burst:8", "--connections", 4], ["--rate", 700, "--shm"],
                     ["--concurrency", 6, "--connections", 2, "--shm"]):
         told = bench(tersed, "digits", "-n", 600, "--verify", *options)
         story.check(KEYS <= set(told) and told["sent"] == told["ok"] == 600 and told["errors"] == {}, f"600 answers with {options}: {told}")
