@@ -39,6 +39,7 @@ class Terminal:
     def resize(self, rows, columns):
         self.rows, self.columns, self.top, self.bottom = rows, columns, 0, rows - 1
         self.cells = [[" "] * columns for _ in range(rows)]
+        self.row, self.column = min(self.row, rows - 1), min(self.column, columns - 1)
         self.set_size(rows, columns)
 
     def type(self, text):
@@ -191,7 +192,8 @@ class Terminal:
             for _ in range(n):
                 self.put(self.last)
         elif letter == "r":
-            self.top, self.bottom = n - 1, ((numbers + [0])[1] or self.rows) - 1
+            # One for a size that was is cut to the size that is.
+            self.top, self.bottom = min(n, self.rows) - 1, min((numbers + [0])[1] or self.rows, self.rows) - 1
             self.move(0, 0)
         elif letter in "LM":
             keep = self.top
