@@ -164,6 +164,10 @@ static void handle(terse_gate *gate, incoming *in)
         hand_on(gate, remote, in);
         return;
     }
+    if (gate->n_remotes < gate->max_remotes) { /* the system refused: it connects and sends again */
+        terse_tap_drop(connection);
+        return;
+    }
     terse_fail(&error, TERSE_RESOURCE_EXHAUSTED, "%" PRIu32 " clients are served over tcp, %" PRIu32 " are allowed",
                gate->n_remotes, gate->max_remotes);
     refuse(gate, in, &error);

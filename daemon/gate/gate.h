@@ -104,7 +104,8 @@ unsigned terse_gate_forward(terse_gate *gate, unsigned limit);
 /* remotes.c */
 bool terse_gate_remotes_init(terse_gate *gate, uint32_t max);
 void terse_gate_remotes_done(terse_gate *gate);
-/* The remote of a routing id, made when it is new; NULL: no room. `part` is of its first message. */
+/* The remote of a routing id, made when it is new; NULL: no room, or the system refused what it takes, which is logged.
+ * `part` is of its first message. */
 terse_gate_remote *terse_gate_remote_of(terse_gate *gate, uint32_t id, zmq_msg_t *part);
 /* Ends a client whose requests are lost: it connects and sends them again. */
 void terse_gate_remote_drop(terse_gate *gate, terse_gate_remote *remote);
