@@ -59,6 +59,9 @@ with story("what heavy pruning has lost comes back, and not one zero becomes a w
         old, new = weights(content(told.folder, "before.onnx")), weights(content(told.folder, "after.onnx"))
         # a tenth of the samples is not fitted to where there is training: other zeros, as many
         told.check(len(old) == len(new) > 2 and all(np.sum(a == 0) <= np.sum(b == 0) for a, b in zip(old, new)), f"{kind}: as many zeros")
+        compress(told.folder, "one.onnx", "--prune", kind, "--recover", "1")  # cut by the same samples, hardly trained
+        one = weights(content(told.folder, "one.onnx"))
+        told.check(len(one) == len(new) and all(np.array_equal(a == 0, b == 0) for a, b in zip(one, new)), f"{kind}: equal zeros")
         told.check(not hard or any((a != b).any() for a, b in zip(old, new)), f"{kind}: other weights")
         told.check(sum((a == 0).sum() for a in new) > 0.45 * sum(a.size for a in new), f"{kind}: zeros there are")
 
