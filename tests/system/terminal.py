@@ -29,7 +29,8 @@ class Terminal:
         if self.pid == 0:
             for name, value in dict({"TERM": "xterm", "LC_ALL": "C.UTF-8"}, **(environment or {})).items():
                 os.environ[name] = value
-            time.sleep(0.05)  # the size is set by then; who starts earlier gets SIGWINCH
+            while not os.get_terminal_size(0).lines:  # who starts before the size is set gets SIGWINCH
+                time.sleep(0.001)
             os.execv(command[0], list(command))
         self.set_size(rows, columns)
 
