@@ -40,12 +40,14 @@ enum { FLAG_MORE = 1, FLAG_LONG = 2, FLAG_COMMAND = 4 };
 typedef enum reading { IN_GREETING, AT_FLAGS, IN_LENGTH, IN_BODY, OLD, OTHER } reading;
 
 /* What a connection may owe, less when others of the same peer came to nothing just now, and how soon it pays that
- * back: a thousandth of a core. What work is in nanoseconds, as far as it is known here: a call, a message or a part
+ * back: a hundredth of a core, a thousandth when it has brought nothing good for a second; all who owe together a
+ * hundredth. What work is in nanoseconds, as far as it is known here: a call, a message or a part
  * that no request can have, and a connection that comes and goes for nothing. */
 #define MAY_OWE_NS INT64_C(1000000)
 #define MAY_OWE_WATCHED_NS INT64_C(150000)
 #define PAYS 100
-#define PAY_SO_MUCH 4
+#define PAYS_OF_USELESS 1000
+#define GOOD_FOR_NS UINT64_C(1000000000)
 #define LEAST_HOLD_NS INT64_C(20000000)
 #define MOST_HOLD_NS INT64_C(1000000000)
 enum { CALL_NS = 2000, MESSAGE_NS = 2000, PART_NS = 10000, USELESS_NS = 150000 };
@@ -66,6 +68,7 @@ typedef struct entry {
     bool met, watched; /* it was handed over; others of its peer came to nothing, and it has brought nothing yet */
     int64_t owed_ns, prepaid_ns, hold_ns; /* hold_ns: how long it was held last */
     uint64_t paid_ns;                     /* when what it owes was counted last */
+    uint64_t good_ns;                     /* when a good message was seen last, or when it came */
     uint32_t good_seen;                   /* of good_parts */
     uint32_t work_ns;                     /* what was read since then */
     uint64_t key;                         /* whose it is: standing.h; 0: nobody's, who never waits */
@@ -211,7 +214,7 @@ bool terse_tap_accepted(int listener, int fd)
     e->n_parts = 0;
     e->met = e->watched = false;
     e->owed_ns = e->prepaid_ns = e->hold_ns = 0;
-    e->paid_ns = terse_now_ns();
+    e->paid_ns = e->good_ns = terse_now_ns();
     e->good_seen = e->work_ns = 0;
     e->key = trusted || e->state == OTHER ? 0 : key_of(fd, has_user ? &peer : NULL);
     atomic_store_explicit(&e->good_parts, 0, memory_order_relaxed);
@@ -412,22 +415,26 @@ static int64_t may_owe(const entry *e)
     return e->watched ? MAY_OWE_WATCHED_NS : MAY_OWE_NS;
 }
 
-static int64_t pays(void)
+/* Of so many nanoseconds one is paid back. */
+static int64_t pays(const entry *e, uint64_t now_ns)
 {
-    return tap.n_owing > PAY_SO_MUCH ? (int64_t)tap.n_owing * PAYS / PAY_SO_MUCH : PAYS;
+    const bool useless = now_ns - e->good_ns > GOOD_FOR_NS;
+    const int64_t alone = useless ? PAYS_OF_USELESS : PAYS, together = (int64_t)tap.n_owing * PAYS;
+    return together > alone ? together : alone;
 }
 
 /* Good messages pay for themselves, time for the others. */
 static void pay(entry *e, int fd, uint64_t now_ns)
 {
     const uint32_t good = atomic_load_explicit(&e->good_parts, memory_order_relaxed);
-    e->owed_ns -= (int64_t)(now_ns - e->paid_ns) / pays() + (int64_t)(good - e->good_seen) * (CALL_NS + MESSAGE_NS);
+    e->owed_ns -= (int64_t)(now_ns - e->paid_ns) / pays(e, now_ns) + (int64_t)(good - e->good_seen) * (CALL_NS + MESSAGE_NS);
     if (e->owed_ns < 0)
         e->owed_ns = 0;
     e->paid_ns = now_ns;
     if (good == e->good_seen)
         return;
     e->good_seen = good;
+    e->good_ns = now_ns;
     if (e->watched)
         set_window(fd, LARGE_WINDOW);
     e->watched = false;
@@ -447,7 +454,7 @@ static void owe(entry *e, int fd, bool in_body, size_t got)
     e->owes = owes;
     if (e->owed_ns <= may_owe(e))
         return;
-    const int64_t wait_ns = (e->owed_ns - may_owe(e)) * pays();
+    const int64_t wait_ns = (e->owed_ns - may_owe(e)) * pays(e, now_ns);
     const int64_t longer_ns = e->hold_ns && e->n_parts >= MANY_PARTS ? 2 * e->hold_ns : LEAST_HOLD_NS;
     e->hold_ns = wait_ns > longer_ns ? wait_ns : longer_ns;
     if (e->hold_ns > MOST_HOLD_NS)
