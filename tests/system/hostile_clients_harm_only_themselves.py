@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import msgpack
 import numpy
@@ -120,6 +121,28 @@ for attacked, honest in (("tcp", "ipc"), ("tcp", "tcp"), ("ipc", "ipc")):
         daemon, address = start(story)
         of = {"tcp": address, "ipc": daemon.endpoint}
         two_hundred(story, daemon, of[attacked], of[honest])
+
+for proto in ("ipc", "tcp"):
+    with harness.story(f"who sends 2,000 messages of nonsense a second and nothing else is held back, over {proto}") as story:
+        daemon, address = start(story)
+        nonsense = zmtp.frame(msgpack.packb({"v": 1, "op": "nonsense", "id": 7}))
+        peer, start_s, sent = zmtp.shake_hands(zmtp.connect({"tcp": address, "ipc": daemon.endpoint}[proto])), time.monotonic(), 0
+        peer.setblocking(False)
+
+        def held_back():
+            global sent
+            due = int(2000 * (time.monotonic() - start_s)) - sent
+            try:
+                for _ in range(due):
+                    peer.send(nonsense)
+            except BlockingIOError:
+                pass
+            sent += due
+            status = daemon.status()
+            return ((status["gate"] or {}) if proto == "tcp" else status).get("held_connections", 0) > 0
+
+        harness.wait_until(held_back, "it is not read for a while")
+        peer.close()
 
 for proto in ("ipc", "tcp"):
     with harness.story(f"who floods is not read, and who comes again for nothing comes in later, over {proto}") as story:
