@@ -35,8 +35,8 @@ void terse_json_uint(terse_json *json, const char *key, uint64_t value);
 void terse_json_double(terse_json *json, const char *key, double value); /* what is not finite becomes null */
 void terse_json_bool(terse_json *json, const char *key, bool value);
 void terse_json_null(terse_json *json, const char *key);
-/* Bytes of the UTF-8 sequence that starts at `text`, 0 when it is none (RFC 3629: no surrogates, nothing overlong). `left` is
- * at least 1. */
+/* Bytes of the UTF-8 sequence that starts at `text`, 0 when it is none (RFC 3629: no surrogates, nothing overlong).
+ * `left` is at least 1. */
 size_t terse_json_utf8(const char *text, size_t left);
 
 #endif

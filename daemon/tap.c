@@ -427,7 +427,8 @@ static int64_t pays(const entry *e, uint64_t now_ns)
 static void pay(entry *e, int fd, uint64_t now_ns)
 {
     const uint32_t good = atomic_load_explicit(&e->good_parts, memory_order_relaxed);
-    e->owed_ns -= (int64_t)(now_ns - e->paid_ns) / pays(e, now_ns) + (int64_t)(good - e->good_seen) * (CALL_NS + MESSAGE_NS);
+    e->owed_ns -=
+        (int64_t)(now_ns - e->paid_ns) / pays(e, now_ns) + (int64_t)(good - e->good_seen) * (CALL_NS + MESSAGE_NS);
     if (e->owed_ns < 0)
         e->owed_ns = 0;
     e->paid_ns = now_ns;
