@@ -53,6 +53,35 @@ with harness.story("blocking: answers have the bits of terse infer") as story:
     story.check(refused(lambda: terse.Client(f"ipc://{tersed.folder}/nobody", connect_timeout=0.1), terse.Unavailable, "nobody"),
                 "nobody there")
 
+with harness.story("a trace says when the request was where, by frames, through shared memory and with asyncio") as story:
+    tersed = story.tersed({"digits": story.digits()})
+
+    def adds_up(reply, what):
+        trace = reply.trace
+        times = trace and [trace.received_ns, trace.queued_ns, trace.dispatched_ns, trace.computed_ns, trace.replied_ns, trace.completed_ns]
+        story.check(trace and times == sorted(times) and times[0] >= 0 and trace.same_clock, f"{what}: {trace}")
+        story.check((trace.computed_ns - trace.dispatched_ns) / 1000 + 1 >= reply.compute_us, f"{what}: computing takes what it took")
+
+    with terse.Client(tersed.endpoint) as client:
+        adds_up(client.infer("digits", image=images[:1], trace=True), "frames")
+        arena = client.attach(1 << 16, 1 << 16)
+        image, logits = arena.input((1, 1, 8, 8)), arena.output((1, 10))
+        image[:] = images[:1]
+        adds_up(client.infer("digits", {"image": image}, outputs={"logits": logits}, trace=True), "shared memory")
+        story.check(client.infer("digits", image=images[:1]).trace is None, "none where none was asked for")
+
+    async def traced():
+        async with terse.AsyncClient(tersed.endpoint) as client:
+            adds_up(await client.infer("digits", image=images[:1], trace=True), "asyncio")
+    asyncio.run(traced())
+    wire_trace = terse.wire.trace
+    told = {"queued_ns": 10, "dispatched_ns": 20, "computed_ns": 30, "replied_ns": 40, "worker": 1}
+    story.check(wire_trace(told, 1000, 1100) == terse.Trace(30, 40, 50, 60, 70, 100, 1, False), "another host's lies in the middle")
+    story.check(wire_trace({**told, "received_ns": 1005}, 1000, 1100) == terse.Trace(5, 15, 25, 35, 45, 100, 1, True), "this host's by its clock")
+    story.check(wire_trace({**told, "received_ns": 1090}, 1000, 1100) == terse.Trace(30, 40, 50, 60, 70, 100, 1, False),
+                "a clock that cannot be ours is not believed")
+    story.check(wire_trace({"queued_ns": "x"}, 1000, 1100) is None and wire_trace(None, 1000, 1100) is None, "nonsense is none")
+
 with harness.story("a time that ends is an exception, and the connection goes on") as story:
     tersed = story.tersed({"digits": story.digits()}, "--workers", "1", "--hang-timeout-ms", "60000")
     with terse.Client(tersed.endpoint) as client:

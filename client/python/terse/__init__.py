@@ -6,6 +6,7 @@
     with terse.Client() as client:
         reply = client.infer("digits", image=numpy.zeros((1, 1, 8, 8), "f4"))
         print(reply["logits"].argmax(), reply.compute_us)
+        print(client.infer("digits", image=numpy.zeros((1, 1, 8, 8), "f4"), trace=True).trace)    # when it was where
 
 Many at once: client.submit(...) gives a request, .result() waits for it; with asyncio: terse.AsyncClient. Without copies
 on the daemon's host:
@@ -23,9 +24,9 @@ from .arena import Arena
 from .client import Client, Request
 from .errors import (Cancelled, DeadlineExceeded, Error, Internal, InvalidArgument, NotFound, PermissionDenied,
                      ResourceExhausted, Unavailable, Unimplemented)
-from .wire import Model, Port, Reply, Signature, default_endpoint
+from .wire import Model, Port, Reply, Signature, Trace, default_endpoint
 
 __all__ = ["Arena", "AsyncClient", "Cancelled", "Client", "DeadlineExceeded", "Error", "Internal", "InvalidArgument", "Model",
-           "NotFound", "PermissionDenied", "Port", "Reply", "Request", "ResourceExhausted", "Signature", "Unavailable",
+           "NotFound", "PermissionDenied", "Port", "Reply", "Request", "ResourceExhausted", "Signature", "Trace", "Unavailable",
            "Unimplemented", "default_endpoint"]
 __version__ = "0.1.0"

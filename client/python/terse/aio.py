@@ -122,11 +122,11 @@ class AsyncClient:
         return header
 
     async def infer(self, model: str, inputs: Optional[Mapping[str, Any]] = None, *, outputs: Outputs = None,
-                    timeout: Optional[float] = None, priority: int = 0, version: Optional[str] = None,
+                    timeout: Optional[float] = None, priority: int = 0, version: Optional[str] = None, trace: bool = False,
                     **named: Any) -> wire.Reply:
         """As Client.infer."""
         header, arrays, arena = self._core.infer_header(model, {**(inputs or {}), **named}, outputs, timeout, priority,
-                                                        version)
+                                                        version, trace)
         reply, frames = await self._ask(header, arrays, timeout, arena)
         return wire.outputs(reply, frames, arena)
 

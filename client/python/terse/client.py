@@ -132,25 +132,25 @@ class Client:
         return answer[0]
 
     def submit(self, model: str, inputs: Mapping[str, Any], *, outputs: Outputs = None, timeout: Optional[float] = None,
-               priority: int = 0, version: Optional[str] = None) -> Request:
+               priority: int = 0, version: Optional[str] = None, trace: bool = False) -> Request:
         """Sends an inference and returns at once. Arrays are not copied: leave them alone until it is answered.
 
         inputs: arrays by name; axis 0 counts rows. Those that Arena.input() made are not sent: the daemon reads them
         where they lie. outputs: names of those that are wanted, or a mapping from names to arrays of Arena.output(),
         into which they are written (None: as usual). timeout: seconds from now, told to the daemon too. priority: 0 to
-        9, the most urgent."""
-        header, arrays, arena = self._core.infer_header(model, inputs, outputs, timeout, priority, version)
+        9, the most urgent. trace: the reply's `trace` tells when the request was where."""
+        header, arrays, arena = self._core.infer_header(model, inputs, outputs, timeout, priority, version, trace)
         request = Request(self, arena)
         request.id = self._core.begin(header, arrays, timeout, arena, request._tell)
         return request
 
     def infer(self, model: str, inputs: Optional[Mapping[str, Any]] = None, *, outputs: Outputs = None,
-              timeout: Optional[float] = None, priority: int = 0, version: Optional[str] = None,
+              timeout: Optional[float] = None, priority: int = 0, version: Optional[str] = None, trace: bool = False,
               **named: Any) -> wire.Reply:
         """Sends an inference and waits for it: the outputs by name. Inputs whose names are identifiers may be given as
         keywords: client.infer("digits", image=array)."""
         return self.submit(model, {**(inputs or {}), **named}, outputs=outputs, timeout=timeout, priority=priority,
-                           version=version).result()
+                           version=version, trace=trace).result()
 
     def attach(self, input_bytes: int, output_bytes: int) -> Arena:
         """Memory shared with the daemon of this host, at most one for a client."""

@@ -48,6 +48,7 @@ class Pending:
     def __init__(self, header: Dict[str, Any], arrays: List[Any], deadline: Optional[float], arena: Optional[Arena],
                  tell: Callable[[Optional[Dict[str, Any]], Sequence[Any], Optional[errors.Error]], None]):
         self.header, self.arrays, self.deadline, self.arena, self.tell = header, arrays, deadline, arena, tell
+        self.submitted_ns = time.monotonic_ns() if header.get("trace") else 0
         self.sent = False
         self.again: Optional[float] = None  # when it is sent again after a refusal
         self.refused: Optional[float] = None
@@ -88,7 +89,7 @@ class Core:
         self.pending.pop(number, None)
 
     def infer_header(self, model: str, inputs: Mapping[str, Any], outputs: Outputs, timeout: Optional[float],
-                     priority: int, version: Optional[str]) -> Any:
+                     priority: int, version: Optional[str], trace: bool) -> Any:
         """(header, frames, arena or None) of an inference."""
         header: Dict[str, Any] = {"op": "infer", "model": model, "inputs": []}
         arrays: List[Any] = []
@@ -123,6 +124,8 @@ class Core:
             header["priority"] = priority
         if version is not None:
             header["version"] = version
+        if trace:
+            header["trace"] = True
         return header, arrays, self.arena if shared else None
 
     def _send(self, entry: Pending) -> None:
@@ -164,6 +167,8 @@ class Core:
             return
         del self.pending[number]
         if status == "OK":
+            if entry.submitted_ns and "trace" in header:
+                header["trace"] = wire.trace(header["trace"], entry.submitted_ns, time.monotonic_ns())
             entry.tell(header, frames[1:], None)
         else:
             entry.tell(None, (), errors.make(status, header.get("error", status), header.get("retry_after_ms")))

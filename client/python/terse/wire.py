@@ -19,14 +19,27 @@ NAMES = {numpy.dtype(kind): name for name, kind in DTYPES.items() if name != "BF
 Shape = Tuple[Union[int, str], ...]
 
 
+class Trace(NamedTuple):
+    """When a request was where, in nanoseconds since its submission (the first one, when it was sent again)."""
+    received_ns: int  # the daemon had read its header
+    queued_ns: int  # it was let in, its tensors copied where they travel in frames
+    dispatched_ns: int  # its batch was sent to a worker
+    computed_ns: int  # the worker's answer was read
+    replied_ns: int  # its reply was made
+    completed_ns: int  # this client had read it
+    worker: int  # the number of the worker that ran it
+    same_clock: bool  # one host, one clock; else the way there and the way back are taken as equally long
+
+
 class Reply(Dict[str, numpy.ndarray]):
     """Outputs by name. `version` of the model that answered, microseconds in the queue and in the engine, and the rows
-    of the batch that it ran in."""
+    of the batch that it ran in; `trace` where it was asked for and the daemon knows how."""
 
     version: str = ""
     queue_us: int = 0
     compute_us: int = 0
     batch: int = 0
+    trace: Optional[Trace] = None
 
 
 class Port(NamedTuple):
@@ -91,6 +104,8 @@ def outputs(header: Mapping[str, Any], frames: Sequence[Any], arena: Optional[An
     reply.version = header.get("version") or ""
     reply.queue_us, reply.compute_us = timing.get("queue_us", 0), timing.get("compute_us", 0)
     reply.batch = timing.get("batch", 0)
+    told = header.get("trace")
+    reply.trace = told if isinstance(told, Trace) else None
     try:
         for output in header.get("outputs", ()):
             kind, shape = numpy.dtype(DTYPES[output["dtype"]]), tuple(output["shape"])
@@ -107,6 +122,20 @@ def outputs(header: Mapping[str, Any], frames: Sequence[Any], arena: Optional[An
     except (KeyError, IndexError, TypeError, ValueError) as wrong:
         raise errors.Internal(f"the daemon's reply cannot be read: {wrong!r}") from wrong
     return reply
+
+
+def trace(told: Mapping[str, Any], submitted_ns: int, completed_ns: int) -> Optional[Trace]:
+    """What a reply told, put between its two ends as libterse does it: by the daemon's clock when that can be ours, else
+    in the middle. None when it cannot be read."""
+    try:
+        times = [int(told[key + "_ns"]) for key in ("queued", "dispatched", "computed", "replied")]
+        received, worker = told.get("received_ns"), int(told["worker"])
+        span = completed_ns - submitted_ns
+        same = isinstance(received, int) and 0 <= received - submitted_ns <= span - times[-1]
+        at = received - submitted_ns if same else max(0, span - times[-1]) // 2
+    except (KeyError, TypeError, ValueError):
+        return None
+    return Trace(at, *(at + t for t in times), span, worker, same)
 
 
 def signature(header: Mapping[str, Any]) -> Signature:
