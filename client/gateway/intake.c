@@ -12,8 +12,13 @@
 
 enum { MAX_INPUTS = 64, UNKNOWN = -1, LEAST_PRIORITY = 10 };
 
+static const char an_object_of_parameters[] = "an object of parameters";
+
+typedef struct reading reading;
+
 /* One input as its object is read, whose members may come in any order. */
 typedef struct input {
+    reading *r;
     terse_scan_text name;
     terse_tensor tensor; /* dtype NONE, rank UNKNOWN until they are read; data: what was decoded */
     void *decoded;       /* what `data` points to when it came as JSON: ours to free */
@@ -22,7 +27,14 @@ typedef struct input {
     bool has_name;
 } input;
 
-typedef struct reading {
+/* One of the outputs that are asked for. */
+typedef struct output {
+    reading *r;
+    terse_scan_text name;
+    int at; /* in the wish */
+} output;
+
+struct reading {
     terse_scan scan;
     const char *binary, *end; /* what is left behind the JSON */
     bool has_header;
@@ -32,7 +44,7 @@ typedef struct reading {
     int n_inputs;
     bool has_inputs, has_outputs;
     terse_error *error;
-} reading;
+};
 
 static bool refuse(reading *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static bool refuse(reading *r, const char *format, ...)
@@ -77,46 +89,35 @@ static bool read_dtype(reading *r, input *in)
                         text.data);
 }
 
-static bool read_shape(reading *r, input *in)
+static bool read_size(void *user, const terse_scan_text *name)
 {
-    bool end = false;
-    int rank = 0;
-    if (!terse_scan_open(&r->scan, '[', "a shape, an array of sizes,"))
-        return false;
-    for (bool first = true;; first = false) {
-        if (!terse_scan_item(&r->scan, first, &end))
-            return false;
-        if (end)
-            break;
-        if (rank == TERSE_MAX_RANK)
-            return refuse(r, "a shape has at most %d sizes", TERSE_MAX_RANK);
-        if (!terse_scan_int(&r->scan, "a size", 0, TERSE_MAX_TENSOR_BYTES, &in->tensor.dims[rank++]))
-            return false;
-    }
-    in->tensor.rank = rank;
-    return true;
+    input *in = user;
+    (void)name;
+    if (in->tensor.rank == TERSE_MAX_RANK)
+        return refuse(in->r, "a shape has at most %d sizes", TERSE_MAX_RANK);
+    return terse_scan_int(&in->r->scan, "a size", 0, TERSE_MAX_TENSOR_BYTES, &in->tensor.dims[in->tensor.rank++]);
 }
 
-static bool read_input_parameters(reading *r, input *in)
+static bool read_shape(reading *r, input *in)
 {
-    terse_scan_text name;
-    bool end = false;
-    if (!terse_scan_open(&r->scan, '{', "an object of parameters"))
-        return false;
-    for (bool first = true;; first = false) {
-        if (!terse_scan_member(&r->scan, first, &name, &end))
-            return false;
-        if (end)
-            return true;
-        if (terse_scan_is(&name, "binary_data_size")) {
-            if (!terse_scan_int(&r->scan, "binary_data_size", 0, TERSE_MAX_TENSOR_BYTES, &in->binary_bytes))
-                return false;
-        } else if (strncmp(name.data, "shared_memory_", 14) == 0) {
-            return refuse(r, "shared memory is not to be had through the gateway (parameter '%s')", name.data);
-        } else if (!terse_scan_skip(&r->scan)) {
-            return false;
-        }
-    }
+    in->tensor.rank = 0;
+    return terse_scan_items(&r->scan, "a shape, an array of sizes,", read_size, in);
+}
+
+/* Parameters that nobody here knows are passed over; those that would be missed are refused. */
+static bool skip_parameter(reading *r, const terse_scan_text *name)
+{
+    if (strncmp(name->data, "shared_memory_", 14) == 0)
+        return refuse(r, "shared memory is not to be had through the gateway (parameter '%s')", name->data);
+    return terse_scan_skip(&r->scan);
+}
+
+static bool read_input_parameter(void *user, const terse_scan_text *name)
+{
+    input *in = user;
+    if (!terse_scan_is(name, "binary_data_size"))
+        return skip_parameter(in->r, name);
+    return terse_scan_int(&in->r->scan, "binary_data_size", 0, TERSE_MAX_TENSOR_BYTES, &in->binary_bytes);
 }
 
 /* Numbers out of JSON, once type and shape are known. */
@@ -136,8 +137,10 @@ static bool is_there(const input *in, const terse_scan_text *key)
            (in->tensor.rank != UNKNOWN && terse_scan_is(key, "shape")) || (in->text && terse_scan_is(key, "data"));
 }
 
-static bool read_input_member(reading *r, input *in, const terse_scan_text *key)
+static bool read_input_member(void *user, const terse_scan_text *key)
 {
+    input *in = user;
+    reading *r = in->r;
     if (is_there(in, key))
         return refuse(r, "'%s' is there twice", key->data);
     if (terse_scan_is(key, "name")) {
@@ -149,7 +152,7 @@ static bool read_input_member(reading *r, input *in, const terse_scan_text *key)
     if (terse_scan_is(key, "shape"))
         return read_shape(r, in);
     if (terse_scan_is(key, "parameters"))
-        return read_input_parameters(r, in);
+        return terse_scan_members(&r->scan, an_object_of_parameters, read_input_parameter, in);
     if (!terse_scan_is(key, "data"))
         return terse_scan_skip(&r->scan);
     terse_scan_peek(&r->scan);
@@ -210,26 +213,13 @@ static bool add_input(reading *r, input *in)
                                                        in->tensor.dims, in->tensor.data));
 }
 
-static bool read_members(reading *r, input *in)
+static bool read_input(void *user, const terse_scan_text *name)
 {
-    terse_scan_text key;
-    bool end = false;
-    if (!terse_scan_open(&r->scan, '{', "an object for each input"))
-        return false;
-    for (bool first = true;; first = false) {
-        if (!terse_scan_member(&r->scan, first, &key, &end))
-            return false;
-        if (end)
-            return finish_input(r, in);
-        if (!read_input_member(r, in, &key))
-            return false;
-    }
-}
-
-static bool read_input(reading *r)
-{
-    input in = {.tensor.rank = UNKNOWN, .binary_bytes = UNKNOWN};
-    bool whole = read_members(r, &in);
+    reading *r = user;
+    input in = {.r = r, .tensor.rank = UNKNOWN, .binary_bytes = UNKNOWN};
+    (void)name;
+    bool whole =
+        terse_scan_members(&r->scan, "an object for each input", read_input_member, &in) && finish_input(r, &in);
     if (whole && !in.has_name)
         whole = refuse(r, "'name' is missing");
     if (whole)
@@ -242,136 +232,101 @@ static bool read_input(reading *r)
     return whole;
 }
 
-static bool read_array(reading *r, const char *what, bool (*read_one)(reading *), bool *seen)
+static bool read_array(reading *r, const char *what, terse_scan_take *read_one, bool *seen)
 {
-    bool end = false;
     if (*seen)
         return refuse(r, "'%s' is there twice", what);
     *seen = true;
-    if (!terse_scan_open(&r->scan, '[', "an array"))
-        return false;
-    for (bool first = true;; first = false) {
-        if (!terse_scan_item(&r->scan, first, &end))
-            return false;
-        if (end)
-            return true;
-        if (!read_one(r))
-            return false;
-    }
+    return terse_scan_items(&r->scan, "an array", read_one, r);
 }
 
 /* --- outputs ---------------------------------------------------------------------------------------------- */
 
-static bool read_output_parameters(reading *r, int at, bool *ret_said)
+static bool read_output_parameter(void *user, const terse_scan_text *name)
 {
-    terse_scan_text name;
-    bool end = false;
+    const output *out = user;
+    reading *r = out->r;
     int64_t classes = 0;
-    if (!terse_scan_open(&r->scan, '{', "an object of parameters"))
-        return false;
-    for (bool first = true;; first = false) {
-        if (!terse_scan_member(&r->scan, first, &name, &end))
-            return false;
-        if (end)
-            return true;
-        if (terse_scan_is(&name, "binary_data")) {
-            *ret_said = true;
-            if (!terse_scan_bool(&r->scan, "binary_data, true or false,", &r->wish->outputs[at].binary))
-                return false;
-        } else if (terse_scan_is(&name, "classification")) {
-            if (!terse_scan_int(&r->scan, "classification", 0, TERSE_WISH_CLASSES, &classes))
-                return false;
-            r->wish->outputs[at].classes = (uint16_t)classes;
-        } else if (strncmp(name.data, "shared_memory_", 14) == 0) {
-            return refuse(r, "shared memory is not to be had through the gateway (parameter '%s')", name.data);
-        } else if (!terse_scan_skip(&r->scan)) {
-            return false;
-        }
+    if (terse_scan_is(name, "binary_data")) {
+        r->wish->outputs[out->at].said = true;
+        return terse_scan_bool(&r->scan, "binary_data, true or false,", &r->wish->outputs[out->at].binary);
     }
+    if (!terse_scan_is(name, "classification"))
+        return skip_parameter(r, name);
+    if (!terse_scan_int(&r->scan, "classification", 0, TERSE_WISH_CLASSES, &classes))
+        return false;
+    r->wish->outputs[out->at].classes = (uint16_t)classes;
+    return true;
 }
 
-static bool read_output(reading *r)
+static bool read_output_member(void *user, const terse_scan_text *key)
 {
-    terse_scan_text key, name = {0};
-    bool end = false, said = false;
-    const int at = r->wish->n_outputs;
-    if (at == TERSE_WISH_OUTPUTS)
+    output *out = user;
+    terse_scan *scan = &out->r->scan;
+    if (terse_scan_is(key, "name"))
+        return terse_scan_string(scan, "the name of an output", &out->name);
+    if (terse_scan_is(key, "parameters"))
+        return terse_scan_members(scan, an_object_of_parameters, read_output_parameter, out);
+    return terse_scan_skip(scan);
+}
+
+static bool read_output(void *user, const terse_scan_text *name)
+{
+    reading *r = user;
+    output out = {.r = r, .at = r->wish->n_outputs};
+    (void)name;
+    if (out.at == TERSE_WISH_OUTPUTS)
         return refuse(r, "at most %d outputs may be asked for", TERSE_WISH_OUTPUTS);
-    r->wish->outputs[at].binary = false;
-    r->wish->outputs[at].classes = 0;
-    if (!terse_scan_open(&r->scan, '{', "an object for each output"))
+    r->wish->outputs[out.at].said = r->wish->outputs[out.at].binary = false;
+    r->wish->outputs[out.at].classes = 0;
+    if (!terse_scan_members(&r->scan, "an object for each output", read_output_member, &out))
         return false;
-    for (bool first = true; !end; first = false) {
-        if (!terse_scan_member(&r->scan, first, &key, &end))
-            return false;
-        if (end)
-            break;
-        if (terse_scan_is(&key, "name")         ? !terse_scan_string(&r->scan, "the name of an output", &name)
-            : terse_scan_is(&key, "parameters") ? !read_output_parameters(r, at, &said)
-                                                : !terse_scan_skip(&r->scan))
-            return false;
-    }
-    r->wish->outputs[at].said = said;
     r->wish->n_outputs++;
-    return libterse_refuses(r, terse_request_add_output(r->request, name.data));
+    return libterse_refuses(r, terse_request_add_output(r->request, out.name.data));
 }
 
 /* --- the request ------------------------------------------------------------------------------------------ */
 
-static bool read_parameters(reading *r)
+static bool read_parameter(void *user, const terse_scan_text *name)
 {
-    terse_scan_text name;
-    bool end = false;
+    reading *r = user;
     int64_t number = 0;
-    if (!terse_scan_open(&r->scan, '{', "an object of parameters"))
-        return false;
-    for (bool first = true;; first = false) {
-        if (!terse_scan_member(&r->scan, first, &name, &end))
+    if (terse_scan_is(name, "binary_data_output"))
+        return terse_scan_bool(&r->scan, "binary_data_output, true or false,", &r->wish->binary);
+    if (terse_scan_is(name, "timeout")) {
+        if (!terse_scan_int(&r->scan, "timeout in microseconds", 0, INT64_MAX / 8000, &number))
             return false;
-        if (end)
-            return true;
-        if (terse_scan_is(&name, "timeout")) {
-            if (!terse_scan_int(&r->scan, "timeout in microseconds", 0, INT64_MAX / 8000, &number))
-                return false;
-            terse_request_set_timeout(r->request, (uint64_t)number);
-        } else if (terse_scan_is(&name, "priority")) {
-            /* Triton's 1 is the most urgent and 0 stands for nothing said; libterse's 9 is the most urgent. */
-            if (!terse_scan_int(&r->scan, "priority", 0, INT64_MAX, &number))
-                return false;
-            terse_request_set_priority(r->request,
-                                       number == 0 || number > LEAST_PRIORITY ? 0 : LEAST_PRIORITY - (unsigned)number);
-        } else if (terse_scan_is(&name, "binary_data_output")) {
-            if (!terse_scan_bool(&r->scan, "binary_data_output, true or false,", &r->wish->binary))
-                return false;
-        } else if (!terse_scan_skip(&r->scan)) {
-            return false;
-        }
+        terse_request_set_timeout(r->request, (uint64_t)number);
+        return true;
     }
+    if (!terse_scan_is(name, "priority"))
+        return terse_scan_skip(&r->scan);
+    /* Triton's 1 is the most urgent and 0 stands for nothing said; libterse's 9 is the most urgent. */
+    if (!terse_scan_int(&r->scan, "priority", 0, INT64_MAX, &number))
+        return false;
+    terse_request_set_priority(r->request,
+                               number == 0 || number > LEAST_PRIORITY ? 0 : LEAST_PRIORITY - (unsigned)number);
+    return true;
+}
+
+static bool read_request_member(void *user, const terse_scan_text *key)
+{
+    reading *r = user;
+    if (terse_scan_is(key, "inputs"))
+        return read_array(r, "inputs", read_input, &r->has_inputs);
+    if (terse_scan_is(key, "outputs"))
+        return read_array(r, "outputs", read_output, &r->has_outputs);
+    if (terse_scan_is(key, "parameters"))
+        return terse_scan_members(&r->scan, an_object_of_parameters, read_parameter, r);
+    if (!terse_scan_is(key, "id"))
+        return terse_scan_skip(&r->scan);
+    r->wish->has_id = true;
+    return terse_scan_string(&r->scan, "an id, a text,", &r->wish->id);
 }
 
 static bool read_request(reading *r)
 {
-    terse_scan_text key;
-    bool end = false;
-    if (!terse_scan_open(&r->scan, '{', "an object"))
-        return false;
-    for (bool first = true;; first = false) {
-        if (!terse_scan_member(&r->scan, first, &key, &end))
-            return false;
-        if (end)
-            break;
-        if (terse_scan_is(&key, "id")) {
-            r->wish->has_id = true;
-            if (!terse_scan_string(&r->scan, "an id, a text,", &r->wish->id))
-                return false;
-        } else if (terse_scan_is(&key, "inputs")       ? !read_array(r, "inputs", read_input, &r->has_inputs)
-                   : terse_scan_is(&key, "outputs")    ? !read_array(r, "outputs", read_output, &r->has_outputs)
-                   : terse_scan_is(&key, "parameters") ? !read_parameters(r)
-                                                       : !terse_scan_skip(&r->scan)) {
-            return false;
-        }
-    }
-    if (!terse_scan_done(&r->scan))
+    if (!terse_scan_members(&r->scan, "an object", read_request_member, r) || !terse_scan_done(&r->scan))
         return false;
     if (!r->has_inputs)
         return refuse(r, "'inputs' is missing");

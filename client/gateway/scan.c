@@ -16,8 +16,11 @@ bool terse_scan_fail(const terse_scan *scan, const char *at, const char *what)
 {
     char found[40];
     int n = 0;
-    for (const char *c = at; c < scan->end && n < 24 && *c > 0x20 && *c < 0x7f; c++)
+    for (const char *c = at; c < scan->end && n < 24 && *c > 0x20 && *c < 0x7f; c++) {
+        if (n > 0 && (*c == ',' || *c == ']' || *c == '}')) /* a value, not those behind it */
+            break;
         found[n++] = *c;
+    }
     found[n] = 0;
     if (at >= scan->end)
         terse_fail(scan->error, TERSE_INVALID_ARGUMENT, "JSON ends at byte %zd, %s is wanted", at - scan->start, what);
@@ -62,15 +65,40 @@ static bool next(terse_scan *scan, bool first, char bracket, bool *ret_end)
     return true;
 }
 
-bool terse_scan_member(terse_scan *scan, bool first, terse_scan_text *ret_name, bool *ret_end)
-{
-    return next(scan, first, '}', ret_end) &&
-           (*ret_end || (terse_scan_string(scan, "a member's name", ret_name) && take(scan, ':', "':'")));
-}
-
 bool terse_scan_item(terse_scan *scan, bool first, bool *ret_end)
 {
     return next(scan, first, ']', ret_end);
+}
+
+bool terse_scan_members(terse_scan *scan, const char *what, terse_scan_take *take_value, void *user)
+{
+    terse_scan_text name;
+    bool end = false;
+    if (!take(scan, '{', what))
+        return false;
+    for (bool first = true;; first = false) {
+        if (!next(scan, first, '}', &end))
+            return false;
+        if (end)
+            return true;
+        if (!terse_scan_string(scan, "a member's name", &name) || !take(scan, ':', "':'") || !take_value(user, &name))
+            return false;
+    }
+}
+
+bool terse_scan_items(terse_scan *scan, const char *what, terse_scan_take *take_value, void *user)
+{
+    bool end = false;
+    if (!take(scan, '[', what))
+        return false;
+    for (bool first = true;; first = false) {
+        if (!next(scan, first, ']', &end))
+            return false;
+        if (end)
+            return true;
+        if (!take_value(user, NULL))
+            return false;
+    }
 }
 
 static bool hex4(const char *at, const char *end, uint32_t *ret_value)

@@ -31,11 +31,14 @@ terse_scan terse_scan_over(const char *data, size_t size, terse_error *error);
 char terse_scan_peek(terse_scan *scan);
 /* Begins an object or an array ('{', '['). */
 bool terse_scan_open(terse_scan *scan, char bracket, const char *what);
-/* The next member's name, then its value is to be read; *ret_end: there is none, and the object was left. `first` is
- * true for the first call. */
-bool terse_scan_member(terse_scan *scan, bool first, terse_scan_text *ret_name, bool *ret_end);
-/* The same of an array. */
+/* The next value of an array is to be read; *ret_end: there is none, and the array was left. `first` is true for the
+ * first call. */
 bool terse_scan_item(terse_scan *scan, bool first, bool *ret_end);
+/* Goes through an object or an array: `take` reads one value, or passes over it, and returns false for what it refuses;
+ * of an object it has the member's name. */
+typedef bool terse_scan_take(void *user, const terse_scan_text *name);
+bool terse_scan_members(terse_scan *scan, const char *what, terse_scan_take *take, void *user);
+bool terse_scan_items(terse_scan *scan, const char *what, terse_scan_take *take, void *user);
 bool terse_scan_string(terse_scan *scan, const char *what, terse_scan_text *ret_text);
 bool terse_scan_bool(terse_scan *scan, const char *what, bool *ret_value);
 /* A whole number from min to max. */
