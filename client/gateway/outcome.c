@@ -8,7 +8,7 @@
 
 #include "client/gateway/values.h"
 
-enum { MAX_CLASSES = 1 << 20 }; /* values of an output of which classes are wanted: sorting blocks everybody */
+enum { MAX_CLASSES = 1 << 20 }; /* values of an output of which classes are wanted: sorting takes long */
 
 /* How one output goes out. */
 typedef struct form {
@@ -25,6 +25,12 @@ static form form_of(const terse_wish *wish, int index)
     if (index >= wish->n_outputs) /* the daemon gives what was asked for */
         return (form){0};
     return (form){.binary = wish->outputs[index].binary, .classes = wish->outputs[index].classes};
+}
+
+bool terse_outcome_is_binary(const terse_wish *wish, int index)
+{
+    const form f = form_of(wish, index);
+    return f.binary && !f.classes;
 }
 
 /* --- classes ---------------------------------------------------------------------------------------------- */
@@ -70,7 +76,7 @@ static terse_status classify(const terse_reply *reply, int index, form *f, terse
     const size_t count = bytes / terse_dtype_size(dtype);
     f->rows = rank > 1 ? (size_t)dims[0] : 1;
     f->columns = f->rows ? count / f->rows : 0;
-    if (!terse_values_have_json(dtype) || count > MAX_CLASSES)
+    if (count > MAX_CLASSES)
         return (terse_status)terse_fail(error, TERSE_INVALID_ARGUMENT,
                                         "output '%.200s': no classes of %zu values of %s can be given, %d are the most",
                                         terse_reply_name(reply, index), count, terse_dtype_name(dtype), MAX_CLASSES);
@@ -115,10 +121,6 @@ static terse_status put_output(const terse_reply *reply, int index, form *f, ter
     const terse_status status = f->classes ? classify(reply, index, f, error) : TERSE_OK;
     if (status)
         return status;
-    if (!f->classes && !f->binary && !terse_values_have_json(dtype))
-        return (terse_status)terse_fail(error, TERSE_INVALID_ARGUMENT,
-                                        "output '%.200s': %s has no JSON form: ask for binary_data",
-                                        terse_reply_name(reply, index), terse_dtype_name(dtype));
     terse_text_cstr(body, index ? ",{\"name\":" : "{\"name\":");
     terse_text_json(body, terse_reply_name(reply, index));
     terse_text_format(body, ",\"datatype\":\"%s\"", f->classes ? "BYTES" : terse_dtype_name(dtype));

@@ -8,8 +8,10 @@
 #include "client/gateway/text.h"
 
 /* Appends to `body`. *ret_header_size: bytes of the JSON when binary tensors follow it, else 0. A wish that cannot be
- * (FP16 as JSON, classes of what is no list of numbers) is INVALID_ARGUMENT. */
+ * (classes of too many values) is INVALID_ARGUMENT. */
 terse_status terse_outcome_write(const terse_reply *reply, const char *model, const terse_wish *wish, terse_text *body,
                                  size_t *ret_header_size, terse_error *error);
+/* Whether output `index` goes out as its bytes are. */
+bool terse_outcome_is_binary(const terse_wish *wish, int index);
 
 #endif

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "client/gateway/values.h"
 
-#include <inttypes.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/gateway/decimal.h"
+#include "client/gateway/half.h"
 
 enum { CHUNK = 512 }; /* numbers that are written between two looks for room */
 
@@ -18,16 +19,16 @@ typedef struct array {
     terse_error *error;
 } array;
 
-bool terse_values_have_json(terse_dtype dtype)
-{
-    return dtype != TERSE_FP16 && dtype != TERSE_BF16 && terse_dtype_size(dtype) > 0;
-}
-
 /* --- reading ---------------------------------------------------------------------------------------------- */
+
+static bool is_half(terse_dtype dtype)
+{
+    return dtype == TERSE_FP16 || dtype == TERSE_BF16;
+}
 
 static bool is_float(terse_dtype dtype)
 {
-    return dtype == TERSE_FP32 || dtype == TERSE_FP64;
+    return dtype == TERSE_FP32 || dtype == TERSE_FP64 || is_half(dtype);
 }
 
 static bool is_signed(terse_dtype dtype)
@@ -35,27 +36,47 @@ static bool is_signed(terse_dtype dtype)
     return dtype == TERSE_INT8 || dtype == TERSE_INT16 || dtype == TERSE_INT32 || dtype == TERSE_INT64;
 }
 
+static double largest(terse_dtype dtype)
+{
+    return dtype == TERSE_FP64 ? DBL_MAX : dtype == TERSE_FP32 ? (double)FLT_MAX : (double)terse_half_max(dtype);
+}
+
 static bool not_this(const array *a, const char *at)
 {
-    char what[64];
-    snprintf(what, sizeof what, "a number of %s", terse_dtype_name(a->tensor->dtype));
+    char what[80];
+    const terse_dtype dtype = a->tensor->dtype;
+    if (is_float(dtype))
+        snprintf(what, sizeof what, "a number of %s, at most %.9g either way,", terse_dtype_name(dtype),
+                 largest(dtype));
+    else
+        snprintf(what, sizeof what, "a number of %s", terse_dtype_name(dtype));
     return terse_scan_fail(a->scan, at, what);
 }
 
+/* Infinity is one where that is what was said. */
+static bool says_infinity(const char *at)
+{
+    return at[*at == '-'] == 'I';
+}
+
+/* Rounded to nearest; NULL when it is no number, or when it would be rounded to an infinity. */
 static const char *read_float(const array *a, const char *at)
 {
+    const terse_dtype dtype = a->tensor->dtype;
     double value = 0;
+    uint16_t half = 0;
     const char *behind = terse_decimal_read(at, a->scan->end, &value);
-    if (!behind)
+    if (!behind || (isinf(value) && !says_infinity(at)))
         return NULL;
-    if (a->tensor->dtype == TERSE_FP64) {
-        memcpy(a->to, &value, sizeof value);
-        return behind;
-    }
     const float narrow = (float)value;
-    if (isinf(narrow) && !isinf(value))
+    if (is_half(dtype) ? !terse_half_from(dtype, value, &half) : dtype == TERSE_FP32 && isinf(narrow) && !isinf(value))
         return NULL;
-    memcpy(a->to, &narrow, sizeof narrow);
+    if (dtype == TERSE_FP64)
+        memcpy(a->to, &value, sizeof value);
+    else if (dtype == TERSE_FP32)
+        memcpy(a->to, &narrow, sizeof narrow);
+    else
+        memcpy(a->to, &half, sizeof half);
     return behind;
 }
 
@@ -139,10 +160,6 @@ terse_status terse_values_read(terse_scan *scan, terse_tensor *tensor, terse_err
 {
     char shape[128];
     const int64_t count = terse_dims_count(tensor->dims, tensor->rank), left = scan->end - scan->at;
-    if (!terse_values_have_json(tensor->dtype))
-        return (terse_status)terse_fail(error, TERSE_INVALID_ARGUMENT,
-                                        "%s has no JSON form: it wants binary data (binary_data_size)",
-                                        terse_dtype_name(tensor->dtype));
     if (count < 0 || count > left / 2 + 1) /* each number is a digit and a comma at least */
         return (terse_status)terse_fail(error, TERSE_INVALID_ARGUMENT, "shape %s, but 'data' has fewer numbers",
                                         terse_dims_text(tensor->dims, tensor->rank, shape, sizeof shape));
@@ -183,12 +200,15 @@ double terse_values_at(terse_dtype dtype, const void *data, size_t index)
         return wide;
     }
     const uint64_t value = raw(dtype, data, index);
+    if (is_half(dtype))
+        return (double)terse_half_to(dtype, (uint16_t)value);
     return is_signed(dtype) ? (double)(int64_t)value : (double)value;
 }
 
 static size_t write_one(char *to, terse_dtype dtype, const void *data, size_t index)
 {
-    if (dtype == TERSE_FP32)
+    /* The digits of a half are those of its value as FP32, so that who has no halves reads it exactly, too. */
+    if (dtype == TERSE_FP32 || is_half(dtype))
         return terse_decimal_float(to, (float)terse_values_at(dtype, data, index));
     if (dtype == TERSE_FP64)
         return terse_decimal_double(to, terse_values_at(dtype, data, index));

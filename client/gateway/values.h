@@ -9,12 +9,11 @@
 #include "common/tensor.h"
 
 /* Reads the array at the scan, flat or nested as the shape says (or partly: an array of numbers at depth k has all
- * those of the axes from k on), into new memory at tensor->data. Numbers beyond the type are refused. FP16 and BF16
- * have no JSON in the protocol. */
+ * those of the axes from k on), into new memory at tensor->data. Numbers of floating types are rounded to nearest, ties
+ * to even; what would be rounded to an infinity is refused, as are whole numbers beyond their type. */
 terse_status terse_values_read(terse_scan *scan, terse_tensor *tensor, terse_error *error);
 
-/* Whether a type has a JSON form, and writing it, flat. */
-bool terse_values_have_json(terse_dtype dtype);
+/* Written flat. */
 void terse_values_write(terse_text *text, terse_dtype dtype, const void *data, size_t count);
 /* Element `index` as a double. */
 double terse_values_at(terse_dtype dtype, const void *data, size_t index);

@@ -168,7 +168,11 @@ def refusals(story, gate):
     for member in ("name", "shape", "datatype", "data"):
         twice = json.dumps(image)[:-1] + f', "{member}": {json.dumps(image[member] if member != "shape" else [1, 1, 80, 8])}' + "}"
         refused(f"{member} twice", 400, '{"inputs": [' + twice + "]}", f"'{member}' is there twice")
-    refused("FP16 as JSON", 400, {"inputs": [half]}, "FP16 has no JSON form")
+    refused("FP16 where FP32 is wanted", 400, {"inputs": [half]}, "input 'image' is FP16")
+    refused("a number beyond FP16", 400, {"inputs": [dict(half, data=[0.5] * 63 + [65520])]},
+            "input 'image': JSON, byte 397: found '65520', a number of FP16, at most 65504")
+    refused("an exponent beyond all", 400, json.dumps({"inputs": [dict(half, data=["x"])]}).replace('["x"]', "[-1e999" + ",0" * 63 + "]"),
+            "found '-1e999', a number of FP16")
     refused("a missing shape", 400, {"inputs": [{k: v for k, v in image.items() if k != "shape"}]}, "'shape' is missing")
     text = json.dumps({"inputs": [{k: v for k, v in image.items() if k != "data"} | {"parameters": {"binary_data_size": 256}}]})
     for what, body, length, words in (("a short binary body", text.encode() + bytes(255), len(text), "255 bytes are left"),

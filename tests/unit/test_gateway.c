@@ -15,6 +15,7 @@
 
 #include "client/gateway/coding.h"
 #include "client/gateway/decimal.h"
+#include "client/gateway/half.h"
 #include "client/gateway/intake.h"
 #include "client/gateway/route.h"
 #include "client/gateway/scan.h"
@@ -270,6 +271,72 @@ static void integers_keep_to_their_type(void **unused)
     }
 }
 
+/* Every half, every number halfway between two neighbours, and the doubles right beside that. */
+static void halves_are_rounded_to_nearest_even(void **unused)
+{
+    static const terse_dtype types[] = {TERSE_FP16, TERSE_BF16};
+    static const uint16_t infinities[] = {0x7c00, 0x7f80};
+    (void)unused;
+    for (int t = 0; t < 2; t++) {
+        const double above = ldexp(1, t == 0 ? 16 : 128); /* what would follow the largest */
+        uint16_t found = 0;
+        for (uint16_t bits = 0; bits < infinities[t]; bits++) {
+            const double value = (double)terse_half_to(types[t], bits);
+            const bool last = bits + 1 == infinities[t];
+            const double next = last ? above : (double)terse_half_to(types[t], (uint16_t)(bits + 1));
+            const double tie = value / 2 + next / 2;
+            assert_true(value < next);
+            assert_true(terse_half_from(types[t], value, &found) && found == bits);
+            assert_true(terse_half_from(types[t], -value, &found) && found == (bits | 0x8000));
+            assert_true(terse_half_from(types[t], nextafter(tie, 0), &found) && found == bits);
+            if (last) {
+                assert_false(terse_half_from(types[t], tie, &found));
+                assert_false(terse_half_from(types[t], -above, &found));
+                continue;
+            }
+            assert_true(terse_half_from(types[t], tie, &found) && found == bits + (bits & 1));
+            assert_true(terse_half_from(types[t], nextafter(tie, above), &found) && found == bits + 1);
+        }
+        assert_true(terse_half_from(types[t], 4.9e-324, &found) && found == 0);
+        assert_true(terse_half_from(types[t], -INFINITY, &found) && found == (infinities[t] | 0x8000));
+        assert_true(isinf(terse_half_to(types[t], found)));
+        assert_true(terse_half_from(types[t], NAN, &found) && isnan(terse_half_to(types[t], found)));
+    }
+    assert_true(terse_half_max(TERSE_FP16) == 65504.0f && terse_half_max(TERSE_BF16) == 0x1.fep127f);
+    assert_true(terse_half_to(TERSE_FP16, 0x3555) == 0x1.554p-2f && terse_half_to(TERSE_BF16, 0x3eab) == 0x1.56p-2f);
+}
+
+static void numbers_beyond_a_floating_type_are_refused(void **unused)
+{
+    static const struct {
+        terse_dtype dtype;
+        const char *most, *written, *beyond;
+    } types[] = {{TERSE_FP16, "65519.99", "65504.0", "65520"},
+                 {TERSE_BF16, "3.3961775e38", "3.3895314e38", "3.3961777e38"},
+                 {TERSE_FP32, "3.4028235e38", "3.4028235e38", "1e39"},
+                 {TERSE_FP64, "1e308", "1e+308", "1e309"}};
+    const int64_t one[] = {1};
+    (void)unused;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        char json[64], again[64];
+        terse_tensor tensor;
+        terse_text text = {0};
+        snprintf(json, sizeof json, "[%s]", types[i].most);
+        assert_int_equal(read_values(json, types[i].dtype, 1, one, &tensor), TERSE_OK);
+        terse_values_write(&text, types[i].dtype, tensor.data, 1);
+        snprintf(json, sizeof json, "[%s]", types[i].written);
+        snprintf(again, sizeof again, "%.*s", (int)text.size, text.data);
+        assert_string_equal(again, json);
+        free(tensor.data);
+        terse_text_free(&text);
+        snprintf(json, sizeof json, "[%s]", types[i].beyond);
+        assert_int_equal(read_values(json, types[i].dtype, 1, one, &tensor), TERSE_INVALID_ARGUMENT);
+        assert_int_equal(read_values("[1e400]", types[i].dtype, 1, one, &tensor), TERSE_INVALID_ARGUMENT);
+        assert_int_equal(read_values("[-Infinity]", types[i].dtype, 1, one, &tensor), TERSE_OK);
+        free(tensor.data);
+    }
+}
+
 static void arrays_are_as_the_shape_says(void **unused)
 {
     static const struct {
@@ -482,6 +549,8 @@ int main(void)
         cmocka_unit_test(doubles_and_integers_come_back),
         cmocka_unit_test(whole_numbers_have_no_point),
         cmocka_unit_test(integers_keep_to_their_type),
+        cmocka_unit_test(halves_are_rounded_to_nearest_even),
+        cmocka_unit_test(numbers_beyond_a_floating_type_are_refused),
         cmocka_unit_test(arrays_are_as_the_shape_says),
         cmocka_unit_test(texts_are_unescaped),
         cmocka_unit_test(values_are_passed_over_whole),
