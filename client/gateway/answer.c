@@ -6,6 +6,8 @@
 
 #include "client/gateway/gateway.h"
 
+enum { PACK_FROM = 1024 }; /* bytes of an answer that are worth packing */
+
 static const char json_type[] = "application/json";
 
 static unsigned http_status(terse_status status)
@@ -60,6 +62,13 @@ void terse_answer_refuse(terse_answer *answer, unsigned status, const char *form
     put_error(answer, status, text);
     if (status == MHD_HTTP_SERVICE_UNAVAILABLE)
         answer->retry_after_s = 1;
+}
+
+void terse_answer_pack(terse_answer *answer, terse_coding coding)
+{
+    if (coding != TERSE_CODING_NONE && !answer->constant && !answer->coding && answer->body.size >= PACK_FROM &&
+        terse_coding_pack(coding, &answer->body))
+        answer->coding = terse_coding_name(coding);
 }
 
 void terse_answer_free(terse_answer *answer)

@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/gateway/row.h"
+#include "client/gateway/several.h"
 #include "common/bytes.h"
 
 enum {
@@ -15,43 +17,19 @@ enum {
     MAX_OUTSTANDING = 65536, /* the gateway's own limit is below */
 };
 
-typedef struct queue {
-    terse_exchange *first, *last;
-    unsigned n;
-} queue;
-
 struct terse_asker {
     const terse_gateway_options *options;
     int wake_fd;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    queue questions, answers;
+    terse_row questions, answers;
     terse_client *client, *for_inferences; /* the first is the thread's alone */
     terse_live *live;                      /* the thread's alone */
+    terse_several *several;                /* likewise; NULL where there is one daemon */
     uint64_t look_ns;                      /* when the next look is due */
     bool ends;
 };
-
-static void put(queue *q, terse_exchange *exchange)
-{
-    exchange->next_same = NULL;
-    *(q->last ? &q->last->next_same : &q->first) = exchange;
-    q->last = exchange;
-    q->n++;
-}
-
-static terse_exchange *take(queue *q)
-{
-    terse_exchange *exchange = q->first;
-    if (!exchange)
-        return NULL;
-    q->first = exchange->next_same;
-    if (!q->first)
-        q->last = NULL;
-    q->n--;
-    return exchange;
-}
 
 static void ring(const terse_asker *asker)
 {
@@ -92,7 +70,7 @@ static void find_daemon(terse_asker *asker)
 static void give_back(terse_asker *asker, terse_exchange *exchange)
 {
     pthread_mutex_lock(&asker->lock);
-    put(&asker->answers, exchange);
+    terse_row_put(&asker->answers, exchange);
     pthread_mutex_unlock(&asker->lock);
     ring(asker);
 }
@@ -101,16 +79,30 @@ static void give_back(terse_asker *asker, terse_exchange *exchange)
 static void refuse_all(terse_asker *asker, const char *why)
 {
     pthread_mutex_lock(&asker->lock);
-    for (terse_exchange *exchange; (exchange = take(&asker->questions));) {
+    for (terse_exchange *exchange; (exchange = terse_row_take(&asker->questions));) {
         terse_answer_error(&exchange->answer, TERSE_UNAVAILABLE, -1, why);
-        put(&asker->answers, exchange);
+        terse_row_put(&asker->answers, exchange);
     }
     pthread_mutex_unlock(&asker->lock);
     ring(asker);
 }
 
+/* Needs no daemon that answers for all. */
+static void answer_several(terse_asker *asker, terse_exchange *exchange)
+{
+    terse_error error = {0};
+    const terse_status status = terse_several_metrics(asker->several, &exchange->answer, &error);
+    if (status)
+        terse_answer_error(&exchange->answer, status, -1, error.message);
+    give_back(asker, exchange);
+}
+
 static void answer(terse_asker *asker, terse_exchange *exchange)
 {
+    if (asker->several && exchange->route.kind == TERSE_ROUTE_METRICS) {
+        answer_several(asker, exchange);
+        return;
+    }
     find_daemon(asker);
     if (!asker->client) {
         terse_answer_error(&exchange->answer, TERSE_UNAVAILABLE, -1, terse_last_error());
@@ -147,7 +139,7 @@ static terse_exchange *next(terse_asker *asker, bool *ret_ends)
     pthread_mutex_lock(&asker->lock);
     if (!asker->ends && !asker->questions.first)
         pthread_cond_timedwait(&asker->changed, &asker->lock, &until);
-    terse_exchange *exchange = asker->ends ? NULL : take(&asker->questions);
+    terse_exchange *exchange = asker->ends ? NULL : terse_row_take(&asker->questions);
     *ret_ends = asker->ends;
     pthread_mutex_unlock(&asker->lock);
     return exchange;
@@ -179,6 +171,12 @@ int terse_asker_start(const terse_gateway_options *options, int wake_fd, terse_a
         free(TERSE_TAKE(asker));
     if (!asker)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory");
+    const char *endpoints = options->endpoint ? options->endpoint : terse_default_endpoint();
+    if (terse_several_new(endpoints, &asker->several, error) != TERSE_OK) {
+        terse_live_free(asker->live);
+        free(asker);
+        return error->status;
+    }
     asker->options = options;
     asker->wake_fd = wake_fd;
     pthread_mutex_init(&asker->lock, NULL);
@@ -188,6 +186,7 @@ int terse_asker_start(const terse_gateway_options *options, int wake_fd, terse_a
     pthread_condattr_destroy(&monotonic);
     if (pthread_create(&asker->thread, NULL, run, asker) != 0) {
         terse_live_free(asker->live);
+        terse_several_free(asker->several);
         free(asker);
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "cannot start a thread");
     }
@@ -208,6 +207,7 @@ void terse_asker_free(terse_asker *asker)
 {
     terse_client_close(asker->for_inferences);
     terse_live_free(asker->live);
+    terse_several_free(asker->several);
     pthread_cond_destroy(&asker->changed);
     pthread_mutex_destroy(&asker->lock);
     free(asker);
@@ -218,7 +218,7 @@ bool terse_asker_ask(terse_asker *asker, terse_exchange *exchange)
     pthread_mutex_lock(&asker->lock);
     const bool room = asker->questions.n < MAX_WAITING && !asker->ends;
     if (room)
-        put(&asker->questions, exchange);
+        terse_row_put(&asker->questions, exchange);
     pthread_cond_signal(&asker->changed);
     pthread_mutex_unlock(&asker->lock);
     return room;
@@ -227,7 +227,7 @@ bool terse_asker_ask(terse_asker *asker, terse_exchange *exchange)
 terse_exchange *terse_asker_take(terse_asker *asker)
 {
     pthread_mutex_lock(&asker->lock);
-    terse_exchange *exchange = take(&asker->answers);
+    terse_exchange *exchange = terse_row_take(&asker->answers);
     pthread_mutex_unlock(&asker->lock);
     return exchange;
 }

@@ -2,9 +2,10 @@
 /* gateway.h: what the files of terse-gateway share: the process, its visitors (connections) and exchanges (requests).
  * Runs in: terse-gateway.
  *
- * Two threads. The main thread has everything here: HTTP (libmicrohttpd, driven by our loop) and the client that sends
- * inferences, whose exchanges are suspended until their replies come. The other one (asker.h) has a client of its own
- * for questions that libterse answers only to those who wait: health, metadata, statistics.
+ * Three threads. The main thread has everything here: HTTP (libmicrohttpd, driven by our loop) and the client that
+ * sends inferences, whose exchanges are suspended until their replies come. Another (asker.h) has a client of its own
+ * for questions that libterse answers only to those who wait: health, metadata, statistics. The third (aside.h) reads
+ * and writes what is long, so that nobody waits behind that.
  *
  * Ownership: an exchange lives from its request line to the end of its answer, a visitor as long as its connection.
  * Both are made and freed by libmicrohttpd's callbacks in serve.c. */
@@ -17,6 +18,7 @@
 
 #include <microhttpd.h>
 
+#include "client/gateway/coding.h"
 #include "client/gateway/intake.h"
 #include "client/gateway/route.h"
 #include "client/gateway/text.h"
@@ -34,7 +36,7 @@ typedef struct terse_gateway_options {
 typedef enum terse_phase {
     TERSE_PHASE_HEAD,      /* the request line is there */
     TERSE_PHASE_BODY,      /* the headers are there */
-    TERSE_PHASE_SUSPENDED, /* the daemon has it, or the asker */
+    TERSE_PHASE_SUSPENDED, /* the daemon has it, or another thread */
     TERSE_PHASE_ANSWERED,  /* `answer` is there */
     TERSE_PHASE_LEAVING,   /* libmicrohttpd has the answer */
 } terse_phase;
@@ -73,6 +75,14 @@ typedef struct terse_exchange {
     terse_answer answer;
     uint64_t id; /* libterse's, while it is there */
     terse_wish wish;
+    /* Of an inference, from here on; with the thread of aside.h, while it has the exchange. */
+    terse_coding packed, accepted; /* how its body came, how its answer may go */
+    size_t most;                   /* bytes that a packed body may have unpacked; the reservation is among `held` */
+    bool has_header;
+    size_t header_size; /* Inference-Header-Content-Length */
+    size_t taken;       /* bytes that the body had when it was read */
+    terse_request *request;
+    terse_reply *reply;
 } terse_exchange;
 
 enum { TERSE_TABLE = 4096, TERSE_STATUSES = 16 };
@@ -82,9 +92,11 @@ typedef struct terse_gateway {
     struct MHD_Daemon *http;
     int epoll_fd, signal_fd, wake_fd;
     struct terse_asker *asker;
+    struct terse_aside *aside;
     terse_client *client; /* NULL until a daemon has been seen */
     terse_visitor *visitors;
-    uint64_t n_visitors, n_exchanges, n_inferring;
+    uint64_t n_visitors, n_exchanges;
+    uint64_t n_inferring, n_aside;      /* with the daemon; being read or written aside */
     size_t memory;                      /* bytes of bodies and answers */
     terse_exchange *table[TERSE_TABLE]; /* inferences by id */
     bool draining;
@@ -97,6 +109,8 @@ typedef struct terse_gateway {
 /* Listens on `fd`; everything but the clients is ready. */
 int terse_serve_start(terse_gateway *gateway, int fd, terse_error *error);
 void terse_serve_stop(terse_gateway *gateway);
+/* The exchange has so many bytes now. */
+void terse_serve_hold(terse_exchange *exchange, size_t bytes);
 /* Waits outside libmicrohttpd until terse_serve_resume. */
 void terse_serve_suspend(terse_exchange *exchange);
 /* The answer is there. */
@@ -113,6 +127,8 @@ void terse_answer_error(terse_answer *answer, terse_status status, int64_t retry
 /* The same with a status of HTTP's own. */
 void terse_answer_refuse(terse_answer *answer, unsigned http_status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Packs a body that is worth it. */
+void terse_answer_pack(terse_answer *answer, terse_coding coding);
 enum MHD_Result terse_answer_send(terse_exchange *exchange);
 void terse_answer_free(terse_answer *answer);
 
@@ -123,8 +139,10 @@ void terse_metrics_finish(const terse_gateway *gateway, const char *accept, ters
 void terse_metrics_count(terse_gateway *gateway, const terse_answer *answer);
 
 /* --- infer.c: inferences on their way --- */
-/* Submits the body; answers at once when it cannot. */
+/* Reads and submits the body, or has it read aside; answers at once when it cannot. */
 void terse_infer_begin(terse_exchange *exchange);
+/* Goes on with all that were read or written aside. */
+void terse_infer_go_on(terse_gateway *gateway);
 /* Takes all replies that are there. */
 void terse_infer_take(terse_gateway *gateway);
 /* The client ends (the process does): what is on its way is answered UNAVAILABLE. */

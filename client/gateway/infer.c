@@ -1,73 +1,61 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Inferences on their way: submitted without waiting, found again by their id when the reply comes. */
-#include <stdlib.h>
-
+#include "client/gateway/aside.h"
 #include "client/gateway/gateway.h"
-#include "client/gateway/outcome.h"
+#include "client/gateway/work.h"
 
 static terse_exchange **place_of(terse_gateway *gateway, uint64_t id)
 {
     return &gateway->table[id % TERSE_TABLE];
 }
 
-static bool read_header_size(const terse_exchange *exchange, terse_intake *intake, terse_error *error)
-{
-    const char *text =
-        MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Inference-Header-Content-Length");
-    char *end = NULL;
-    if (!text)
-        return true;
-    intake->has_header = true;
-    intake->header_size = strtoull(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end) {
-        terse_fail(error, TERSE_INVALID_ARGUMENT, "Inference-Header-Content-Length is '%.40s', a number is wanted",
-                   text);
-        return false;
-    }
-    return true;
-}
-
-/* The request that the body is; NULL, and `error`, when it is none. */
-static terse_request *read_body(terse_exchange *exchange, terse_error *error)
-{
-    terse_intake intake = {.model = exchange->route.model,
-                           .version = exchange->route.version,
-                           .body = exchange->body.data,
-                           .size = exchange->body.size};
-    terse_request *request = NULL;
-    if (!read_header_size(exchange, &intake, error) ||
-        terse_intake_read(&intake, &request, &exchange->wish, error) != TERSE_OK)
-        return NULL;
-    return request;
-}
-
-void terse_infer_begin(terse_exchange *exchange)
+/* Sends what was read; an answer when it cannot. */
+static void submit(terse_exchange *exchange)
 {
     terse_gateway *gateway = exchange->gateway;
-    terse_error error = {0};
-    if (!gateway->client) {
-        terse_answer_error(&exchange->answer, TERSE_UNAVAILABLE, -1, "no daemon answers yet");
-        return;
-    }
-    if (gateway->n_inferring >= gateway->options->max_requests) {
-        terse_answer_error(&exchange->answer, TERSE_RESOURCE_EXHAUSTED, -1,
-                           "the gateway has as many requests as it takes");
-        return;
-    }
-    terse_request *request = read_body(exchange, &error);
-    terse_status status = request ? TERSE_OK : error.status;
-    if (!status && (status = terse_client_submit(gateway->client, request, &exchange->id)))
-        terse_fail(&error, status, "%s", terse_last_error());
-    terse_request_free(request);
+    const terse_status status = terse_client_submit(gateway->client, exchange->request, &exchange->id);
+    terse_request_free(exchange->request);
+    exchange->request = NULL;
     if (status) {
-        terse_answer_error(&exchange->answer, status, -1, error.message);
+        terse_answer_error(&exchange->answer, status, -1, terse_last_error());
         return;
     }
     terse_exchange **place = place_of(gateway, exchange->id);
     exchange->next_same = *place;
     *place = exchange;
     gateway->n_inferring++;
-    terse_serve_suspend(exchange);
+}
+
+static void give_aside(terse_exchange *exchange)
+{
+    exchange->gateway->n_aside++;
+    terse_aside_give(exchange->gateway->aside, exchange);
+}
+
+void terse_infer_begin(terse_exchange *exchange)
+{
+    terse_gateway *gateway = exchange->gateway;
+    if (!gateway->client) {
+        terse_answer_error(&exchange->answer, TERSE_UNAVAILABLE, -1, "no daemon answers yet");
+        return;
+    }
+    if (gateway->n_inferring + gateway->n_aside >= gateway->options->max_requests) {
+        terse_answer_error(&exchange->answer, TERSE_RESOURCE_EXHAUSTED, -1,
+                           "the gateway has as many requests as it takes");
+        return;
+    }
+    if (!terse_work_begin(exchange))
+        return;
+    if (terse_work_reading_is_long(exchange)) {
+        terse_serve_suspend(exchange);
+        give_aside(exchange);
+        return;
+    }
+    terse_work_read(exchange);
+    if (!exchange->answer.status)
+        submit(exchange);
+    if (!exchange->answer.status)
+        terse_serve_suspend(exchange);
 }
 
 static terse_exchange *take_out(terse_gateway *gateway, uint64_t id)
@@ -83,27 +71,30 @@ static terse_exchange *take_out(terse_gateway *gateway, uint64_t id)
     return exchange;
 }
 
-static void finish(terse_exchange *exchange, const terse_reply *reply)
+/* The answer is there, and what it was made from is not needed any more. */
+static void leave(terse_exchange *exchange)
+{
+    terse_reply_free(exchange->reply);
+    exchange->reply = NULL;
+    terse_serve_resume(exchange);
+}
+
+static void finish(terse_exchange *exchange)
 {
     terse_answer *answer = &exchange->answer;
-    terse_error error = {0};
-    terse_status status = terse_reply_status(reply);
+    const terse_reply *reply = exchange->reply;
+    const terse_status status = terse_reply_status(reply);
     if (status == TERSE_NOT_FOUND) { /* in words that clients of Triton look for */
         terse_answer_refuse(answer, MHD_HTTP_NOT_FOUND, "Request for unknown model: %s", terse_reply_error(reply));
-        return;
-    }
-    if (status) {
+    } else if (status) {
         terse_answer_error(answer, status, terse_reply_retry_after_ms(reply), terse_reply_error(reply));
+    } else if (terse_work_writing_is_long(exchange)) {
+        give_aside(exchange);
         return;
+    } else {
+        terse_work_write(exchange);
     }
-    status =
-        terse_outcome_write(reply, exchange->route.model, &exchange->wish, &answer->body, &answer->header_size, &error);
-    if (status) {
-        terse_answer_error(answer, status, -1, error.message);
-        return;
-    }
-    answer->status = MHD_HTTP_OK;
-    answer->type = answer->header_size ? "application/octet-stream" : "application/json";
+    leave(exchange);
 }
 
 void terse_infer_take(terse_gateway *gateway)
@@ -115,10 +106,24 @@ void terse_infer_take(terse_gateway *gateway)
             return;
         terse_exchange *exchange = take_out(gateway, terse_reply_id(reply));
         if (exchange) {
-            finish(exchange, reply);
-            terse_serve_resume(exchange);
+            exchange->reply = reply;
+            finish(exchange);
+        } else {
+            terse_reply_free(reply);
         }
-        terse_reply_free(reply);
+    }
+}
+
+void terse_infer_go_on(terse_gateway *gateway)
+{
+    for (terse_exchange *exchange; (exchange = terse_aside_take(gateway->aside));) {
+        gateway->n_aside--;
+        if (!exchange->reply && !exchange->answer.status) {
+            terse_serve_hold(exchange, exchange->taken); /* libterse has it now */
+            submit(exchange);
+        }
+        if (exchange->answer.status)
+            leave(exchange);
     }
 }
 

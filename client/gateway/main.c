@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "client/cli/cli.h"
+#include "client/gateway/aside.h"
 #include "client/gateway/asker.h"
 #include "client/gateway/decimal.h"
 #include "client/gateway/gateway.h"
@@ -180,6 +181,7 @@ static void take_answers(terse_gateway *gateway)
     }
     for (terse_exchange *exchange; (exchange = terse_asker_take(gateway->asker));)
         terse_serve_resume(exchange);
+    terse_infer_go_on(gateway);
     take_client(gateway);
 }
 
@@ -238,12 +240,16 @@ static void end(terse_gateway *gateway)
 {
     if (gateway->asker)
         terse_asker_stop(gateway->asker);
-    if (gateway->http) {
+    if (gateway->aside)
+        terse_aside_stop(gateway->aside);
+    if (gateway->http && gateway->asker) {
         take_answers(gateway);
         terse_infer_abandon(gateway);
         MHD_run(gateway->http);
-        terse_serve_stop(gateway);
     }
+    terse_serve_stop(gateway);
+    if (gateway->aside)
+        terse_aside_free(gateway->aside);
     if (gateway->asker)
         terse_asker_free(gateway->asker);
     terse_client_close(gateway->client);
@@ -289,7 +295,9 @@ static int begin(terse_gateway *gateway, terse_gateway_options *options, terse_e
         const union MHD_DaemonInfo *info = MHD_get_daemon_info(gateway->http, MHD_DAEMON_INFO_EPOLL_FD);
         if (!info || !watch(gateway, info->epoll_fd))
             return terse_fail(error, TERSE_SYSTEM, "cannot wait for connections");
-        status = terse_asker_start(options, gateway->wake_fd, &gateway->asker, error);
+        status = terse_aside_start(gateway->wake_fd, &gateway->aside, error);
+        if (!status)
+            status = terse_asker_start(options, gateway->wake_fd, &gateway->asker, error);
     }
     if (!status)
         tell_where(fd);

@@ -32,6 +32,8 @@ void terse_metrics_finish(const terse_gateway *gateway, const char *accept, ters
         text->size -= mark;
     put(text, "terse_gateway_connections", "gauge", "Open connections of HTTP.", gateway->n_visitors);
     put(text, "terse_gateway_inferences", "gauge", "Inferences that wait for the daemon.", gateway->n_inferring);
+    put(text, "terse_gateway_aside", "gauge", "Long bodies and answers that are read or written beside the others.",
+        gateway->n_aside);
     put(text, "terse_gateway_memory_bytes", "gauge", "Memory of requests and answers.", gateway->memory);
     put(text, "terse_gateway_refused_connections", "counter", "Connections beyond the limit.",
         gateway->refused_connections);

@@ -8,7 +8,6 @@
 #include <sys/socket.h>
 
 #include "client/gateway/asker.h"
-#include "client/gateway/coding.h"
 #include "client/gateway/gateway.h"
 #include "client/gateway/page.h"
 #include "common/bytes.h"
@@ -20,7 +19,6 @@ enum {
     MAX_PIECES = 100000, /* chunks of one body */
     FIRST_BODY = 65536,  /* a body's first memory: what it claims to have may never come */
     SWEEP_NS = 500 * 1000 * 1000,
-    PACK_FROM = 1024, /* bytes of an answer that are worth packing */
 };
 
 #define SECOND_NS UINT64_C(1000000000)
@@ -108,7 +106,7 @@ bool terse_serve_unread(const terse_gateway *gateway)
 
 /* --- exchanges -------------------------------------------------------------------------------------------- */
 
-static void hold(terse_exchange *exchange, size_t bytes)
+void terse_serve_hold(terse_exchange *exchange, size_t bytes)
 {
     exchange->gateway->memory += bytes - exchange->held;
     exchange->held = bytes;
@@ -141,11 +139,12 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **e
     (void)code;
     if (!exchange)
         return;
-    hold(exchange, 0);
+    terse_serve_hold(exchange, 0);
     exchange->gateway->n_exchanges--;
     exchange->visitor->exchange = NULL;
     exchange->visitor->since_ns = terse_now_ns();
     terse_text_free(&exchange->body);
+    terse_request_free(exchange->request);
     terse_answer_free(&exchange->answer);
     free(exchange);
     *exchange_slot = NULL;
@@ -154,7 +153,6 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **e
 void terse_serve_suspend(terse_exchange *exchange)
 {
     exchange->phase = TERSE_PHASE_SUSPENDED;
-    terse_text_free(&exchange->body); /* still held: libterse has it now */
     MHD_suspend_connection(exchange->connection);
 }
 
@@ -201,12 +199,8 @@ static enum MHD_Result send_answer(terse_exchange *exchange)
 {
     if (exchange->route.kind == TERSE_ROUTE_METRICS && exchange->answer.status == MHD_HTTP_OK)
         terse_metrics_finish(exchange->gateway, header(exchange, MHD_HTTP_HEADER_ACCEPT), &exchange->answer);
-    if (!exchange->answer.constant && exchange->answer.body.size >= PACK_FROM) {
-        const terse_coding coding = terse_coding_accepted(header(exchange, MHD_HTTP_HEADER_ACCEPT_ENCODING));
-        if (coding != TERSE_CODING_NONE && terse_coding_pack(coding, &exchange->answer.body))
-            exchange->answer.coding = terse_coding_name(coding);
-    }
-    hold(exchange, exchange->answer.body.capacity);
+    terse_answer_pack(&exchange->answer, terse_coding_accepted(header(exchange, MHD_HTTP_HEADER_ACCEPT_ENCODING)));
+    terse_serve_hold(exchange, exchange->answer.body.capacity);
     exchange->visitor->since_ns = terse_now_ns();
     terse_metrics_count(exchange->gateway, &exchange->answer);
     return terse_answer_send(exchange);
@@ -244,10 +238,10 @@ static void take_piece(terse_exchange *exchange, const char *data, size_t size)
         terse_answer_refuse(&exchange->answer, MHD_HTTP_SERVICE_UNAVAILABLE, "out of memory for a body");
     if (exchange->answer.status) {
         terse_text_free(body);
-        hold(exchange, 0);
+        terse_serve_hold(exchange, 0);
         return;
     }
-    hold(exchange, body->capacity);
+    terse_serve_hold(exchange, body->capacity);
     terse_text_put(body, data, size);
 }
 
@@ -278,24 +272,6 @@ static void ask(terse_exchange *exchange)
     terse_serve_suspend(exchange);
 }
 
-static void unpack(terse_exchange *exchange)
-{
-    terse_gateway *gateway = exchange->gateway;
-    const terse_coding coding = terse_coding_of(header(exchange, MHD_HTTP_HEADER_CONTENT_ENCODING));
-    const uint64_t most = gateway->options->max_memory, used = gateway->memory;
-    const uint64_t left = used < most ? most - used : 0;
-    const uint64_t max = left < gateway->options->max_body ? left : gateway->options->max_body;
-    terse_error error = {0};
-    if (coding == TERSE_CODING_NONE || exchange->body.size == 0)
-        return;
-    const terse_status status = terse_coding_unpack(coding, max, &exchange->body, &error);
-    if (status == TERSE_RESOURCE_EXHAUSTED && max == gateway->options->max_body)
-        terse_answer_refuse(&exchange->answer, MHD_HTTP_CONTENT_TOO_LARGE, "%s", error.message);
-    else if (status)
-        terse_answer_error(&exchange->answer, status, -1, error.message);
-    hold(exchange, exchange->body.capacity);
-}
-
 /* The whole request is there: an answer, or the exchange is suspended. */
 static void dispatch(terse_exchange *exchange)
 {
@@ -308,9 +284,7 @@ static void dispatch(terse_exchange *exchange)
         answer_server(answer);
         return;
     case TERSE_ROUTE_INFER:
-        unpack(exchange);
-        if (!answer->status)
-            terse_infer_begin(exchange);
+        terse_infer_begin(exchange);
         return;
     case TERSE_ROUTE_ELSEWHERE:
         terse_answer_error(

@@ -177,4 +177,33 @@ with harness.story("prometheus has data for every expression of the dashboard, a
         finally:
             prometheus.stop()
 
+with harness.story("prometheus tells apart the daemons behind one gateway, and sees that one is gone") as story:
+    need(PROMETHEUS, "prometheus")
+    daemons = [story.tersed({"digits": story.digits()}, "--workers", 1) for _ in range(2)]
+    with gateways.gateway(story, ",".join(daemon.endpoint for daemon in daemons)) as gateway:
+        told = gateway.get("/metrics").body.decode()
+        story.check(told.count("# TYPE terse_requests counter\n") == 1 and told.count("terse_endpoint_up{") == 2, "one text of both")
+        prometheus = Prometheus(story.folder, f"127.0.0.1:{gateway.port}")
+        try:
+            clients, pixels = [harness.Client(daemon.endpoint) for daemon in daemons], harness.digits_images()[0]
+            for i, client in enumerate(clients):
+                for _ in range(3 + i):
+                    client.infer("digits", {"image": pixels[:1]})
+                    client.receive()
+                client.close()
+            def counted(daemon, query):
+                return prometheus.query(query % daemon.endpoint)
+            for i, daemon in enumerate(daemons):
+                harness.wait_until(lambda: counted(daemon, 'terse_requests_total{model="digits",endpoint="%s"}') == [3.0 + i],
+                                   f"daemon {i} had {3 + i} requests")
+            harness.wait_until(lambda: prometheus.query("sum(terse_endpoint_up)") == [2.0], "both are up")
+            daemons[0].stop()
+            harness.wait_until(lambda: counted(daemons[0], 'terse_endpoint_up{endpoint="%s"}') == [0.0], "the one that is gone is down")
+            harness.wait_until(lambda: prometheus.query("count(terse_uptime_seconds)") == [1.0], "and its numbers are not told any more")
+            daemons[1].stop()
+            harness.wait_until(lambda: prometheus.query("up") == [0.0], "with no daemon left nothing is told")
+            story.check(gateway.get("/metrics").status == 503, "that is 503")
+        finally:
+            prometheus.stop()
+
 harness.finish()

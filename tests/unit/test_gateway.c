@@ -19,6 +19,7 @@
 #include "client/gateway/intake.h"
 #include "client/gateway/route.h"
 #include "client/gateway/scan.h"
+#include "client/gateway/several.h"
 #include "client/gateway/text.h"
 #include "client/gateway/values.h"
 #include "common/bytes.h"
@@ -498,6 +499,32 @@ static void packed_texts_come_back(void **unused)
     assert_int_equal(terse_coding_accepted("xgzip, *"), TERSE_CODING_NONE);
 }
 
+/* --- metrics of several daemons ----------------------------------------------------------------------------- */
+
+static void metrics_of_several_daemons_are_one_text(void **unused)
+{
+    static const char one[] = "# TYPE a counter\n# HELP a A.\na_total{m=\"x y\"} 1\na_total{m=\"z\"} 2\n"
+                              "# TYPE b gauge\nb 3.0\n# TYPE e gauge\n# EOF\n";
+    static const char two[] =
+        "# TYPE b gauge\nb 4.0\n# TYPE c gauge\nc 5\n# TYPE a counter\na_total{m=\"z\"} 6\n# EOF\n";
+    static const char wanted[] =
+        "# TYPE terse_endpoint_up gauge\n# HELP terse_endpoint_up Whether the daemon answered.\n"
+        "terse_endpoint_up{endpoint=\"ipc://1\"} 1\nterse_endpoint_up{endpoint=\"q\\\"\"} 0\n"
+        "terse_endpoint_up{endpoint=\"3\"} 1\n"
+        "# TYPE a counter\n# HELP a A.\na_total{endpoint=\"ipc://1\",m=\"x y\"} "
+        "1\na_total{endpoint=\"ipc://1\",m=\"z\"} 2\n"
+        "a_total{endpoint=\"3\",m=\"z\"} 6\n"
+        "# TYPE b gauge\nb{endpoint=\"ipc://1\"} 3.0\nb{endpoint=\"3\"} 4.0\n# TYPE e gauge\n"
+        "# TYPE c gauge\nc{endpoint=\"3\"} 5\n";
+    const char *endpoints[] = {"ipc://1", "q\"", "3"}, *texts[] = {one, NULL, two};
+    terse_text text = {0};
+    (void)unused;
+    terse_several_merge(&text, endpoints, texts, 3);
+    terse_text_put(&text, "", 1);
+    assert_string_equal(text.data, wanted);
+    terse_text_free(&text);
+}
+
 /* --- whole bodies ------------------------------------------------------------------------------------------ */
 
 static void bodies_become_requests(void **unused)
@@ -556,6 +583,7 @@ int main(void)
         cmocka_unit_test(values_are_passed_over_whole),
         cmocka_unit_test(paths_name_what_is_meant),
         cmocka_unit_test(packed_texts_come_back),
+        cmocka_unit_test(metrics_of_several_daemons_are_one_text),
         cmocka_unit_test(bodies_become_requests),
     };
     return cmocka_run_group_tests(tests, begin, NULL);
