@@ -129,6 +129,6 @@ def gateway(story, endpoint, *options, ready=True, **more):
         if started.process.poll() is None:
             started.process.kill()
             started.process.wait()
-        if "Sanitizer" in started.log() or "runtime error" in started.log():
+        if harness.reported(started.log()):
             story.check(False, "no sanitizer reports anything")
             print("# " + started.log()[-3000:].replace("\n", "\n# "))

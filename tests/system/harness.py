@@ -45,11 +45,16 @@ def wait_until(condition, what, seconds=PATIENCE):
         time.sleep(0.01)
 
 
+def reported(text):
+    """Whether a sanitizer told of something: UndefinedBehaviorSanitizer does not name itself."""
+    return "Sanitizer" in text or "runtime error:" in text
+
+
 def run(*command, code=0, **options):
     """Runs one of our programs to its end; its output. A sanitizer's report is a failure whatever the exit code."""
     command = [program(command[0]), *map(str, command[1:])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, errors="replace", **options)
-    if done.returncode != code or "Sanitizer" in done.stderr:
+    if done.returncode != code or reported(done.stderr):
         raise AssertionError(f"{' '.join(command)}: exit {done.returncode}, wanted {code}: {done.stderr.strip()[-2000:]}")
     return done
 
@@ -304,7 +309,7 @@ class Story:
                     daemon.process.kill()
                     daemon.process.wait()
                     self.check(False, "tersed ends on SIGTERM")
-            if "Sanitizer" in daemon.log():
+            if reported(daemon.log()):
                 self.check(False, "no sanitizer reports anything")
 
 
