@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/model.h"
+#include "compress/blas.h"
 #include "compress/cluster/cluster.h"
 #include "compress/distill/distill.h"
 #include "compress/job.h"
@@ -609,6 +610,7 @@ static void print_failure(const job *j, const char *command, const terse_error *
 
 int main(int argc, char **argv)
 {
+    terse_blas_choose(argv);
     signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error of write */
     if (argc > 0 && strcmp(argv[0], "distill") == 0)
         return terse_distill_main(argc, argv);
