@@ -201,6 +201,7 @@ static void drop_members(terse_frontend *fe, terse_pool_worker *worker, const te
             terse_request_end_late(fe, request);
         else {
             terse_request_rejected(fe, request, TERSE_REJECTED_INVALID);
+            request->lasting = true;
             terse_request_fail(fe, request, TERSE_RESOURCE_EXHAUSTED,
                                "output '%s' needs %" PRIu64 " bytes, its place in shared memory has %" PRIu64,
                                model->outputs[small].name, outputs[small].bytes / worker->rows * request->rows,

@@ -56,6 +56,7 @@ struct terse_request {
     /* the front end's */
     bool alone;    /* runs in no batch with others any more */
     bool answered; /* while it ran: the result is to be dropped */
+    bool lasting;  /* what it fails for: it would fail again, and no time is told to come again */
     bool has_session;
     bool late;              /* its time ended while it ran into its client's memory: told when the batch has ended */
     uint8_t crashes, kills; /* workers that it took with it; foreign kills while it ran alone */

@@ -120,13 +120,17 @@ void terse_request_fail(terse_frontend *fe, terse_request *request, terse_status
         keep_failure(fe, request, status, message);
         /* Out of the client's list first: sending may find the client gone and end all that it has waiting. */
         const uint64_t id = request->id;
+        const bool lasting = request->lasting;
         if (request->state != TERSE_REQUEST_RUNNING) {
             terse_request_withdraw(fe, request);
             terse_request_free(fe, request);
         } else {
             terse_queue_deadline_remove(&fe->queue, request);
         }
-        terse_reply_error(fe, client, id, status, message);
+        if (lasting)
+            terse_reply_rejection(fe, client, id, status, message, TERSE_WIRE_NO_RETRY);
+        else
+            terse_reply_error(fe, client, id, status, message);
         return;
     }
     if (request->state != TERSE_REQUEST_RUNNING) {
