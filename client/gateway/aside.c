@@ -45,7 +45,7 @@ static void *run(void *user)
         if (exchange->reply)
             terse_work_write(exchange);
         else
-            terse_work_read(exchange);
+            terse_work_read(exchange, NULL);
         pthread_mutex_lock(&aside->lock);
         terse_row_put(&aside->done, exchange);
         pthread_mutex_unlock(&aside->lock);

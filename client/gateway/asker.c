@@ -25,6 +25,7 @@ struct terse_asker {
     pthread_cond_t changed;
     terse_row questions, answers;
     terse_client *client, *for_inferences; /* the first is the thread's alone */
+    terse_share *share;                    /* of the second */
     terse_live *live;                      /* the thread's alone */
     terse_several *several;                /* likewise; NULL where there is one daemon */
     uint64_t look_ns;                      /* when the next look is due */
@@ -61,8 +62,10 @@ static void find_daemon(terse_asker *asker)
         asker->client = NULL;
         return;
     }
+    terse_share *share = terse_share_new(other);
     pthread_mutex_lock(&asker->lock);
     asker->for_inferences = other;
+    asker->share = share;
     pthread_mutex_unlock(&asker->lock);
     ring(asker);
 }
@@ -205,6 +208,7 @@ void terse_asker_stop(terse_asker *asker)
 
 void terse_asker_free(terse_asker *asker)
 {
+    terse_share_free(asker->share);
     terse_client_close(asker->for_inferences);
     terse_live_free(asker->live);
     terse_several_free(asker->several);
@@ -232,10 +236,11 @@ terse_exchange *terse_asker_take(terse_asker *asker)
     return exchange;
 }
 
-terse_client *terse_asker_take_client(terse_asker *asker)
+terse_client *terse_asker_take_client(terse_asker *asker, terse_share **ret_share)
 {
     pthread_mutex_lock(&asker->lock);
     terse_client *client = TERSE_TAKE(asker->for_inferences);
+    *ret_share = TERSE_TAKE(asker->share);
     pthread_mutex_unlock(&asker->lock);
     return client;
 }

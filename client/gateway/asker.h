@@ -18,8 +18,8 @@ void terse_asker_free(terse_asker *asker);
 bool terse_asker_ask(terse_asker *asker, terse_exchange *exchange);
 /* The next exchange that is answered, NULL: none. */
 terse_exchange *terse_asker_take(terse_asker *asker);
-/* The client for inferences, once a daemon has been seen; given once. */
-terse_client *terse_asker_take_client(terse_asker *asker);
+/* The client for inferences, once a daemon has been seen, and what it shares with that; given once. */
+terse_client *terse_asker_take_client(terse_asker *asker, terse_share **ret_share);
 
 /* about.c: answers one question. Runs in the asker's thread, as the next. */
 terse_status terse_about(terse_client *client, const terse_live *live, const terse_route *route, terse_answer *answer);

@@ -83,6 +83,7 @@ typedef struct terse_exchange {
     size_t taken;       /* bytes that the body had when it was read */
     terse_request *request;
     terse_reply *reply;
+    terse_loan loan;
 } terse_exchange;
 
 enum { TERSE_TABLE = 4096, TERSE_STATUSES = 16 };
@@ -94,6 +95,7 @@ typedef struct terse_gateway {
     struct terse_asker *asker;
     struct terse_aside *aside;
     terse_client *client; /* NULL until a daemon has been seen */
+    terse_share *share;   /* NULL: this one shares no memory */
     terse_visitor *visitors;
     uint64_t n_visitors, n_exchanges;
     uint64_t n_inferring, n_aside;      /* with the daemon; being read or written aside */
@@ -103,6 +105,7 @@ typedef struct terse_gateway {
     uint64_t swept_ns;
     uint64_t answers[TERSE_STATUSES]; /* so far, by TERSE_METRICS_STATUSES */
     uint64_t cut_connections, refused_connections;
+    uint64_t shared_requests; /* answered wholly through shared memory */
 } terse_gateway;
 
 /* --- serve.c: libmicrohttpd's callbacks, limits --- */

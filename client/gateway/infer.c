@@ -13,6 +13,9 @@ static terse_exchange **place_of(terse_gateway *gateway, uint64_t id)
 static void submit(terse_exchange *exchange)
 {
     terse_gateway *gateway = exchange->gateway;
+    terse_share_place(gateway->share, &exchange->loan, exchange->request);
+    if (exchange->loan.n == 0) /* else it may have to be read once more */
+        terse_text_free(&exchange->body);
     const terse_status status = terse_client_submit(gateway->client, exchange->request, &exchange->id);
     terse_request_free(exchange->request);
     exchange->request = NULL;
@@ -51,7 +54,7 @@ void terse_infer_begin(terse_exchange *exchange)
         give_aside(exchange);
         return;
     }
-    terse_work_read(exchange);
+    terse_work_read(exchange, gateway->share);
     if (!exchange->answer.status)
         submit(exchange);
     if (!exchange->answer.status)
@@ -76,7 +79,42 @@ static void leave(terse_exchange *exchange)
 {
     terse_reply_free(exchange->reply);
     exchange->reply = NULL;
+    terse_loan_end(&exchange->loan);
     terse_serve_resume(exchange);
+}
+
+/* Once more without shared memory, when that may be why a request failed: its outputs are others than memory was asked
+ * for, because the model is another one by now; or the memory is lost, and the daemon has no other. */
+static bool again(terse_exchange *exchange)
+{
+    const terse_status status = terse_reply_status(exchange->reply);
+    const bool lost = status == TERSE_UNAVAILABLE && exchange->loan.n > 0;
+    const bool others = status == TERSE_INVALID_ARGUMENT || status == TERSE_NOT_FOUND ||
+                        (status == TERSE_RESOURCE_EXHAUSTED && terse_reply_retry_after_ms(exchange->reply) < 0);
+    if (lost)
+        terse_share_doubt(exchange->gateway->share);
+    else if (others && exchange->loan.n_outputs > 0)
+        terse_share_forget(exchange->gateway->share, &exchange->loan);
+    else
+        return false;
+    terse_loan_end(&exchange->loan);
+    terse_reply_free(exchange->reply);
+    exchange->reply = NULL;
+    terse_work_read(exchange, NULL);
+    if (!exchange->answer.status)
+        submit(exchange);
+    if (exchange->answer.status)
+        leave(exchange);
+    return true;
+}
+
+static void note_success(terse_exchange *exchange)
+{
+    terse_gateway *gateway = exchange->gateway;
+    gateway->shared_requests += exchange->loan.n_outputs > 0;
+    terse_share_learn(gateway->share, &exchange->loan, exchange->reply);
+    if (exchange->loan.n == 0)
+        terse_share_mend(gateway->share);
 }
 
 static void finish(terse_exchange *exchange)
@@ -84,6 +122,10 @@ static void finish(terse_exchange *exchange)
     terse_answer *answer = &exchange->answer;
     const terse_reply *reply = exchange->reply;
     const terse_status status = terse_reply_status(reply);
+    if (status == TERSE_OK)
+        note_success(exchange);
+    else if (again(exchange))
+        return;
     if (status == TERSE_NOT_FOUND) { /* in words that clients of Triton look for */
         terse_answer_refuse(answer, MHD_HTTP_NOT_FOUND, "Request for unknown model: %s", terse_reply_error(reply));
     } else if (status) {

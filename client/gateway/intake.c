@@ -40,6 +40,7 @@ struct reading {
     bool has_header;
     terse_request *request;
     terse_wish *wish;
+    terse_loan *loan;
     char *names[MAX_INPUTS]; /* of the inputs so far */
     int n_inputs;
     bool has_inputs, has_outputs;
@@ -199,6 +200,19 @@ static bool finish_input(reading *r, input *in)
     return decoded;
 }
 
+/* The input in shared memory, its form noted; NULL: it travels as usual. */
+static void *lend(terse_loan *loan, const input *in)
+{
+    const int64_t head[] = {in->tensor.dtype, in->tensor.rank};
+    terse_loan_note(loan, "i", 1);
+    terse_loan_note(loan, in->name.data, in->name.length + 1);
+    terse_loan_note(loan, head, sizeof head);
+    terse_loan_note(loan, in->tensor.dims, (size_t)in->tensor.rank * sizeof in->tensor.dims[0]);
+    return terse_loan_input(loan, in->tensor.data,
+                            (size_t)terse_dims_count(in->tensor.dims, in->tensor.rank) *
+                                terse_dtype_size(in->tensor.dtype));
+}
+
 static bool add_input(reading *r, input *in)
 {
     for (int i = 0; i < r->n_inputs; i++)
@@ -209,6 +223,11 @@ static bool add_input(reading *r, input *in)
     if (!(r->names[r->n_inputs] = strdup(in->name.data)))
         return out_of_memory(r);
     r->n_inputs++;
+    void *place = r->loan ? lend(r->loan, in) : NULL;
+    if (place)
+        return libterse_refuses(r,
+                                terse_request_place_input(r->request, in->name.data, in->tensor.dtype, in->tensor.rank,
+                                                          in->tensor.dims, terse_loan_arena(r->loan), place));
     return libterse_refuses(r, terse_request_add_input(r->request, in->name.data, in->tensor.dtype, in->tensor.rank,
                                                        in->tensor.dims, in->tensor.data));
 }
@@ -282,6 +301,10 @@ static bool read_output(void *user, const terse_scan_text *name)
     if (!terse_scan_members(&r->scan, "an object for each output", read_output_member, &out))
         return false;
     r->wish->n_outputs++;
+    if (r->loan) {
+        terse_loan_note(r->loan, "o", 1);
+        terse_loan_note(r->loan, out.name.data, out.name.length + 1);
+    }
     return libterse_refuses(r, terse_request_add_output(r->request, out.name.data));
 }
 
@@ -348,6 +371,10 @@ static bool begin(reading *r, const terse_intake *intake)
     r->binary = intake->body + json;
     r->end = intake->body + intake->size;
     r->has_header = intake->has_header;
+    if ((r->loan = intake->loan)) {
+        terse_loan_note(r->loan, intake->model, strlen(intake->model) + 1);
+        terse_loan_note(r->loan, intake->version, strlen(intake->version) + 1);
+    }
     if (!(r->request = terse_request_new(intake->model)))
         return libterse_refuses(r, TERSE_INVALID_ARGUMENT);
     return libterse_refuses(r, terse_request_set_version(r->request, *intake->version ? intake->version : NULL));

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "client/gateway/scan.h"
+#include "client/gateway/share.h"
 #include "client/terse.h"
 
 enum { TERSE_WISH_OUTPUTS = 64, TERSE_WISH_CLASSES = 1024 };
@@ -34,6 +35,7 @@ typedef struct terse_intake {
     size_t size;
     bool has_header; /* the JSON has header_size bytes, binary tensors follow */
     size_t header_size;
+    terse_loan *loan; /* takes the tensors that may be shared with the daemon; NULL: none may */
 } terse_intake;
 
 terse_status terse_intake_read(const terse_intake *intake, terse_request **ret_request, terse_wish *ret_wish,

@@ -159,15 +159,18 @@ static bool watch(const terse_gateway *gateway, int fd)
 
 static void take_client(terse_gateway *gateway)
 {
-    terse_client *client = gateway->client ? NULL : terse_asker_take_client(gateway->asker);
+    terse_share *share = NULL;
+    terse_client *client = gateway->client ? NULL : terse_asker_take_client(gateway->asker, &share);
     if (!client)
         return;
     if (!watch(gateway, terse_client_fd(client))) {
         terse_log(TERSE_LOG_ERROR, "cannot wait for the daemon's answers: %s", terse_last_error());
+        terse_share_free(share);
         terse_client_close(client);
         return;
     }
     gateway->client = client;
+    gateway->share = share;
     terse_log(TERSE_LOG_INFO, "has found a daemon at %s",
               gateway->options->endpoint ? gateway->options->endpoint : terse_default_endpoint());
     sd_notify(0, "STATUS=serving");
@@ -252,6 +255,7 @@ static void end(terse_gateway *gateway)
         terse_aside_free(gateway->aside);
     if (gateway->asker)
         terse_asker_free(gateway->asker);
+    terse_share_free(gateway->share);
     terse_client_close(gateway->client);
     close(gateway->epoll_fd);
     close(gateway->signal_fd);

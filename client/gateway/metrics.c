@@ -39,6 +39,8 @@ void terse_metrics_finish(const terse_gateway *gateway, const char *accept, ters
         gateway->refused_connections);
     put(text, "terse_gateway_cut_connections", "counter", "Connections cut because they were too slow or silent.",
         gateway->cut_connections);
+    put(text, "terse_gateway_shared_requests", "counter", "Inferences that went through memory shared with the daemon.",
+        gateway->shared_requests);
     terse_text_cstr(text, "# TYPE terse_gateway_answers counter\n# HELP terse_gateway_answers Answers by status.\n");
     for (unsigned i = 0; i < TERSE_STATUSES && (i == 0 || statuses[i - 1]); i++) {
         if (statuses[i])

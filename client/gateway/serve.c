@@ -145,6 +145,7 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **e
     exchange->visitor->since_ns = terse_now_ns();
     terse_text_free(&exchange->body);
     terse_request_free(exchange->request);
+    terse_loan_end(&exchange->loan);
     terse_answer_free(&exchange->answer);
     free(exchange);
     *exchange_slot = NULL;
@@ -200,6 +201,7 @@ static enum MHD_Result send_answer(terse_exchange *exchange)
     if (exchange->route.kind == TERSE_ROUTE_METRICS && exchange->answer.status == MHD_HTTP_OK)
         terse_metrics_finish(exchange->gateway, header(exchange, MHD_HTTP_HEADER_ACCEPT), &exchange->answer);
     terse_answer_pack(&exchange->answer, terse_coding_accepted(header(exchange, MHD_HTTP_HEADER_ACCEPT_ENCODING)));
+    terse_text_free(&exchange->body);
     terse_serve_hold(exchange, exchange->answer.body.capacity);
     exchange->visitor->since_ns = terse_now_ns();
     terse_metrics_count(exchange->gateway, &exchange->answer);

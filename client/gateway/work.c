@@ -79,22 +79,23 @@ static bool unpack(terse_exchange *exchange)
     return status == TERSE_OK;
 }
 
-void terse_work_read(terse_exchange *exchange)
+void terse_work_read(terse_exchange *exchange, terse_share *share)
 {
     terse_error error = {0};
+    terse_loan_begin(&exchange->loan, share);
     if (unpack(exchange)) {
         const terse_intake intake = {.model = exchange->route.model,
                                      .version = exchange->route.version,
                                      .body = exchange->body.data,
                                      .size = exchange->body.size,
                                      .has_header = exchange->has_header,
-                                     .header_size = exchange->header_size};
+                                     .header_size = exchange->header_size,
+                                     .loan = share ? &exchange->loan : NULL};
         const terse_status status = terse_intake_read(&intake, &exchange->request, &exchange->wish, &error);
         if (status)
             terse_answer_error(&exchange->answer, status, -1, error.message);
     }
-    exchange->taken = exchange->body.capacity;
-    terse_text_free(&exchange->body);
+    exchange->taken = exchange->body.capacity; /* the caller knows whether it is needed once more */
 }
 
 /* --- writing ---------------------------------------------------------------------------------------------- */

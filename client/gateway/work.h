@@ -13,8 +13,9 @@ bool terse_work_begin(terse_exchange *exchange);
 bool terse_work_reading_is_long(const terse_exchange *exchange);
 bool terse_work_writing_is_long(const terse_exchange *exchange);
 
-/* `body` becomes `request`, or there is an answer that says why not. The body is gone then; `taken` is what it had. */
-void terse_work_read(terse_exchange *exchange);
+/* `body` becomes `request`, or there is an answer that says why not; `taken` is what it had. Shared memory is for the
+ * loop alone: aside `share` is NULL. */
+void terse_work_read(terse_exchange *exchange, terse_share *share);
 /* `reply` becomes the answer. */
 void terse_work_write(terse_exchange *exchange);
 

@@ -37,7 +37,7 @@ static void read_body(const char *body, size_t size, bool has_header, size_t hea
     terse_error error = {0};
     terse_request *request = NULL;
     static terse_wish wish;
-    const terse_intake intake = {"model", "", body, size, has_header, header_size};
+    const terse_intake intake = {"model", "", body, size, has_header, header_size, NULL};
     const terse_status status = terse_intake_read(&intake, &request, &wish, &error);
     must((status == TERSE_OK) == (request != NULL) && (status == TERSE_OK || error.message[0]));
     terse_request_free(request);

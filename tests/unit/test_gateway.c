@@ -542,7 +542,7 @@ static void bodies_become_requests(void **unused)
         char body[sizeof json + 20] = {0};
         memcpy(body, json, sizeof json - 1);
         const terse_intake intake = {
-            "m", "", body, (size_t)((int)sizeof json - 1 + 16 + surplus), true, sizeof json - 1};
+            "m", "", body, (size_t)((int)sizeof json - 1 + 16 + surplus), true, sizeof json - 1, NULL};
         /* BOOL with a 2 in it is refused, so that one is changed. */
         memcpy(strstr(body, "[[1],[2]]"), "[[1],[0]]", 9);
         assert_int_equal(terse_intake_read(&intake, &request, &wish, &error),
