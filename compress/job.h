@@ -8,7 +8,7 @@
 #include "compress/onnx/import.h"
 #include "compress/options.h"
 #include "compress/recover.h"
-#include "compress/report.h"
+#include "compress/report/report.h"
 #include "compress/search/plan.h"
 #include "compress/shrink.h"
 

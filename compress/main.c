@@ -26,7 +26,7 @@
 #include "compress/quantize/quantize.h"
 #include "compress/quantize/steps.h"
 #include "compress/quantize/weights.h"
-#include "compress/report.h"
+#include "compress/report/report.h"
 #include "compress/recover.h"
 #include "compress/search/judge.h"
 #include "compress/shrink.h"

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "common/page.h"
-#include "compress/report.h"
+#include "compress/report/report.h"
 #include "compress/search/tell.h"
 
 enum { LABEL_WIDTH = 220, BAR_WIDTH = 560, ROW_HEIGHT = 30, BAR_HEIGHT = 11, NUMBER_WIDTH = 90, WATERFALL_STEPS = 16 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* report.h: what a compression did, for people, as JSON and for the "report" of the .terse file.
  * Runs in: terse-compress. Ownership: a report owns its layers. */
-#ifndef TERSE_COMPRESS_REPORT_H
-#define TERSE_COMPRESS_REPORT_H
+#ifndef TERSE_COMPRESS_REPORT_REPORT_H
+#define TERSE_COMPRESS_REPORT_REPORT_H
 
 #include <msgpack.h>
 
@@ -70,13 +70,15 @@ enum { TERSE_REPORT_FIGURES = 9 };
 
 void terse_report_figures(const terse_report *report, terse_figure *ret_list); /* TERSE_REPORT_FIGURES of them */
 void terse_report_number(terse_figure_kind kind, double number, char *text, size_t size);
+/* Of what was rounded: the products of int8, or those of int4 weights. */
+const terse_rounding_report *terse_report_rounding(const terse_report *report);
 void terse_report_decibels(double db, char *text, size_t size); /* "32.1", "equal", "-" */
 
 /* One table for people. */
 void terse_report_print(const terse_report *report, FILE *out);
 /* One JSON object in one line. */
 void terse_report_json(const terse_report *report, FILE *out);
-/* report_html.c: a page that stands alone: no script, no other file; charts are inline SVG. `path` appears when it is
+/* html.c: a page that stands alone: no script, no other file; charts are inline SVG. `path` appears when it is
  * whole. */
 int terse_report_html(const terse_report *report, const char *path, terse_error *error);
 /* The same as a msgpack map. Its size does not depend on bytes_after, so that it can hold the size of the file that
