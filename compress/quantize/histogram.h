@@ -66,6 +66,8 @@ terse_range terse_range_of(const terse_histogram *histogram, terse_calibration m
 
 /* Mean square error when the numbers seen are held in the bytes of `range`, each taken as the middle of its bin. */
 double terse_range_error(const terse_histogram *histogram, terse_range range);
+/* Share of the numbers seen, 0..1, that the bytes of `range` cannot hold: they become its ends. To a bin. */
+double terse_range_clipped(const terse_histogram *histogram, terse_range range);
 /* KL divergence of the numbers seen (without zeros) from their bytes, in nats. Numbers outside count at the ends. */
 double terse_range_divergence(const terse_histogram *histogram, terse_range range);
 

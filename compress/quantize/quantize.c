@@ -324,6 +324,8 @@ static int list_layers(job *j, const terse_scheme *scheme, const terse_loss *los
             layer->method = j->ranges.methods[x];
             layer->low = j->ranges.ranges[x].low;
             layer->high = j->ranges.ranges[x].high;
+            const terse_histogram *seen = j->ranges.histograms[scheme->group[x]];
+            layer->clipped = seen ? terse_range_clipped(seen, j->ranges.ranges[x]) : 0;
         }
     }
     return TERSE_OK;

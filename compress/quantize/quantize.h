@@ -35,11 +35,12 @@ typedef struct terse_quantize_layer {
     int64_t macs;             /* per sample */
     bool kept;                /* FP32 */
     char reason[96];          /* why it is kept, or "int8" */
-    bool measured;            /* the two below were taken */
+    bool measured;            /* what is below was taken */
     double sqnr_db;           /* of the network's outputs when only this layer runs on bytes; INFINITY: equal */
     double divergence;        /* KL of output 0 (its last axis) when only this layer runs on bytes, nats per row */
     terse_calibration method; /* that found the range of its input */
     double low, high;         /* the numbers that its input can hold */
+    double clipped;           /* share of the numbers seen there that it cannot, 0..1 */
 } terse_quantize_layer;
 
 enum { TERSE_QUANTIZE_WARNINGS = 8 };

@@ -59,6 +59,17 @@ double terse_range_error(const terse_histogram *h, terse_range range)
     return h->n > 0 ? sum / (double)h->n : 0;
 }
 
+double terse_range_clipped(const terse_histogram *h, terse_range range)
+{
+    const terse_affine affine = terse_affine_of(range);
+    int64_t clipped = 0;
+    for (int i = 0; i < ALL_BINS; i++) {
+        const double q = rint(middle_of(h, i) / (double)affine.scale) + affine.zero_point;
+        clipped += q < 0 || q > 255 ? count_at(h, i) : 0;
+    }
+    return h->n > 0 ? (double)clipped / (double)h->n : 0;
+}
+
 /* As TensorRT does it: P is the distribution with what lies outside put into the last bins inside; Q is P without that,
  * quantized: each level's share spread evenly over those of its bins that are not empty. */
 double terse_range_divergence(const terse_histogram *h, terse_range range)

@@ -196,21 +196,22 @@ static void write_layers(const terse_layers *layers, FILE *out)
 /* The table of --quantize int8: what each layer costs alone at the network's outputs, and what stays. */
 static void write_int8_row(const terse_quantize_layer *l, FILE *out)
 {
-    char db[32] = "-", kl[32] = "-", low[32] = "-", high[32] = "-";
+    char db[32] = "-", kl[32] = "-", low[32] = "-", high[32] = "-", clipped[32] = "-";
     if (l->measured) {
         terse_report_decibels(l->sqnr_db, db, sizeof db);
         snprintf(kl, sizeof kl, "%.3g", l->divergence);
         snprintf(low, sizeof low, "%.4g", l->low);
         snprintf(high, sizeof high, "%.4g", l->high);
+        snprintf(clipped, sizeof clipped, "%.3f %%", 100 * l->clipped);
     }
     fprintf(out, "<tr%s><td>", l->kept ? " class=\"k\"" : "");
     terse_page_text(out, l->name);
     fprintf(out,
             "</td><td class=\"t\">%s</td><td class=\"t\">%s</td><td>%" PRId64
-            "</td><td>%s</td><td>%s</td><td class=\"t\">%s</td><td>%s</td><td>%s</td><td class=\"t\">%s</td>"
+            "</td><td>%s</td><td>%s</td><td class=\"t\">%s</td><td>%s</td><td>%s</td><td>%s</td><td class=\"t\">%s</td>"
             "<td class=\"t\">",
             terse_op_name(l->op), l->shape, l->macs, db, kl, l->measured ? terse_calibration_name(l->method) : "-", low,
-            high, l->kept ? "kept float" : "int8");
+            high, clipped, l->kept ? "kept float" : "int8");
     terse_page_text(out, l->kept ? l->reason : "");
     fputs("</td></tr>\n", out);
 }
@@ -223,7 +224,8 @@ static void write_int8(const terse_quantize_report *r, FILE *out)
         "<h2>Sensitivity of each layer</h2>\n<p>Error at the network's outputs when only this layer is int8: signal "
         "to noise in dB and KL divergence in nats. Ranges of the layer's input from %" PRId64 " samples.</p>\n"
         "<table id=\"sensitivity\"><tr><th>layer</th><th class=\"t\">operator</th><th class=\"t\">weights</th>"
-        "<th>MACs</th><th>SQNR dB alone</th><th>KL alone</th><th class=\"t\">range by</th><th>from</th><th>to</th>"
+        "<th>MACs</th><th>SQNR dB alone</th><th>KL alone</th><th class=\"t\">range "
+        "by</th><th>from</th><th>to</th><th>clipped</th>"
         "<th class=\"t\">becomes</th><th class=\"t\">why</th></tr>\n",
         r->samples);
     for (int i = 0; i < r->n; i++)

@@ -44,6 +44,7 @@ static void put_int8(terse_fields *f, const terse_quantize_layer *l)
     terse_field_text(f, "calibration", terse_calibration_name(l->method));
     terse_field_number(f, "low", l->low);
     terse_field_number(f, "high", l->high);
+    terse_field_number(f, "clipped_share", l->clipped);
 }
 
 static void put_pruned(terse_fields *f, const terse_prune_layer *l)

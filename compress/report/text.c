@@ -127,20 +127,21 @@ static void print_recovered(const terse_recovered *r, FILE *out)
 /* The table of --quantize int8: what each layer alone costs, and what stays. */
 static void print_int8(const terse_quantize_report *r, FILE *out)
 {
-    fprintf(out, "%-32s %-8s %-18s %14s %9s %10s %-10s %11s %11s  %s\n", "layer", "op", "weights", "MACs", "SQNR dB",
-            "KL", "range by", "from", "to", "decision");
+    fprintf(out, "%-32s %-8s %-18s %14s %9s %10s %-10s %11s %11s %8s  %s\n", "layer", "op", "weights", "MACs",
+            "SQNR dB", "KL", "range by", "from", "to", "clipped", "decision");
     for (int i = 0; i < r->n; i++) {
         const terse_quantize_layer *l = &r->layers[i];
-        char db[32] = "-", kl[32] = "-", low[32] = "-", high[32] = "-";
+        char db[32] = "-", kl[32] = "-", low[32] = "-", high[32] = "-", clipped[32] = "-";
         if (l->measured) {
             terse_report_decibels(l->sqnr_db, db, sizeof db);
             snprintf(kl, sizeof kl, "%.3g", l->divergence);
             snprintf(low, sizeof low, "%.4g", l->low);
             snprintf(high, sizeof high, "%.4g", l->high);
+            snprintf(clipped, sizeof clipped, "%.3f%%", 100 * l->clipped);
         }
-        fprintf(out, "%-32.32s %-8.8s %-18.18s %14" PRId64 " %9s %10s %-10s %11s %11s  %s%s\n", l->name,
+        fprintf(out, "%-32.32s %-8.8s %-18.18s %14" PRId64 " %9s %10s %-10s %11s %11s %8s  %s%s\n", l->name,
                 terse_op_name(l->op), l->shape, l->macs, db, kl, l->measured ? terse_calibration_name(l->method) : "-",
-                low, high, l->kept ? "FP32: " : "", l->reason);
+                low, high, clipped, l->kept ? "FP32: " : "", l->reason);
     }
     char db[32];
     terse_report_decibels(r->sqnr_db, db, sizeof db);

@@ -205,6 +205,32 @@ static void percentiles_cut_what_sorting_cuts(void **state)
     }
 }
 
+static void what_is_clipped_is_counted(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed <= 4; seed++) {
+        fill(seed, 1.0f, seed % 2 == 0);
+        terse_histogram *h = histogram_of(10, false);
+        assert_true(terse_range_clipped(h, (terse_range){(double)h->min, (double)h->max}) == 0);
+        for (int i = 1; i <= 3; i++) {
+            const terse_range range = {(double)h->min * 0.2 * i, (double)h->max * 0.25 * i};
+            const terse_affine affine = terse_affine_of(range);
+            /* half a step beyond the ends is rounded to them; a bin more or less is what a histogram may be wrong by */
+            const double scale = (double)affine.scale, low = (-affine.zero_point - 0.5) * scale,
+                         high = (255.5 - affine.zero_point) * scale;
+            int least = 0, most = 0;
+            for (int k = 0; k < N; k++) {
+                const double x = (double)numbers[k];
+                least += x < low - h->width || x > high + h->width;
+                most += x < low + h->width || x > high - h->width;
+            }
+            const double found = terse_range_clipped(h, range);
+            assert_true(least > 0 && found * N >= least - 0.5 && found * N <= most + 0.5);
+        }
+        free(h);
+    }
+}
+
 static void averages_move_with_the_samples(void **state)
 {
     (void)state;
@@ -308,6 +334,7 @@ int main(void)
         cmocka_unit_test(mse_finds_the_range_that_brute_force_finds),
         cmocka_unit_test(kl_is_that_of_its_definition_and_entropy_its_least),
         cmocka_unit_test(percentiles_cut_what_sorting_cuts),
+        cmocka_unit_test(what_is_clipped_is_counted),
         cmocka_unit_test(averages_move_with_the_samples),
         cmocka_unit_test(zero_stays_zero_under_every_range),
         cmocka_unit_test(weights_lose_no_more_than_with_the_best_clip),
