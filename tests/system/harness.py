@@ -27,6 +27,8 @@ SHARED = os.environ.get("TERSE_SHARED", os.path.join(os.path.dirname(ROOT), "sha
 LONG = bool(os.environ.get("TERSE_LONG"))
 # Seconds that a condition may take before it counts as never; kernels that ThreadSanitizer watches take much longer.
 PATIENCE = 240 if BUILD.endswith("tsan") else 60
+# Of a sanitizer's report, wherever in a log it is.
+REPORT_LINES = 80
 
 
 def program(name):
@@ -311,6 +313,9 @@ class Story:
                     self.check(False, "tersed ends on SIGTERM")
             if reported(daemon.log()):
                 self.check(False, "no sanitizer reports anything")
+                lines = daemon.log().splitlines()
+                first = next(i for i, line in enumerate(lines) if reported(line))
+                print("".join(f"# {line}\n" for line in lines[first:first + REPORT_LINES]), end="")
 
 
 class Fault:
