@@ -248,9 +248,14 @@ format-check:
 # The unit tests, fuzz corpora and kernels under a sanitizer, in a build folder of its own.
 asan ubsan:
 	@$(MAKE) --no-print-directory VARIANT=$@ WERROR=-Werror sanitized
-# What has threads or speaks to them: the front end, libterse, kernels that share a batch, and the daemon as a whole.
-TSAN_UNIT := test_client test_clients test_queue test_slots test_protocol test_supervisor test_threads test_threads_kernels
-TSAN_SYSTEM := deadlines_cancels_and_limits a_client_harms_only_itself workers_die_mid_batch tcp_comes_through_the_gate
+# What has threads or speaks to them: the front end, the gate, gateways, libterse, kernels that share a batch, and the daemon
+# as a whole.
+TSAN_UNIT := test_client test_clients test_queue test_slots test_protocol test_supervisor test_threads test_threads_kernels \
+	test_tap test_hold test_gateway
+TSAN_SYSTEM := deadlines_cancels_and_limits a_client_harms_only_itself workers_die_mid_batch tcp_comes_through_the_gate \
+	no_request_is_lost anything_may_die_or_stop tensors_stay_in_shared_memory shared_memory_withstands_its_clients \
+	hostile_clients_harm_only_themselves gateway_speaks_open_inference gateway_bears_overload models_come_and_go \
+	users_have_limits_of_their_own
 tsan:
 	@$(MAKE) --no-print-directory VARIANT=tsan WERROR=-Werror threads-sanitized
 .PHONY: threads-sanitized
