@@ -190,7 +190,7 @@ $(addprefix $(B)/tests/,test_load test_tune test_charts): $(B)/tests/%: $(B)/obj
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(filter-out -lzip -lzstd,$(LIBS_COMMON)) -ldl
-$(B)/tests/test_gateway: $(B)/obj/tests/unit/test_gateway.o $(B)/libgateway.a $(B)/libterse.a $(B)/libcommon.a
+$(B)/tests/test_gateway: $(B)/obj/tests/unit/test_gateway.o $(B)/libgateway.a $(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_GATEWAY)
@@ -208,7 +208,7 @@ $(B)/tests/fuzz_frontend: $(B)/obj/tests/fuzz/fuzz_frontend.o $(call obj,tests/f
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LINK_FUZZER) -Wl,--wrap=terse_now_ns,--wrap=terse_log,--wrap=terse_log_with,--wrap=epoll_pwait2,--wrap=epoll_wait \
 		$(LIBS_SECCOMP) $(LIBS_COMMON)
-$(B)/tests/fuzz_gateway: $(B)/obj/tests/fuzz/fuzz_gateway.o $(B)/libgateway.a $(B)/libterse.a $(B)/libcommon.a
+$(B)/tests/fuzz_gateway: $(B)/obj/tests/fuzz/fuzz_gateway.o $(B)/libgateway.a $(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LINK_FUZZER) $(LIBS_GATEWAY)
