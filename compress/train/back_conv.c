@@ -202,9 +202,15 @@ static void back_bias(const conv *c, const float *dy, float *db)
         double total = 0;
         for (int64_t i = 0; i < c->w.n; i++) {
             const float *row = dy + (i * c->filters + f) * c->pixels_out;
-            float sum = 0;
-            for (int64_t p = 0; p < c->pixels_out; p++)
+            float lanes[16] = {0}, sum = 0; /* sums side by side are vectors; always the same ones */
+            int64_t p = 0;
+            for (; p + 16 <= c->pixels_out; p += 16)
+                for (int lane = 0; lane < 16; lane++)
+                    lanes[lane] += row[p + lane];
+            for (; p < c->pixels_out; p++)
                 sum += row[p];
+            for (int lane = 0; lane < 16; lane++)
+                sum += lanes[lane];
             total += (double)sum;
         }
         db[f] += (float)total;

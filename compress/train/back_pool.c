@@ -10,7 +10,8 @@ typedef struct reach {
 static reach reach_of(const terse_window *w, int axis, int64_t out)
 {
     const int64_t begin = out * w->stride[axis] - w->pad[axis], d = w->dilation[axis];
-    reach r = {begin < 0 ? (-begin + d - 1) / d : 0, (w->in[axis] - 1 - begin) / d};
+    const int64_t before = begin < 0 ? -begin : 0, behind = w->in[axis] - 1 - begin;
+    reach r = {d == 1 ? before : (before + d - 1) / d, d == 1 ? behind : behind / d}; /* most have no need to divide */
     if (w->in[axis] - 1 - begin < 0)
         r.last = -1;
     if (r.last > w->kernel[axis] - 1)
@@ -36,9 +37,9 @@ static int64_t pixel(const terse_window *w, const int64_t *out, const int64_t *k
     return at;
 }
 
-static void max_window(const terse_window *w, const int64_t *out, const float *x, float y, float dy, float *dx)
+static void max_window(const terse_window *w, const int64_t *out, const reach *r, const float *x, float y, float dy,
+                       float *dx)
 {
-    const reach r[3] = {reach_of(w, 0, out[0]), reach_of(w, 1, out[1]), reach_of(w, 2, out[2])};
     int64_t k[3];
     for (k[0] = r[0].first; k[0] <= r[0].last; k[0]++)
         for (k[1] = r[1].first; k[1] <= r[1].last; k[1]++)
@@ -51,9 +52,8 @@ static void max_window(const terse_window *w, const int64_t *out, const float *x
             }
 }
 
-static void average_window(const terse_window *w, const int64_t *out, bool padding, float dy, float *dx)
+static void average_window(const terse_window *w, const int64_t *out, const reach *r, bool padding, float dy, float *dx)
 {
-    const reach r[3] = {reach_of(w, 0, out[0]), reach_of(w, 1, out[1]), reach_of(w, 2, out[2])};
     int64_t k[3], n = 1;
     for (int i = 0; i < 3; i++)
         n *= padding ? padded_size(w, i, out[i]) : r[i].last - r[i].first + 1;
@@ -77,13 +77,20 @@ static void back_pool(const terse_back *back, bool max)
         const float *dy = back->dy[0] + plane * pixels_out;
         float *dx = back->dx[0] + plane * pixels_in;
         int64_t out[3], i = 0;
-        for (out[0] = 0; out[0] < w.out[0]; out[0]++)
-            for (out[1] = 0; out[1] < w.out[1]; out[1]++)
-                for (out[2] = 0; out[2] < w.out[2]; out[2]++, i++)
+        reach r[3];
+        for (out[0] = 0; out[0] < w.out[0]; out[0]++) {
+            r[0] = reach_of(&w, 0, out[0]);
+            for (out[1] = 0; out[1] < w.out[1]; out[1]++) {
+                r[1] = reach_of(&w, 1, out[1]);
+                for (out[2] = 0; out[2] < w.out[2]; out[2]++, i++) {
+                    r[2] = reach_of(&w, 2, out[2]);
                     if (max)
-                        max_window(&w, out, x, y[i], dy[i], dx);
+                        max_window(&w, out, r, x, y[i], dy[i], dx);
                     else
-                        average_window(&w, out, padding, dy[i], dx);
+                        average_window(&w, out, r, padding, dy[i], dx);
+                }
+            }
+        }
     }
 }
 

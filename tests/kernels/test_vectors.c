@@ -196,6 +196,8 @@ static void move_tests(void)
             transpose_case(rows, columns);
     for (int i = 0; i < 20; i++)
         transpose_case(random_in(1, 300), random_in(1, 300));
+    for (int64_t rows = 510; rows <= 514; rows++) /* planes of pixels are written in parts */
+        transpose_case(rows * 2, random_in(1, 50));
     tap_case("transpose_32");
     for (int64_t k = 1; k <= 40; k += random_in(1, 2))
         for (int64_t n = 1; n <= 50; n += random_in(1, 3))

