@@ -19,7 +19,7 @@ char *terse_text_room(terse_text *text, size_t bytes)
 {
     if (text->broken || bytes > SIZE_MAX / 4 - text->size)
         text->broken = true;
-    else if (text->size + bytes > text->capacity) {
+    else if (!text->data || text->size + bytes > text->capacity) { /* room for nothing is a place too */
         size_t capacity = text->capacity ? text->capacity : FIRST;
         while (capacity < text->size + bytes)
             capacity *= 2;

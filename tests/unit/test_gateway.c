@@ -499,6 +499,17 @@ static void packed_texts_come_back(void **unused)
     assert_int_equal(terse_coding_accepted("xgzip, *"), TERSE_CODING_NONE);
 }
 
+static void room_for_nothing_is_a_place(void **unused)
+{
+    (void)unused;
+    terse_text text = {0};
+    assert_non_null(terse_text_room(&text, 0));
+    terse_text_put(&text, "", 0);
+    assert_false(text.broken);
+    assert_int_equal(text.size, 0);
+    terse_text_free(&text);
+}
+
 /* --- metrics of several daemons ----------------------------------------------------------------------------- */
 
 static void metrics_of_several_daemons_are_one_text(void **unused)
@@ -583,6 +594,7 @@ int main(void)
         cmocka_unit_test(values_are_passed_over_whole),
         cmocka_unit_test(paths_name_what_is_meant),
         cmocka_unit_test(packed_texts_come_back),
+        cmocka_unit_test(room_for_nothing_is_a_place),
         cmocka_unit_test(metrics_of_several_daemons_are_one_text),
         cmocka_unit_test(bodies_become_requests),
     };
