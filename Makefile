@@ -253,7 +253,7 @@ asan ubsan:
 TSAN_UNIT := test_client test_clients test_queue test_slots test_protocol test_supervisor test_threads test_threads_kernels \
 	test_tap test_hold test_gateway
 TSAN_SYSTEM := deadlines_cancels_and_limits a_client_harms_only_itself workers_die_mid_batch tcp_comes_through_the_gate \
-	no_request_is_lost anything_may_die_or_stop tensors_stay_in_shared_memory shared_memory_withstands_its_clients \
+	no_request_is_lost tensors_stay_in_shared_memory shared_memory_withstands_its_clients \
 	hostile_clients_harm_only_themselves gateway_speaks_open_inference gateway_bears_overload models_come_and_go \
 	users_have_limits_of_their_own
 tsan:
