@@ -58,10 +58,10 @@ for suite in "$@"; do
 
     inside 'lintian --allow-root --fail-on error,warning --tag-display-limit 0 /check/debs/*.deb' >"$out/lintian.log" 2>&1 && r=0 || r=1
     tell $r "lintian has neither error nor warning" "$out/lintian.log"
-    # With adduser in the base, as purging a package of the real world finds it: deluser is there after its package is not.
-    inside "[ -e /base.tar.gz ] || { mmdebstrap --quiet --variant=minbase --include=adduser $suite /base.new.tar.gz && mv /base.new.tar.gz /base.tar.gz; }
-        cd /check/debs && piuparts --no-eatmydata --install-remove-install --basetgz=/base.tar.gz --distribution=$suite *.deb" \
-        >"$out/piuparts.log" 2>&1 && r=0 || r=1
+    # A real machine has systemd, whose own leftovers are not ours, and deluser, which purging calls: neither is removed here.
+    inside "[ -e /base.tar.gz ] || { mmdebstrap --quiet --variant=minbase $suite /base.new.tar.gz && mv /base.new.tar.gz /base.tar.gz; }
+        cd /check/debs && piuparts --no-eatmydata --install-remove-install --fake-essential-packages=adduser,systemd \
+        --basetgz=/base.tar.gz --distribution=$suite *.deb" >"$out/piuparts.log" 2>&1 && r=0 || r=1
     tell $r "piuparts finds nothing" "$out/piuparts.log"
     # In the root itself, a copy of which is thrown away afterwards.
     rm -rf "$tools.test" && cp -a --reflink=auto "$tools" "$tools.test"
