@@ -27,9 +27,20 @@ worker() { pgrep -P "$(show MainPID)" -f terse-worker | head -n 1; }
 whole() { show StatusText | grep -q "serving [0-9]* models\?, \([0-9]*\) of \1 workers ready$1"; }
 restarted() { whole ", $1 restart"; }
 started_again() { [ "$(show NRestarts)" = "$1" ]; }
-journal() { journalctl --no-pager -u tersed -o cat "$@"; }
+journal() { # what was logged until now: journald may not have read all of it yet
+    journalctl --sync
+    journalctl --no-pager -u tersed -o cat "$@"
+}
 since() { journal --after-cursor="$cursor" "$@"; }
-here() { journalctl -n 0 --show-cursor --no-pager | sed -n 's/^-- cursor: //p'; }
+recorded() { # FIELD=PATTERN...: a record of the service since $mark has all of these fields
+    journal --after-cursor="$mark" -o json | python3 -c '
+import json, re, sys
+wanted = [field.split("=", 1) for field in sys.argv[1:]]
+sys.exit(not any(all(re.fullmatch(pattern, str(record.get(name, ""))) for name, pattern in wanted)
+                 for record in map(json.loads, sys.stdin)))' "$@"
+}
+# Of the service's own last line: systemd 252 passes over the first line of a unit after a cursor that is another's.
+here() { journalctl -n 0 --show-cursor --no-pager -u tersed | sed -n 's/^-- cursor: //p'; }
 start_load() { # MODEL: requests over python3-terse, until end_load
     python3 /package/load.py "$1" 4 >/tmp/load.json 2>/tmp/load.err & load=$!
     sleep 1
@@ -96,16 +107,20 @@ runuser -u member -- terse status && ! runuser -u stranger -- terse status --con
 tell $? "members of the group may call it, others may not"
 
 # --- deaths ---
-kill -9 "$(worker)"
+victim=$(worker)
+number=$(journal | sed -n "s/^worker \([0-9]*\) (pid $victim): ready after.*/\1/p")
+mark=$(here)
+kill -9 "$victim"
 eventually restarted 1 && ask /root/second.npz && cmp /root/first.npz /root/second.npz
 tell $? "a killed worker is replaced, and answers as before: $(show StatusText)"
-eventually eval 'journalctl --no-pager -u tersed WORKER=0 + WORKER=1 -o cat | grep -q "ended with signal 9"' &&
-    journalctl --no-pager -u tersed MODEL=digits -o cat | grep -q loaded && journalctl --no-pager -u tersed -o json |
-    grep -q '"REASON":"signal 9'
-tell $? "the journal knows WORKER=, MODEL= and REASON="
+eventually recorded "WORKER=$number" 'REASON=signal 9.*' "MESSAGE=worker $number: ended with signal 9.*" PRIORITY=4 \
+    SYSLOG_IDENTIFIER=tersed "_PID=$(show MainPID)"
+tell $? "the journal has its WORKER=$number, and why as REASON="
+journalctl --no-pager -u tersed MODEL=digits -o cat | grep -q loaded
+tell $? "and what happened to a model under MODEL="
 kill -9 "$(pgrep -P "$(show MainPID)" -f terse-frontend)"
 eventually restarted 2 && ask /root/third.npz && cmp /root/first.npz /root/third.npz && started_again 0
-tell $? "so is the front end, at the same socket, and the service goes on"
+tell $? "a killed front end is replaced too, at the same socket, and the service goes on"
 main=$(show MainPID)
 mark=$(here)
 kill -9 "$main"
@@ -149,6 +164,18 @@ rm /etc/terse/tersed.conf.d/50-test.conf
 systemctl reload tersed
 end_load
 tell $? "no request failed meanwhile: $told"
+
+# --- a sample of the requests, in the journal ---
+printf '[server]\ntrace_sample = 1\n' >/etc/terse/tersed.conf.d/50-test.conf
+systemctl reload tersed
+mark=$(here)
+ask /root/traced.npz
+us='[0-9]+'
+eventually recorded SYSLOG_IDENTIFIER=terse-frontend MODEL=digits STATUS=OK "REQUEST_ID=$us" "WORKER=$us" BATCH_ROWS=3 \
+    "TOTAL_US=$us" "ADMIT_US=$us" "QUEUE_US=$us" "WORK_US=$us" "COMPUTE_US=$us"
+tell $? "a sampled request is a record with its times, worker and rows as fields"
+rm /etc/terse/tersed.conf.d/50-test.conf
+systemctl reload tersed
 
 # --- restarts under load, with a model of 100 MB ---
 install -m 644 /package/large.terse /var/lib/terse/models/large.terse
