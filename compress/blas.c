@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "compress/blas.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <unistd.h>
@@ -26,9 +27,13 @@ void terse_blas_choose(char **argv)
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    char path[PATH_MAX]; /* not /proc/self/exe: the process would be called exe */
     const char *better = terse_blas_better(openblas_get_corename(), avx2, avx512);
-    if (better && !getenv("OPENBLAS_CORETYPE") && setenv("OPENBLAS_CORETYPE", better, 1) == 0)
-        execv("/proc/self/exe", argv);
+    const ssize_t length = better ? readlink("/proc/self/exe", path, sizeof path - 1) : 0;
+    if (length <= 0 || getenv("OPENBLAS_CORETYPE") || setenv("OPENBLAS_CORETYPE", better, 1) != 0)
+        return;
+    path[length] = '\0';
+    execv(path, argv);
 #else
     (void)argv;
 #endif

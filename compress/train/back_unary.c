@@ -102,8 +102,10 @@ void terse_back_unary(const terse_back *back)
     if (!dx || !dy)
         return;
     if (node->op == TERSE_OP_RELU) { /* by far the most frequent */
-        for (int64_t i = 0; i < n; i++)
-            dx[i] += y[i] > 0 ? dy[i] : 0;
+        for (int64_t i = 0; i < n; i++) {
+            const float d = dy[i]; /* read in any case: only then is the loop made vectors */
+            dx[i] += y[i] > 0 ? d : 0;
+        }
         return;
     }
     numbers_of(node, &alpha, &beta);
@@ -122,6 +124,8 @@ void terse_back_clip(const terse_back *back)
     const float *x = back->x[0]->data, *dy = back->dy[0];
     float *dx = back->dx[0];
     const int64_t n = terse_tensor_count(back->y[0]);
-    for (int64_t i = 0; dx && dy && i < n; i++)
-        dx[i] += x[i] > low && x[i] < high ? dy[i] : 0;
+    for (int64_t i = 0; dx && dy && i < n; i++) {
+        const float d = dy[i];
+        dx[i] += (x[i] > low) & (x[i] < high) ? d : 0;
+    }
 }

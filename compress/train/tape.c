@@ -202,8 +202,10 @@ static void cut_gradient(const terse_tape *tape, int value)
     const float *x = tape->made[value].data;
     float *dx = tape->gradients[value];
     const int64_t count = terse_tensor_count(&tape->made[value]);
-    for (int64_t i = 0; i < count; i++)
-        dx[i] = x[i] >= low && x[i] <= high ? dx[i] : 0;
+    for (int64_t i = 0; i < count; i++) {
+        const float d = dx[i]; /* read in any case: only then is the loop made vectors */
+        dx[i] = (x[i] >= low) & (x[i] <= high) ? d : 0;
+    }
 }
 
 int terse_tape_backward(terse_tape *tape, terse_error *error)
