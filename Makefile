@@ -255,7 +255,7 @@ TSAN_UNIT := test_client test_clients test_queue test_slots test_protocol test_s
 TSAN_SYSTEM := deadlines_cancels_and_limits a_client_harms_only_itself workers_die_mid_batch tcp_comes_through_the_gate \
 	no_request_is_lost tensors_stay_in_shared_memory shared_memory_withstands_its_clients \
 	hostile_clients_harm_only_themselves gateway_speaks_open_inference gateway_bears_overload models_come_and_go \
-	users_have_limits_of_their_own
+	users_have_limits_of_their_own gateway_reads_halves_and_long_bodies gateway_shares_memory
 tsan:
 	@$(MAKE) --no-print-directory VARIANT=tsan WERROR=-Werror threads-sanitized
 .PHONY: threads-sanitized

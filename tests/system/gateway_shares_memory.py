@@ -115,5 +115,9 @@ with harness.story("a daemon that shares none is served in messages, and one tha
         harness.wait_until(lambda: gate.infer("m", {"x": x}).status == 200, "one that shares none answers after all")
         well = [numpy.array_equal(gateways.arrays(gate.infer("m", {"x": x}))["y"], x @ w) for _ in range(20)]
         story.check(all(well) and shared(gate) == now, "in messages")
+        daemon.stop()
+        daemon = story.tersed({"m": model}, "--config", config["some"], endpoint=daemon.endpoint)
+        harness.wait_until(lambda: gate.infer("m", {"x": x}).status == 200 and shared(gate) > now, "memory is asked for again, and there")
+        story.check(numpy.array_equal(gateways.arrays(gate.infer("m", {"x": x}))["y"], x @ w), "and used well")
 
 harness.finish()
