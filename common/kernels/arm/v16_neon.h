@@ -14,6 +14,7 @@ enum { TILE_ROWS = 5, TILE_PANELS = 4, WINDOW_BLOCK = 4 };
 #define TILE_WIDE(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
 /* The tiles that are compiled: (rows, panels). */
 #define TILE_LIST(X) X(1, 1) X(1, 2) X(1, 4) X(2, 1) X(2, 2) X(3, 1) X(4, 1) X(5, 1)
+#define TILE_ENDS_IN_REGISTERS(rows) ((rows) >= 4)
 
 INLINE v16 v16_load(const float *p)
 {

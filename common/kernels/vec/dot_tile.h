@@ -182,7 +182,8 @@ INLINE bool dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_
         dot_without(sums[r][v], zeros[v]);
 #endif
 #ifdef DOT_ROWWISE
-    if (n_panels % 2 == 0 && p->finish.to->to == TERSE_SUMS_TO_U8 && panel + n_panels - 1 != p->finish.cut_panel) {
+    if (DOT_ENDS_IN_REGISTERS(n_rows) && n_panels % 2 == 0 && p->finish.to->to == TERSE_SUMS_TO_U8 &&
+        panel + n_panels - 1 != p->finish.cut_panel) {
         if (p->finish.residual)
             dot_finish_rows(n_rows, n_panels, true, &p->finish, sums, row, panel, to);
         else

@@ -110,7 +110,10 @@ typedef struct tile_ahead {
 typedef void tile_function(const tile_product *p, const float *const *rows, int64_t first_row, int64_t panel,
                            tile_ahead ahead);
 
-/* The slow way out: a panel that is cut off, or an activation that is not a clip. `sums` holds rows of `width`. */
+/* The slow way out: a panel that is cut off, an activation that is not a clip, or a tile that does not end in its
+ * registers: doing so is most of a tile's code, and is compiled where much is multiplied by little.
+ * `sums` holds rows of `width`.
+ */
 static __attribute__((noinline)) void tile_finish(const tile_product *p, const float *sums, int rows, int width,
                                                   int64_t first_row, int64_t column)
 {
@@ -122,7 +125,7 @@ static __attribute__((noinline)) void tile_finish(const tile_product *p, const f
                 x = v16_add(x, v16_load_up_to(p->bias + column + j, left));
             if (p->residual)
                 x = v16_add(x, tile_residual(p, (first_row + r) * p->ldr + column + j, left));
-            x = v16_activate(x, p->activation);
+            x = v16_activate_near(x, p->activation);
             tile_store(p, (first_row + r) * p->ldc + column + j, x, left);
         }
 }
@@ -161,7 +164,8 @@ INLINE void tile_run(int n_rows, int n_panels, const tile_product *p, const floa
     int64_t column = panel * 16;
     tile_multiply(n_rows, n_panels, p, rows, p->b + panel * p->positions * p->run * 16, ahead, acc);
     bool clip = p->activation->kind == TERSE_ACT_CLIP;
-    if (column + n_panels * 16 > p->columns || !(clip || p->activation->kind == TERSE_ACT_NONE)) {
+    if (!TILE_ENDS_IN_REGISTERS(n_rows) || column + n_panels * 16 > p->columns ||
+        !(clip || p->activation->kind == TERSE_ACT_NONE)) {
         float sums[TILE_ROWS * TILE_PANELS * 16];
         UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++)
             v16_store(sums + (r * n_panels + v) * 16, acc[r][v]);

@@ -47,7 +47,7 @@ APART void weights_finish_any(const weights_end *end, const v16 *sums, int rows,
                 x = v16_add(x, v16_load_up_to(end->bias + column, left));
             if (end->residual)
                 x = v16_add(x, v16_load_up_to(end->residual + (row + r) * end->ldr + column, left));
-            v16_store_up_to(end->c + (row + r) * end->ldc + column, v16_activate(x, end->activation), left);
+            v16_store_up_to(end->c + (row + r) * end->ldc + column, v16_activate_near(x, end->activation), left);
         }
 }
 
@@ -57,7 +57,8 @@ INLINE void weights_finish(const weights_end *end, const v16 *x, int stride, int
 {
     const int64_t column = panel * 16;
     const bool clip = end->activation->kind == TERSE_ACT_CLIP;
-    if (column + n_panels * 16 > end->columns || !(clip || end->activation->kind == TERSE_ACT_NONE)) {
+    if (!TILE_ENDS_IN_REGISTERS(n_rows) || column + n_panels * 16 > end->columns ||
+        !(clip || end->activation->kind == TERSE_ACT_NONE)) {
         v16 sums[TILE_ROWS * TILE_PANELS];
         UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int v = 0; v < n_panels; v++) sums[r * n_panels + v] =
             x[r * stride + v];

@@ -170,23 +170,31 @@ typedef struct dw_strip {
     int64_t rows, c, left;
 } dw_strip;
 
+/* Row y of the window of `block` outputs. */
+INLINE void dw_line(const dw_row *row, const dw_strip *s, int block, int64_t kernel, int64_t stride,
+                    const v16 (*hoisted)[DW_KERNEL], int64_t ox, int64_t y, v16 acc[WINDOW_BLOCK])
+{
+    const int64_t step = row->args->in_stride;
+    const pixel *p = s->in[y] + ox * stride * step;
+    UNROLL for (int64_t x = 0; x < kernel; x++)
+    {
+        const v16 weight = hoisted ? hoisted[y][x] : v16_load(s->weights + (y * kernel + x) * row->padded);
+        UNROLL for (int o = 0; o < block; o++) acc[o] =
+            v16_fma(dw_load(p + (o * stride + x) * step, 16), weight, acc[o]);
+    }
+}
+
 /* `block` outputs from ox on, all of whose taps are inside. hoisted: the weights, or NULL to load them. */
 INLINE void dw_block(const dw_row *row, const dw_strip *s, int block, int64_t kernel, int64_t stride,
                      const v16 (*hoisted)[DW_KERNEL], int64_t ox)
 {
-    int64_t step = row->args->in_stride;
     v16 acc[WINDOW_BLOCK];
     UNROLL for (int o = 0; o < block; o++) acc[o] = v16_zero();
-    UNROLL for (int64_t y = 0; y < kernel; y++)
-    {
-        const pixel *p = s->in[y] + ox * stride * step;
-        UNROLL for (int64_t x = 0; x < kernel; x++)
-        {
-            v16 weight = hoisted ? hoisted[y][x] : v16_load(s->weights + (y * kernel + x) * row->padded);
-            UNROLL for (int o = 0; o < block; o++) acc[o] =
-                v16_fma(dw_load(p + (o * stride + x) * step, 16), weight, acc[o]);
-        }
-    }
+    if (hoisted)
+        UNROLL for (int64_t y = 0; y < kernel; y++) dw_line(row, s, block, kernel, stride, hoisted, ox, y, acc);
+    else /* forty products or more a turn: unrolled as well it would be longer and no faster */
+        for (int64_t y = 0; y < kernel; y++)
+            dw_line(row, s, block, kernel, stride, NULL, ox, y, acc);
     dw_finish(row, block, acc, ox, s->c, 16);
 }
 

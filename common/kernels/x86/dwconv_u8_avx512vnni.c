@@ -282,14 +282,15 @@ INLINE void row_of(const terse_conv_u8s8_args *args, const block *b, const rows 
 
 typedef void row_function(const terse_conv_u8s8_args *args, const block *b, const rows *r, uint8_t *y);
 
-/* Blocks that fill their copies do without masks, which loads and stores pay for. */
+/* Blocks that fill their copies do without masks, which loads and stores pay for; of windows of five, which are long
+ * and compute more, only those of one copy. */
 #define ROW(size, stride, copies)                                                                                      \
     static void row_##size##_##stride##_##copies(const terse_conv_u8s8_args *args, const block *b, const rows *r,      \
                                                  uint8_t *y)                                                           \
     {                                                                                                                  \
         if (args->dilation[2] != 1)                                                                                    \
             row_dilated_##copies(args, b, r, size, stride, y);                                                         \
-        else if (b->mask == ~(__mmask64)0)                                                                             \
+        else if (((size) < 5 || (copies) == 1) && b->mask == ~(__mmask64)0)                                            \
             row_of(args, b, r, size, stride, copies, true, y);                                                         \
         else                                                                                                           \
             row_of(args, b, r, size, stride, copies, false, y);                                                        \

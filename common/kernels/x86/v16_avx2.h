@@ -15,6 +15,7 @@ enum { TILE_ROWS = 6, TILE_PANELS = 4, WINDOW_BLOCK = 4 };
 
 /* The tiles that are compiled: (rows, panels). */
 #define TILE_LIST(X) X(1, 1) X(1, 2) X(1, 4) X(2, 1) X(2, 2) X(3, 1) X(4, 1) X(5, 1) X(6, 1)
+#define TILE_ENDS_IN_REGISTERS(rows) ((rows) >= 5)
 
 static const int32_t v16_masks[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 
