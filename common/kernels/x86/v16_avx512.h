@@ -19,8 +19,8 @@ enum { TILE_ROWS = 14, TILE_PANELS = 8, WINDOW_BLOCK = 8 };
     X(5, 1) X(5, 2) X(5, 4) X(6, 1) X(6, 2) X(6, 4) X(7, 1) X(7, 2) X(7, 3) X(8, 1) X(8, 2) X(8, 3) X(9, 1) X(9, 2) \
     X(9, 3) X(10, 1) X(10, 2) X(11, 1) X(11, 2) X(12, 1) X(12, 2) X(13, 1) X(13, 2) X(14, 1) X(14, 2)
 /* clang-format on */
-/* Many rows are dealt out to these; of fewer there are few, and their sums are long where time matters. */
-#define TILE_ENDS_IN_REGISTERS(rows) ((rows) >= 12)
+/* Many rows are dealt out to these (to eight where they lie 4096 bytes apart); small products feel one and eight. */
+#define TILE_ENDS_IN_REGISTERS(rows) ((rows) == 1 || (rows) == 8 || (rows) >= 12)
 
 INLINE __mmask16 v16_mask(int n)
 {
