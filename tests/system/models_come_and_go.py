@@ -238,6 +238,7 @@ with harness.story("a loader or a trial that dies or hangs costs its load only")
                           ({"worker": (trial, "os.kill(os.getpid(), signal.SIGKILL)")}, "where memory is short"),
                           ({"worker": (trial, "time.sleep(1000)")}, "took more than 8000 ms")):
         tersed = story.tersed({"m": one}, "--workers", 2, "--config", config, "--libexec", helpers(story, **fakes))
+        wait_until(lambda: all(w["state"] == "idle" for w in tersed.status()["workers"]), "both workers are there")
         workers = tersed.workers()
         open(flag, "w").close()
         told = load(tersed, "m", two, "2", code=1)
