@@ -155,7 +155,7 @@ INLINE void dot_put(uint8_t *c, dot_bytes bytes, int i, int panels, int width)
 #define DOT_ROWWISE 1
 /* Most of a tile's code, so only where it is felt: one row or two of a small product, and as many as products of many
  * rows are dealt out to. */
-#define DOT_ENDS_IN_REGISTERS(rows) ((rows) <= 2 || (rows) >= 12)
+#define DOT_ENDS_IN_REGISTERS(rows) ((rows) <= 2 || (rows) == 8 || (rows) >= 12)
 typedef struct dot_row_constants {
     __m512i low, high, odd;
     float begin, residual;
