@@ -35,7 +35,7 @@ with harness.story("the README's clients get the right digits") as story:
     story.check(other.stdout.strip() == str(labels[0]), f"the other client says {labels[0]}: {other.stdout}{other.stderr}")
     done = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, timeout=60,
                           env=dict(os.environ, TERSE_ENDPOINT=tersed.endpoint, PYTHONPATH=os.path.join(harness.ROOT, "client/python")))
-    story.check(done.returncode == 0 and re.fullmatch(r"\d \d+\n", done.stdout), f"python3-terse: {done.stdout}{done.stderr}")
+    story.check(done.returncode == 0 and re.fullmatch(r"\d \d+\nTrace\(received_ns=\d+, .*\)\n", done.stdout), f"python3-terse: {done.stdout}{done.stderr}")
 
 with harness.story("terse says what is wrong, once, and with the right exit code") as story:
     digits = story.digits()
