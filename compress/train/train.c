@@ -288,6 +288,12 @@ static double elapsed(const trainer *t)
     return t->seconds_before + (double)(terse_now_ns() - t->started_ns) * 1e-9;
 }
 
+/* Is this share of the time over? */
+static bool is_late(const trainer *t, double share)
+{
+    return t->options.seconds > 0 && elapsed(t) >= share * t->options.seconds;
+}
+
 /* How far the training is, 0 to 1. */
 static double done_share(const trainer *t)
 {
@@ -437,7 +443,7 @@ static int run_epoch(trainer *t, int64_t *order, terse_error *error)
         double loss = 0;
         const uint64_t began = terse_now_ns();
         const double share = done_share(t);
-        if (t->options.seconds > 0 && share >= 1)
+        if (is_late(t, 1))
             break;
         const int status = run_step(t, order + s * t->options.batch, key ^ (uint64_t)(s + 1) << 40,
                                     rate_at(&t->options, share) * m->rate, &loss, error);
@@ -467,7 +473,8 @@ static void start_over(trainer *t)
 }
 
 /* A few steps with lr, a third of it, 3 lr and 10 lr: that which leaves the held-out samples closest is taken. Steps,
- * not seconds, decide, but not beyond a tenth of the time. */
+ * not seconds, decide, but not beyond a tenth of the time; where a quarter of it is over before one was tried, the
+ * careful one is taken. */
 static int find_rate(trainer *t, int64_t *order, terse_error *error)
 {
     static const double factors[] = {1, 1.0 / 3, 3, 10};
@@ -477,12 +484,13 @@ static int find_rate(trainer *t, int64_t *order, terse_error *error)
     t->state.marks.rate = o->find_rate ? factors[1] : 1; /* the careful one where there is no time to try */
     if (!o->find_rate || (o->epochs > 0 && o->epochs * steps < 6 * TRIAL_STEPS))
         return TERSE_OK;
-    for (int f = 0; f < 4 && !t->stopped && (f == 0 || o->seconds == 0 || elapsed(t) < o->seconds / 10); f++) {
+    for (int f = 0; f < 4 && !t->stopped && (f == 0 || !is_late(t, 0.1)); f++) {
         double agreement, divergence = 0, loss;
         int status = TERSE_OK;
         memcpy(order, t->order, (size_t)t->n_train * sizeof *order);
         shuffle(order, t->n_train, o->seed ^ 0x7261746573u);
-        for (int64_t s = 0; s < TRIAL_STEPS && status == TERSE_OK && !t->stopped; s++) {
+        int64_t s = 0;
+        for (; s < TRIAL_STEPS && status == TERSE_OK && !t->stopped && !is_late(t, 0.25); s++) {
             const double warm = s < TRIAL_STEPS / 4 ? 4 * (double)(s + 1) / TRIAL_STEPS : 1;
             status = run_step(t, order + s % steps * o->batch, (uint64_t)(s + 1) << 40, factors[f] * o->lr * warm,
                               &loss, error);
@@ -490,10 +498,10 @@ static int find_rate(trainer *t, int64_t *order, terse_error *error)
             tell(t, false);
         }
         use_averages(t);
-        if (status == TERSE_OK)
+        if (status == TERSE_OK && s == TRIAL_STEPS)
             status = evaluate(t, &agreement, &divergence, error);
         start_over(t);
-        if (status != TERSE_OK)
+        if (status != TERSE_OK || s < TRIAL_STEPS)
             return status;
         if (divergence < least)
             t->state.marks.rate = factors[f];
@@ -532,7 +540,7 @@ static bool goes_on(const trainer *t)
 {
     const terse_train_options *o = &t->options;
     return !t->stopped && !t->early && (o->epochs == 0 || t->state.marks.epoch < o->epochs) &&
-           (o->stop == 0 || t->state.marks.epoch < o->stop) && (o->seconds == 0 || elapsed(t) < o->seconds);
+           (o->stop == 0 || t->state.marks.epoch < o->stop) && !is_late(t, 1);
 }
 
 static int train(trainer *t, terse_error *error)
