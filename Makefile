@@ -237,12 +237,19 @@ tests: all $(UNIT) $(FUZZ) $(B)/faults.so
 SYSTEM := $(sort $(wildcard tests/system/*.py))
 SYSTEM := $(filter-out $(addprefix tests/system/,harness.py gateways.py webdriver.py onnx_writer.py zmtp.py hostile.py packages_load.py terminal.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
 
+# Stories of terse compress alone: nothing in them waits for anybody, so that two run at a time, as unit tests do.
+COMPRESS_STORIES := weights_only_keeps_accuracy int8_keeps_accuracy bf16_keeps_accuracy pruning_keeps_what_it_promises \
+	what_is_lost_is_won_back compress_keeps_what_it_promises compressed_networks_leave_as_onnx onnx_conformance \
+	quantized_nodes_are_exact a_student_learns models_are_compared_and_explained samples_are_looked_at
+TOGETHER := $(patsubst %,tests/system/%.py,$(COMPRESS_STORIES))
+TESTS = --jobs 2 $(UNIT) $(FUZZ) tests/structure.py $(TOGETHER) --alone $(filter-out $(TOGETHER),$(SYSTEM))
+
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=
 .PHONY: check check-long check-layers format-check asan ubsan tsan fuzz
 check:
 	@$(MAKE) --no-print-directory WERROR=-Werror tests
-	@TERSE_BUILD=$(B) $(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) tests/structure.py $(SYSTEM)
+	@TERSE_BUILD=$(B) $(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(TESTS)
 check-long:
 	@TERSE_LONG=1 $(MAKE) --no-print-directory check
 check-layers: all
@@ -270,7 +277,7 @@ threads-sanitized: all $(addprefix $(B)/tests/,$(TSAN_UNIT)) $(B)/faults.so
 .PHONY: sanitized
 sanitized: tests
 	@ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 TERSE_BUILD=$(B) \
-		$(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(UNIT) $(FUZZ) $(SYSTEM)
+		$(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(TESTS)
 
 # Each target of tests/fuzz for SECONDS with libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer. What they find
 # stays in build/fuzz/findings; `make fuzz-corpus` puts what they learned, minimized, into tests/fuzz/corpus.

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run test programs and count what they say.
 
-usage: run.py [--jobs N] [--only WORD] [--log DIR] PROGRAM...
+usage: run.py [--jobs N] [--only WORD] [--log DIR] PROGRAM... [--alone PROGRAM...]
+
+N programs run at a time; then those behind --alone, one by one.
 
 A program prints TAP ("ok 1 - name", "not ok 2 - name", "ok 3 - name # SKIP why"); cmocka does so when asked. A program that
 dies, times out, prints no result, or fewer than its plan ("1..N") counts as one more failure. A fuzzer
@@ -68,17 +70,8 @@ def run(program, seconds):
     return program, passed, failed, skipped, text, time.monotonic() - start
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--seconds", type=int, default=600)
-    parser.add_argument("--log", default="")
-    parser.add_argument("programs", nargs="*")
-    args = parser.parse_args()
-    programs = [p for p in args.programs if args.only in p]
-    totals = [0, 0, 0]
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+def run_all(programs, jobs, args, totals):
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for program, passed, failed, skipped, text, seconds in pool.map(lambda p: run(p, args.seconds), programs):
             name = os.path.splitext(os.path.basename(program))[0]
             print(f"{'FAIL' if failed else 'ok  '} {name}: {len(passed)} passed"
@@ -95,6 +88,20 @@ def main():
                     file.write(text)
             for i, part in enumerate((passed, failed, skipped)):
                 totals[i] += len(part)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--log", default="")
+    parser.add_argument("programs", nargs="*")
+    parser.add_argument("--alone", nargs="*", default=[])
+    args = parser.parse_args()
+    totals = [0, 0, 0]
+    for programs, jobs in ((args.programs, args.jobs), (args.alone, 1)):
+        run_all([p for p in programs if args.only in p], jobs, args, totals)
     print("{} passed, {} failed, {} skipped".format(*totals))
     sys.exit(0 if totals[0] and not totals[1] else 1)
 
