@@ -237,12 +237,14 @@ tests: all $(UNIT) $(FUZZ) $(B)/faults.so
 SYSTEM := $(sort $(wildcard tests/system/*.py))
 SYSTEM := $(filter-out $(addprefix tests/system/,harness.py gateways.py webdriver.py onnx_writer.py zmtp.py hostile.py packages_load.py terminal.py),$(SYSTEM)) $(sort $(wildcard tests/system/*.sh))
 
-# Stories of terse compress alone: nothing in them waits for anybody, so that two run at a time, as unit tests do.
+# Two of these run at a time, as unit tests do: stories of terse compress alone, where nothing waits for anybody, and two that
+# install packages into a root of their own.
 COMPRESS_STORIES := weights_only_keeps_accuracy int8_keeps_accuracy bf16_keeps_accuracy pruning_keeps_what_it_promises \
 	what_is_lost_is_won_back compress_keeps_what_it_promises compressed_networks_leave_as_onnx onnx_conformance \
 	quantized_nodes_are_exact a_student_learns models_are_compared_and_explained samples_are_looked_at
-TOGETHER := $(patsubst %,tests/system/%.py,$(COMPRESS_STORIES))
-TESTS = --jobs 2 $(UNIT) $(FUZZ) tests/structure.py $(TOGETHER) --alone $(filter-out $(TOGETHER),$(SYSTEM))
+TOGETHER := tests/system/packages_on_a_booted_system.sh $(patsubst %,tests/system/%.py,container_is_small_and_serves \
+	$(COMPRESS_STORIES))
+TESTS = --jobs 2 $(TOGETHER) $(UNIT) $(FUZZ) tests/structure.py --alone $(filter-out $(TOGETHER),$(SYSTEM))
 
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=
