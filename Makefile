@@ -104,7 +104,8 @@ $(B)/obj/%.o: %.c
 	@$(CC) $(CFLAGS_ALL) $(call kernel_opt,$<) $(call plain_kernel,$<) $(call isa_flags,$*) -c $< -o $@
 
 PROTO := compress/onnx/onnx.proto
-$(B)/gen/onnx.pb-c.c $(B)/gen/onnx.pb-c.h: $(PROTO)
+# Both by one call: called once for each under -j, the second wrote the header anew while it was read.
+$(B)/gen/onnx.pb-c.c $(B)/gen/onnx.pb-c.h &: $(PROTO)
 	@mkdir -p $(B)/gen
 	@protoc-c --proto_path=compress/onnx --c_out=$(B)/gen $<
 $(B)/obj/gen/%.o: $(B)/gen/%.c
