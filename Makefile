@@ -7,12 +7,14 @@ DESTDIR ?=
 VARIANT ?= release
 B := build/$(VARIANT)
 
-# Headers missing on a bare machine: install what is needed first, then start again (goals that build).
-SETUP_GOALS := all quickstart check check-long asan ubsan tsan bench fuzz install man
+# Headers missing on a bare machine: install what is needed first (goals that build). SETUP=no: who builds packages has
+# installed what a build wants, and neither a network nor the tests' libraries.
+ifneq ($(SETUP),no)
 ifneq ($(filter-out help clean deb deb-check setup format-check uninstall,$(or $(MAKECMDGOALS),all)),)
 ifeq ($(shell sh packaging/setup.sh --have >/dev/null 2>&1 || echo missing),missing)
 $(info terse: some Debian packages are missing, installing them (packaging/setup.sh))
 $(if $(shell sh packaging/setup.sh >&2 || echo failed),$(error packaging/setup.sh failed))
+endif
 endif
 endif
 

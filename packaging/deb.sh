@@ -54,7 +54,10 @@ else
     place=${TERSE_DEB_PLACE:-build}
     rm -rf "${root:?}/${place%%/*}" && mkdir -p "$root/$place" && cp -a "$source" "$root/$place/terse"
     # The manuals are made by asking the programs, which find each other by /proc.
-    unshare --mount --pid --fork sh -c 'mount -t proc proc "$1/proc" && exec chroot "$1" sh -c "$2"' sh "$root" "cd /$place/terse && DEB_BUILD_OPTIONS=$jobs dpkg-buildpackage -us -uc -b" >"$out/build.log" 2>&1 ||
+    # What the caller's make was told (CC=...) is not for them; nor is a network there.
+    unshare --mount --net --pid --fork sh -c 'mount -t proc proc "$1/proc" && exec chroot "$1" env -i \
+        PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root ${TZ:+TZ=$TZ} ${LC_ALL:+LC_ALL=$LC_ALL} sh -c "$2"' sh "$root" \
+        "cd /$place/terse && DEB_BUILD_OPTIONS=$jobs dpkg-buildpackage -us -uc -b" >"$out/build.log" 2>&1 ||
         { tail -n 40 "$out/build.log" >&2; exit 1; }
     cp "$root/$place"/*.deb "$root/$place"/*.changes "$root/$place"/*.buildinfo "$source/.."
     rm -rf "${root:?}/${place%%/*}"
