@@ -198,6 +198,7 @@ static terse_config *listening_at(const char *endpoint)
 {
     terse_config *config = terse_config_new(stderr);
     terse_config_option(config, terse_setting_option("--listen", 8), endpoint);
+    config->listen_gid = (gid_t)-1; /* no group is named; zero is root's, which is not everybody's to give */
     return config;
 }
 
