@@ -96,7 +96,7 @@ plain_kernel = $(if $(filter fuzz,$(FLAVOR)),$(if $(filter common/kernels/%,$(1)
 # little speed, as what is to be unrolled says so; but products of bytes are 1.5 % faster by it. The scalar tier is a
 # definition and no CPU's best: small.
 VECTORS := $(shell $(CC) --version | grep -q 'Free Software' && echo -fvect-cost-model=dynamic)
-kernel_opt = $(if $(filter release,$(FLAVOR)),$(if $(filter compress/train/% common/kernels/x86/products_u8_%,$(1)),-O3) \
+kernel_opt = $(if $(filter release,$(FLAVOR)),$(if $(filter compress/train/% common/kernels/x86/products_u8_% common/kernels/x86/dot_finish_%,$(1)),-O3) \
 	$(if $(filter common/kernels/ref/%,$(1)),-Os) \
 	$(if $(filter common/ops/% common/kernels/%,$(filter-out common/kernels/ref/%,$(1))),$(VECTORS))) $(if $(filter common/kernels/% common/ops/% compress/train/%,$(1)),-fno-trapping-math)
 

@@ -270,7 +270,8 @@ void TIER_NAME(terse_conv_u8s8)(const terse_conv_u8s8_args *args)
                          .run_steps = plan.run_steps,
                          .tiling = args->tiling,
                          .ahead = args->ahead};
-        dot_finish_init(&p.finish, &args->requantize, g * plan.filters, plan.filters, args->output, args->out_stride);
+        SHARED_NAME(terse_dot_finish_init)
+        (&p.finish, &args->requantize, g * plan.filters, plan.filters, args->output, args->out_stride);
         conv_group(args, &plan, &p, &steps, args->input + g * plan.channels, copies);
     }
 }

@@ -129,7 +129,8 @@ INLINE void dot_finish_rows(int n_rows, int n_panels, bool has_residual, const d
     }
     if (__builtin_expect(dot_row_near(least, &f->scale), 0)) {
         dot_leave(n_rows, n_panels, sums, to); /* only now: most tiles need them nowhere but in their registers */
-        dot_correct_tile(f, to, n_rows, n_panels, has_residual ? saved : (const uint8_t *)to, first, panel);
+        SHARED_NAME(terse_dot_correct_tile)
+        (f, to, n_rows, n_panels, has_residual ? saved : (const uint8_t *)to, first, panel);
     }
 }
 #endif

@@ -107,10 +107,8 @@ INLINE v16 v16_activate(v16 x, const terse_activation *f)
     return x;
 }
 
-APART v16 v16_activate_rare(v16 x, const terse_activation *f)
-{
-    return v16_activate(x, f);
-}
+/* The same out of line, as it is much code. Defined in table.h. */
+v16 SHARED_NAME(terse_activate)(v16 x, const terse_activation *f);
 
 /* For the ends of inner loops: the usual activations in place, the others out of line. */
 INLINE v16 v16_activate_near(v16 x, const terse_activation *f)
@@ -119,7 +117,7 @@ INLINE v16 v16_activate_near(v16 x, const terse_activation *f)
         return x;
     if (f->kind == TERSE_ACT_CLIP)
         return v16_clip(x, v16_set1(f->alpha), v16_set1(f->beta));
-    return v16_activate_rare(x, f);
+    return SHARED_NAME(terse_activate)(x, f);
 }
 
 #endif

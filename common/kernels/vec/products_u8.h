@@ -58,7 +58,7 @@ static void gemm_u8s8_columns(int64_t m, int64_t k, const uint8_t *a, int64_t ld
                      .run_steps = (k + 3) / 4,
                      .tiling = tiling,
                      .ahead = ahead};
-    dot_finish_init(&p.finish, to, first_column, columns, c, ldc);
+    SHARED_NAME(terse_dot_finish_init)(&p.finish, to, first_column, columns, c, ldc);
     const dot_deal deal = dot_deal_rows(&p, m, lda);
     const int64_t panels = (columns + 15) / 16, part = dot_block_panels(&p, &deal, panels);
     dot_work work;

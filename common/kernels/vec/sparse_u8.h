@@ -18,7 +18,6 @@
 
 #include "common/kernels/vec/conv_u8_copy.h"
 #include "common/kernels/vec/dot.h"
-#undef DOT_ROWWISE /* tiles of one panel */
 #include "common/kernels/vec/dot_finish.h"
 #include "common/kernels/vec/tier.h"
 #if defined(__AVX512VNNI__)
@@ -126,7 +125,7 @@ INLINE void sparse_run(int n_rows, int halves, const sparse_product *p, const ui
     }
     _Alignas(64) int32_t to[(SPARSE_ROWS * SPARSE_HALVES + 3) * 16];
     sparse_leave(n_rows, halves, chains, sums, zeros, to);
-    dot_finish_panels(&p->finish, to, n_rows, halves, row, column / 16);
+    SHARED_NAME(terse_dot_finish_panels)(&p->finish, to, n_rows, halves, row, column / 16);
 }
 
 /* A tier with fewer rows or half the columns has the same function at the end of the list, which it never asks for. */
@@ -327,7 +326,7 @@ void TIER_NAME(terse_sparse_u8s8)(const terse_sparse_u8s8_args *args)
     if (pixels < 1 || c->filters < 1)
         return;
     sparse_product p = {.s = args->weights};
-    dot_finish_init(&p.finish, &c->requantize, 0, c->filters, c->output, c->out_stride);
+    SHARED_NAME(terse_dot_finish_init)(&p.finish, &c->requantize, 0, c->filters, c->output, c->out_stride);
 #ifdef SPARSE_LANES
     if (pixels >= LANES_LEAST_ROWS && planes_wanted(args)) {
         sparse_by_planes(&p, c);

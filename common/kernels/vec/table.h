@@ -22,6 +22,11 @@
         }                                                                                                              \
     } while (0)
 
+v16 SHARED_NAME(terse_activate)(v16 x, const terse_activation *f)
+{
+    return v16_activate(x, f);
+}
+
 static void activate_f32(const float *x, float *y, int64_t n, terse_activation activation)
 {
     const terse_activation *f = &activation;
@@ -43,7 +48,7 @@ static void activate_f32(const float *x, float *y, int64_t n, terse_activation a
         EACH_VECTOR(x, y, n, v, v16_tanh(v));
         return;
     default:
-        EACH_VECTOR(x, y, n, v, v16_activate_rare(v, f));
+        EACH_VECTOR(x, y, n, v, SHARED_NAME(terse_activate)(v, f));
     }
 }
 

@@ -26,19 +26,23 @@
 #if defined(__AVX512BF16__)
 #include "common/kernels/x86/v16_avx512.h"
 #define TIER avx512bf16
+#define REGISTERS avx512vnni
 #elif defined(__AVX512F__)
 #include "common/kernels/x86/v16_avx512.h"
 #define TIER avx512vnni
+#define REGISTERS avx512vnni
 #define TIER_TEXT "avx512vnni"
 #define TIER_ISA TERSE_ISA_AVX512VNNI
 #elif defined(__AVX2__)
 #include "common/kernels/x86/v16_avx2.h"
 #define TIER avx2
+#define REGISTERS avx2
 #define TIER_TEXT "avx2"
 #define TIER_ISA TERSE_ISA_AVX2
 #elif defined(__aarch64__)
 #include "common/kernels/arm/v16_neon.h"
 #define TIER neon
+#define REGISTERS neon
 #define TIER_TEXT "neon"
 #define TIER_ISA TERSE_ISA_NEON
 #endif
@@ -47,6 +51,8 @@
 #define TIER_PASTE(name, tier) name##_##tier
 #define TIER_EXPAND(name, tier) TIER_PASTE(name, tier)
 #define TIER_NAME(name) TIER_EXPAND(name, TIER)
+/* What is once in the program for all tiers and files with the same registers: _avx2 in the tier avx2vnni too. */
+#define SHARED_NAME(name) TIER_EXPAND(name, REGISTERS)
 
 /* The first n of sixteen when n < 16, the rest zero on load and untouched on store. */
 INLINE v16 v16_load_up_to(const float *p, int64_t n)

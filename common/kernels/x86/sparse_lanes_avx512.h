@@ -156,7 +156,7 @@ static __attribute__((noinline)) void lanes_correct(const dot_finish *f, const _
         _mm512_storeu_si512(all, sums[j]);
         for (uint32_t wrong = _mm512_mask_cmple_epu16_mask(0x55555555u, fixed[j], near); wrong; wrong &= wrong - 1) {
             const int lane = __builtin_ctz(wrong) / 2;
-            bytes[lane / 4 * 16 + j * 4 + lane % 4] = dot_exact(f, all[lane], 0, column);
+            bytes[lane / 4 * 16 + j * 4 + lane % 4] = SHARED_NAME(terse_dot_exact)(f, all[lane], 0, column);
         }
     }
 }
@@ -282,7 +282,7 @@ static void lanes_block_sums(const sparse_product *p, const uint8_t *turned, con
                     memset(left[g], 0, sizeof left[g]);
             lanes_rows(left, place, halves * 16, to + h * 16);
         }
-        dot_finish_panels(&p->finish, to, (int)count, halves, row, begin / 16);
+        SHARED_NAME(terse_dot_finish_panels)(&p->finish, to, (int)count, halves, row, begin / 16);
     }
 }
 
