@@ -2,4 +2,4 @@
 #include "common/kernels/vec/v16.h"
 #undef TIER
 #define TIER avx2vnni
-#include "common/kernels/vec/sparse_u8.h"
+#include "common/kernels/vec/sparse_tile.h"
