@@ -49,31 +49,49 @@ ROW_KERNEL(div)
             }                                                                                                          \
         }                                                                                                              \
     }
-#define ROWS_INTEGER(suffix, type, wide)                                                                               \
+/* One loop: what is no vector in any case. */
+#define ROW_ONE(name, type, expression)                                                                                \
+    static void name(const terse_kernels *kernels, const void *a, int64_t sa, const void *b, int64_t sb, void *y,      \
+                     int64_t n)                                                                                        \
+    {                                                                                                                  \
+        (void)kernels;                                                                                                 \
+        const type *left = a, *right = b;                                                                              \
+        type *to = y;                                                                                                  \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            const type u = left[i * sa], v = right[i * sb];                                                            \
+            to[i] = (type)(expression);                                                                                \
+        }                                                                                                              \
+    }
+/* Sums and products of bytes have the same bits with a sign and without. */
+#define ROWS_ARITHMETIC(suffix, type, wide)                                                                            \
     ROW(add_##suffix, type, (wide)u + (wide)v)                                                                         \
     ROW(sub_##suffix, type, (wide)u - (wide)v)                                                                         \
-    ROW(mul_##suffix, type, (wide)u *(wide)v)                                                                          \
+    ROW(mul_##suffix, type, (wide)u *(wide)v)
+ROWS_ARITHMETIC(i32, int32_t, uint32_t)
+ROWS_ARITHMETIC(i64, int64_t, uint64_t)
+ROWS_ARITHMETIC(u8, uint8_t, uint32_t)
+#define ROWS_RANGE(suffix, type)                                                                                       \
     ROW(min_##suffix, type, v < u ? v : u)                                                                             \
     ROW(max_##suffix, type, v > u ? v : u)
-ROWS_INTEGER(i8, int8_t, uint32_t)
-ROWS_INTEGER(i32, int32_t, uint32_t)
-ROWS_INTEGER(i64, int64_t, uint64_t)
-ROWS_INTEGER(u8, uint8_t, uint32_t)
+ROWS_RANGE(i8, int8_t)
+ROWS_RANGE(i32, int32_t)
+ROWS_RANGE(i64, int64_t)
+ROWS_RANGE(u8, uint8_t)
 #define DIV_SIGNED(type, wide) (v == 0 ? 0 : v == -1 ? (type)((wide)0 - (wide)u) : (type)(u / v))
-ROW(div_i8, int8_t, DIV_SIGNED(int8_t, uint32_t))
-ROW(div_i32, int32_t, DIV_SIGNED(int32_t, uint32_t))
-ROW(div_i64, int64_t, DIV_SIGNED(int64_t, uint64_t))
-ROW(div_u8, uint8_t, v == 0 ? 0 : u / v)
+ROW_ONE(div_i8, int8_t, DIV_SIGNED(int8_t, uint32_t))
+ROW_ONE(div_i32, int32_t, DIV_SIGNED(int32_t, uint32_t))
+ROW_ONE(div_i64, int64_t, DIV_SIGNED(int64_t, uint64_t))
+ROW_ONE(div_u8, uint8_t, v == 0 ? 0 : u / v)
 /* What a division that truncates leaves has the sign of u; `floor` moves it to that of v. */
 #define MOD_SIGNED(floor) (v == 0 || v == -1 ? 0 : (floor) && u % v != 0 && (u % v < 0) != (v < 0) ? u % v + v : u % v)
 #define ROWS_MOD(suffix, type)                                                                                         \
-    ROW(mod_##suffix, type, MOD_SIGNED(true))                                                                          \
-    ROW(rest_##suffix, type, MOD_SIGNED(false))
+    ROW_ONE(mod_##suffix, type, MOD_SIGNED(true))                                                                      \
+    ROW_ONE(rest_##suffix, type, MOD_SIGNED(false))
 ROWS_MOD(i8, int8_t)
 ROWS_MOD(i32, int32_t)
 ROWS_MOD(i64, int64_t)
-ROW(mod_u8, uint8_t, v == 0 ? 0 : u % v)
-ROW(rest_f32, float, fmodf(u, v))
+ROW_ONE(mod_u8, uint8_t, v == 0 ? 0 : u % v)
+ROW_ONE(rest_f32, float, fmodf(u, v))
 ROW(min_f32, float, u != u || u < v ? u : v)
 ROW(max_f32, float, u != u || u > v ? u : v)
 /* The product is made in any case: a choice between two numbers is no branch. */
@@ -87,26 +105,32 @@ ROW(prelu_i32, int32_t, u < 0 ? (uint32_t)v * (uint32_t)u : (uint32_t)u)
 ROW(prelu_i64, int64_t, u < 0 ? (uint64_t)v * (uint64_t)u : (uint64_t)u)
 
 typedef struct binary_type {
+    terse_op op;
     binary_row *f32, *i8, *i32, *i64, *u8;
 } binary_type;
 
-static const binary_type types[TERSE_OP_COUNT] = {
-    [TERSE_OP_ADD] = {add_f32, add_i8, add_i32, add_i64, add_u8},
-    [TERSE_OP_SUB] = {sub_f32, sub_i8, sub_i32, sub_i64, sub_u8},
-    [TERSE_OP_MUL] = {mul_f32, mul_i8, mul_i32, mul_i64, mul_u8},
-    [TERSE_OP_DIV] = {div_f32, div_i8, div_i32, div_i64, div_u8},
-    [TERSE_OP_MOD] = {NULL, mod_i8, mod_i32, mod_i64, mod_u8},
-    [TERSE_OP_MIN] = {min_f32, min_i8, min_i32, min_i64, min_u8},
-    [TERSE_OP_MAX] = {max_f32, max_i8, max_i32, max_i64, max_u8},
-    [TERSE_OP_PRELU] = {.f32 = prelu_f32, .i32 = prelu_i32, .i64 = prelu_i64},
+static const binary_type types[] = {
+    {TERSE_OP_ADD, add_f32, add_u8, add_i32, add_i64, add_u8},
+    {TERSE_OP_SUB, sub_f32, sub_u8, sub_i32, sub_i64, sub_u8},
+    {TERSE_OP_MUL, mul_f32, mul_u8, mul_i32, mul_i64, mul_u8},
+    {TERSE_OP_DIV, div_f32, div_i8, div_i32, div_i64, div_u8},
+    {TERSE_OP_MOD, NULL, mod_i8, mod_i32, mod_i64, mod_u8},
+    {TERSE_OP_MIN, min_f32, min_i8, min_i32, min_i64, min_u8},
+    {TERSE_OP_MAX, max_f32, max_i8, max_i32, max_i64, max_u8},
+    {.op = TERSE_OP_PRELU, .f32 = prelu_f32, .i32 = prelu_i32, .i64 = prelu_i64},
 };
 
 /* Mod with fmod = 1, which floats must have. */
-static const binary_type rest = {rest_f32, rest_i8, rest_i32, rest_i64, mod_u8};
+static const binary_type rest = {TERSE_OP_MOD, rest_f32, rest_i8, rest_i32, rest_i64, mod_u8};
 
 static const binary_type *type_of(const terse_node *node)
 {
-    return node->op == TERSE_OP_MOD && terse_node_int(node, "fmod", 0) != 0 ? &rest : &types[node->op];
+    if (node->op == TERSE_OP_MOD && terse_node_int(node, "fmod", 0) != 0)
+        return &rest;
+    const binary_type *type = types;
+    while (type->op != node->op)
+        type++;
+    return type;
 }
 
 static binary_row *row_of(const binary_type *type, terse_dtype dtype)

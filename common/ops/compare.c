@@ -23,34 +23,45 @@ typedef void compare_row(const void *a, int64_t sa, const void *b, int64_t sb, u
         }                                                                                                              \
     }
 #define ROWS(suffix, type)                                                                                             \
-    ROW(equal_##suffix, type, u == v)                                                                                  \
     ROW(less_##suffix, type, u < v)                                                                                    \
-    ROW(less_or_equal_##suffix, type, u <= v)                                                                          \
-    ROW(greater_##suffix, type, u > v)                                                                                 \
-    ROW(greater_or_equal_##suffix, type, u >= v)
+    ROW(less_or_equal_##suffix, type, u <= v)
 ROWS(f32, float)
 ROWS(i8, int8_t)
 ROWS(i32, int32_t)
 ROWS(i64, int64_t)
 ROWS(u8, uint8_t)
+ROW(equal_f32, float, u == v)
+ROW(equal_i32, int32_t, u == v)
+ROW(equal_i64, int64_t, u == v)
+ROW(equal_u8, uint8_t, u == v)
 ROW(equal_bool, uint8_t, (u != 0) == (v != 0))
 ROW(and_bool, uint8_t, (u != 0) & (v != 0))
 ROW(or_bool, uint8_t, (u | v) != 0)
 
 typedef struct compare_type {
+    terse_op op;
+    bool swapped; /* Greater is Less of the second and the first */
     compare_row *f32, *i8, *i32, *i64, *u8, *boolean;
 } compare_type;
 
 #define TYPES(name) name##_f32, name##_i8, name##_i32, name##_i64, name##_u8
-static const compare_type types[TERSE_OP_COUNT] = {
-    [TERSE_OP_EQUAL] = {TYPES(equal), equal_bool},
-    [TERSE_OP_LESS] = {TYPES(less), NULL},
-    [TERSE_OP_LESS_OR_EQUAL] = {TYPES(less_or_equal), NULL},
-    [TERSE_OP_GREATER] = {TYPES(greater), NULL},
-    [TERSE_OP_GREATER_OR_EQUAL] = {TYPES(greater_or_equal), NULL},
-    [TERSE_OP_AND] = {.boolean = and_bool},
-    [TERSE_OP_OR] = {.boolean = or_bool},
+static const compare_type types[] = {
+    {TERSE_OP_EQUAL, false, equal_f32, equal_u8, equal_i32, equal_i64, equal_u8, equal_bool},
+    {TERSE_OP_LESS, false, TYPES(less), NULL},
+    {TERSE_OP_LESS_OR_EQUAL, false, TYPES(less_or_equal), NULL},
+    {TERSE_OP_GREATER, true, TYPES(less), NULL},
+    {TERSE_OP_GREATER_OR_EQUAL, true, TYPES(less_or_equal), NULL},
+    {.op = TERSE_OP_AND, .boolean = and_bool},
+    {.op = TERSE_OP_OR, .boolean = or_bool},
 };
+
+static const compare_type *type_of(terse_op op)
+{
+    const compare_type *type = types;
+    while (type->op != op)
+        type++;
+    return type;
+}
 
 static compare_row *row_of(const compare_type *type, terse_dtype dtype)
 {
@@ -72,17 +83,17 @@ static compare_row *row_of(const compare_type *type, terse_dtype dtype)
 
 typedef struct compare {
     compare_row *row;
+    bool swapped;
 } compare;
 
 static int plan_compare(terse_op_plan *plan, terse_error *error)
 {
-    const terse_op op = plan->node->op;
+    const compare_type *type = type_of(plan->node->op);
     int rank;
     int64_t dims[TERSE_MAX_RANK];
-    int status = terse_op_expect(plan, 0, "A",
-                                 (types[op].f32 ? (unsigned)TERSE_TYPES_NUMBER : 0u) |
-                                     (types[op].boolean ? (unsigned)TERSE_TYPES_BOOL : 0u),
-                                 error);
+    int status = terse_op_expect(
+        plan, 0, "A",
+        (type->f32 ? (unsigned)TERSE_TYPES_NUMBER : 0u) | (type->boolean ? (unsigned)TERSE_TYPES_BOOL : 0u), error);
     if (!status)
         status = terse_op_same(plan, 1, "B", 0, error);
     if (!status)
@@ -93,14 +104,16 @@ static int plan_compare(terse_op_plan *plan, terse_error *error)
     compare *params = terse_op_params(plan, sizeof *params, error);
     if (!params)
         return TERSE_RESOURCE_EXHAUSTED;
-    params->row = row_of(&types[op], plan->inputs[0]->dtype);
+    params->row = row_of(type, plan->inputs[0]->dtype);
+    params->swapped = type->swapped;
     return terse_op_output(plan, 0, TERSE_BOOL, rank, dims, error);
 }
 
 static void walk_compare(const void *context, char *const *at, const int64_t *strides, int64_t n)
 {
     const compare *params = context;
-    params->row(at[1], strides[1] != 0, at[2], strides[2] != 0, (uint8_t *)at[0], n);
+    const int a = params->swapped ? 2 : 1, b = 3 - a;
+    params->row(at[a], strides[a] != 0, at[b], strides[b] != 0, (uint8_t *)at[0], n);
 }
 
 static int run_compare(const terse_op_call *call, terse_error *error)

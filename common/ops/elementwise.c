@@ -131,35 +131,36 @@ ROW_EXP(selu, (v > 0 ? 0.0f : v), (gamma * (v > 0 ? v : alpha * (e - 1.0f))))
 ROW_EXP(softplus, -fabsf(v), (v > 0 ? v : 0.0f) + log_of_one_more(e))
 
 typedef struct unary_type {
+    terse_op op;
     unary_row *f32, *i8, *i32, *i64, *u8, *boolean;
 } unary_type;
 
-static const unary_type types[TERSE_OP_COUNT] = {
-    [TERSE_OP_RELU] = {.f32 = row_activate, .i8 = row_relu_i8, .i32 = row_relu_i32, .i64 = row_relu_i64},
-    [TERSE_OP_LEAKY_RELU] = {.f32 = row_activate},
-    [TERSE_OP_SIGMOID] = {.f32 = row_sigmoid},
-    [TERSE_OP_HARD_SIGMOID] = {.f32 = row_activate},
-    [TERSE_OP_HARD_SWISH] = {.f32 = row_activate},
-    [TERSE_OP_TANH] = {.f32 = row_tanh},
-    [TERSE_OP_ERF] = {.f32 = row_erf},
-    [TERSE_OP_GELU] = {.f32 = row_activate},
-    [TERSE_OP_EXP] = {.f32 = row_exp},
-    [TERSE_OP_LOG] = {.f32 = row_log},
-    [TERSE_OP_SQRT] = {.f32 = row_sqrt},
-    [TERSE_OP_NEG] = {.f32 = row_neg_f32, .i8 = row_neg_i8, .i32 = row_neg_i32, .i64 = row_neg_i64},
-    [TERSE_OP_ABS] = {row_abs_f32, row_abs_i8, row_abs_i32, row_abs_i64, row_same_u8, NULL},
-    [TERSE_OP_RECIPROCAL] = {.f32 = row_reciprocal},
-    [TERSE_OP_SIN] = {.f32 = row_sin},
-    [TERSE_OP_COS] = {.f32 = row_cos},
-    [TERSE_OP_FLOOR] = {.f32 = row_floor},
-    [TERSE_OP_CEIL] = {.f32 = row_ceil},
-    [TERSE_OP_ROUND] = {.f32 = row_round},
-    [TERSE_OP_SIGN] = {row_sign_f32, row_sign_i8, row_sign_i32, row_sign_i64, row_sign_u8, NULL},
-    [TERSE_OP_ELU] = {.f32 = row_elu},
-    [TERSE_OP_SELU] = {.f32 = row_selu},
-    [TERSE_OP_SOFTPLUS] = {.f32 = row_softplus},
-    [TERSE_OP_SOFTSIGN] = {.f32 = row_softsign},
-    [TERSE_OP_NOT] = {.boolean = row_not},
+static const unary_type types[] = {
+    {.op = TERSE_OP_RELU, .f32 = row_activate, .i8 = row_relu_i8, .i32 = row_relu_i32, .i64 = row_relu_i64},
+    {.op = TERSE_OP_LEAKY_RELU, .f32 = row_activate},
+    {.op = TERSE_OP_SIGMOID, .f32 = row_sigmoid},
+    {.op = TERSE_OP_HARD_SIGMOID, .f32 = row_activate},
+    {.op = TERSE_OP_HARD_SWISH, .f32 = row_activate},
+    {.op = TERSE_OP_TANH, .f32 = row_tanh},
+    {.op = TERSE_OP_ERF, .f32 = row_erf},
+    {.op = TERSE_OP_GELU, .f32 = row_activate},
+    {.op = TERSE_OP_EXP, .f32 = row_exp},
+    {.op = TERSE_OP_LOG, .f32 = row_log},
+    {.op = TERSE_OP_SQRT, .f32 = row_sqrt},
+    {.op = TERSE_OP_NEG, .f32 = row_neg_f32, .i8 = row_neg_i8, .i32 = row_neg_i32, .i64 = row_neg_i64},
+    {TERSE_OP_ABS, row_abs_f32, row_abs_i8, row_abs_i32, row_abs_i64, row_same_u8, NULL},
+    {.op = TERSE_OP_RECIPROCAL, .f32 = row_reciprocal},
+    {.op = TERSE_OP_SIN, .f32 = row_sin},
+    {.op = TERSE_OP_COS, .f32 = row_cos},
+    {.op = TERSE_OP_FLOOR, .f32 = row_floor},
+    {.op = TERSE_OP_CEIL, .f32 = row_ceil},
+    {.op = TERSE_OP_ROUND, .f32 = row_round},
+    {TERSE_OP_SIGN, row_sign_f32, row_sign_i8, row_sign_i32, row_sign_i64, row_sign_u8, NULL},
+    {.op = TERSE_OP_ELU, .f32 = row_elu},
+    {.op = TERSE_OP_SELU, .f32 = row_selu},
+    {.op = TERSE_OP_SOFTPLUS, .f32 = row_softplus},
+    {.op = TERSE_OP_SOFTSIGN, .f32 = row_softsign},
+    {.op = TERSE_OP_NOT, .boolean = row_not},
 };
 
 static unary_row *row_of(const unary_type *type, terse_dtype dtype)
@@ -225,7 +226,9 @@ static int read_attributes(const terse_node *node, unary *params, terse_error *e
 static int plan_unary(terse_op_plan *plan, terse_error *error)
 {
     static const terse_dtype dtypes[] = {TERSE_FP32, TERSE_INT8, TERSE_INT32, TERSE_INT64, TERSE_UINT8, TERSE_BOOL};
-    const unary_type *type = &types[plan->node->op];
+    const unary_type *type = types;
+    while (type->op != plan->node->op)
+        type++;
     unsigned allowed = 0;
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
         if (row_of(type, dtypes[i]))
