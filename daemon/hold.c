@@ -36,8 +36,10 @@ static struct {
     int timer, listener, timer_epoll;
     bool running, in_turn;
     uint32_t n_held, n_outside, coming_in; /* coming_in: how many more in this turn */
-    waiting outside[OUTSIDE];              /* in the order in which they came */
 } hold = {.first = NOBODY, .last = NOBODY, .timer = -1, .listener = -1, .timer_epoll = -1};
+/* hold.n_outside of them, in the order in which they came. Not in `hold`, which is not zero: the program would hold
+ * them. */
+static waiting outside[OUTSIDE];
 
 bool terse_hold_open(uint32_t n)
 {
@@ -52,7 +54,7 @@ bool terse_hold_open(uint32_t n)
 void terse_hold_done(void)
 {
     for (uint32_t i = 0; i < hold.n_outside; i++)
-        close(hold.outside[i].fd);
+        close(outside[i].fd);
     if (hold.timer >= 0)
         close(hold.timer);
     free(hold.watched);
@@ -189,8 +191,8 @@ void terse_hold_forget(int fd)
 
 static waiting take_out(uint32_t i)
 {
-    const waiting one = hold.outside[i];
-    memmove(&hold.outside[i], &hold.outside[i + 1], (--hold.n_outside - i) * sizeof one);
+    const waiting one = outside[i];
+    memmove(&outside[i], &outside[i + 1], (--hold.n_outside - i) * sizeof one);
     return one;
 }
 
@@ -206,18 +208,18 @@ bool terse_hold_outside(int fd, uint64_t key)
     if (hold.listener < 0)
         return false;
     for (uint32_t i = 0; i < hold.n_outside; i++)
-        of_one += hold.outside[i].key == key;
+        of_one += outside[i].key == key;
     for (uint32_t i = 0; (of_one >= OF_ONE || hold.n_outside == OUTSIDE) && i < hold.n_outside;) {
-        if ((hold.n_outside < OUTSIDE && hold.outside[i].key != key) || !hung_up(hold.outside[i].fd)) {
+        if ((hold.n_outside < OUTSIDE && outside[i].key != key) || !hung_up(outside[i].fd)) {
             i++;
             continue;
         }
-        of_one -= hold.outside[i].key == key;
+        of_one -= outside[i].key == key;
         close(take_out(i).fd);
     }
     if (of_one >= OF_ONE || hold.n_outside == OUTSIDE)
         return false;
-    hold.outside[hold.n_outside++] = (waiting){fd, key};
+    outside[hold.n_outside++] = (waiting){fd, key};
     run_timer(true);
     return true;
 }
@@ -226,7 +228,7 @@ bool terse_hold_outside(int fd, uint64_t key)
 static int let_in(terse_hold_may_enter *may_enter)
 {
     for (uint32_t i = 0; hold.coming_in > 0 && i < hold.n_outside;) {
-        if (!may_enter(hold.outside[i].fd, hold.outside[i].key)) {
+        if (!may_enter(outside[i].fd, outside[i].key)) {
             i++;
             continue;
         }
