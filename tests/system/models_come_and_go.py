@@ -12,6 +12,8 @@ import harness
 import onnx_writer
 from harness import wait_until
 
+harness.look_into_children()
+
 
 def dense(story, name, seed, sizes=(16, 64, 10)):
     """A perceptron with random weights: another one, with other answers, for each seed."""

@@ -10,6 +10,8 @@ import time
 
 import harness
 
+harness.look_into_children()
+
 SECONDS = 60 if harness.LONG else 10
 SEED = int(os.environ.get("TERSE_SEED", time.time()))
 CLIENTS = 4

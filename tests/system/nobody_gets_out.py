@@ -4,6 +4,8 @@ import os
 
 import harness
 
+harness.look_into_children()
+
 SANDBOXED = not os.environ.get("TERSE_NO_SECCOMP") and "asan" not in harness.BUILD and "tsan" not in harness.BUILD
 
 

@@ -9,6 +9,8 @@ import numpy
 
 import harness
 
+harness.look_into_children()
+
 
 def run(folder, model, arrays):
     numpy.savez(f"{folder}/in.npz", **arrays)

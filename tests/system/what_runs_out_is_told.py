@@ -9,6 +9,8 @@ import numpy
 import harness
 import onnx_writer
 
+harness.look_into_children()
+
 
 def limits(**values):
     """What to start a program under, so that it has no more than that."""
