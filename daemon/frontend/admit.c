@@ -7,19 +7,6 @@
 
 #define BELIEVED_NS UINT64_C(60000000000)
 
-static void join_client(terse_client *client, terse_request *request)
-{
-    request->client = client;
-    request->client_previous = NULL;
-    request->client_next = client->requests;
-    if (client->requests)
-        client->requests->client_previous = request;
-    client->requests = request;
-    client->outstanding++;
-    client->input_bytes += request->input_bytes;
-    client->work_ns += request->work_ns;
-}
-
 /* A request that is sent again while the first one still waits or runs: its answer goes where the last one came from.
  * true when that was so. */
 static bool attach(terse_frontend *fe, terse_client *client, const terse_wire_request *wire,
@@ -30,19 +17,10 @@ static bool attach(terse_frontend *fe, terse_client *client, const terse_wire_re
     terse_request *request = terse_sessions_find(&fe->sessions, wire->session, wire->id);
     if (!request || request->answered || request->arena != arena)
         return false;
-    terse_client *old = request->client;
-    if (old == client)
+    if (request->client == client)
         return true;
-    if (request->client_previous)
-        request->client_previous->client_next = request->client_next;
-    else
-        old->requests = request->client_next;
-    if (request->client_next)
-        request->client_next->client_previous = request->client_previous;
-    old->outstanding--;
-    old->input_bytes -= request->input_bytes;
-    old->work_ns -= request->work_ns;
-    join_client(client, request);
+    terse_client_leave(&fe->clients, request);
+    terse_client_join(&fe->clients, client, request);
     if (request->state == TERSE_REQUEST_PARKED && !client->parked) {
         request->queued_ns = fe->now_ns;
         if (request->alone)
@@ -240,7 +218,7 @@ static int enter(terse_frontend *fe, terse_client *client, const terse_wire_requ
         memcpy(request->session, wire->session, TERSE_WIRE_SESSION_BYTES);
         terse_sessions_add(&fe->sessions, request);
     }
-    join_client(client, request);
+    terse_client_join(&fe->clients, client, request);
     if (!client->parked) /* else it stays so */
         terse_queue_push(&fe->queue, request);
     request->trace = asked->trace;

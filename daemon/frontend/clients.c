@@ -120,6 +120,41 @@ void terse_client_identify(terse_client *client, const char *address, uint32_t g
     client->pid = pid;
 }
 
+void terse_client_join(terse_clients *clients, terse_client *client, terse_request *request)
+{
+    request->client = client;
+    request->client_previous = NULL;
+    request->client_next = client->requests;
+    if (client->requests)
+        client->requests->client_previous = request;
+    else
+        clients->n_asking++;
+    client->requests = request;
+    client->outstanding++;
+    client->input_bytes += request->input_bytes;
+    client->work_ns += request->work_ns;
+    clients->work_ns += request->work_ns;
+}
+
+void terse_client_leave(terse_clients *clients, terse_request *request)
+{
+    terse_client *client = request->client;
+    if (!client)
+        return;
+    if (request->client_previous)
+        request->client_previous->client_next = request->client_next;
+    else
+        client->requests = request->client_next;
+    if (request->client_next)
+        request->client_next->client_previous = request->client_previous;
+    clients->n_asking -= !client->requests;
+    client->outstanding--;
+    client->input_bytes -= request->input_bytes;
+    client->work_ns -= request->work_ns;
+    clients->work_ns -= request->work_ns;
+    request->client = NULL;
+}
+
 bool terse_client_is_admin(const terse_client *client)
 {
     return client->known && !client->remote && (client->uid == 0 || client->uid == geteuid());

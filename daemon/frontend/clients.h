@@ -49,6 +49,8 @@ typedef struct terse_client {
 typedef struct terse_clients {
     terse_client **buckets;
     uint32_t n_buckets, n;
+    uint32_t n_asking;  /* clients, those of arenas too, that have requests outstanding */
+    uint64_t work_ns;   /* of these requests */
     terse_client *slow; /* those who do not read fast enough */
     uint64_t swept_ns;
 } terse_clients;
@@ -63,6 +65,9 @@ terse_client *terse_clients_get(terse_clients *clients, uint32_t peer, uint64_t 
 /* Who a client is: `address` is what ZeroMQ says of its connection ("Peer-Address" of a message; NULL: nothing). On ipc
  * the kernel tells the user and the process there; everybody else, the gate's clients too, is remote. */
 void terse_client_identify(terse_client *client, const char *address, uint32_t gate_pid);
+/* A request becomes a client's, or is its no more (no client's, too). */
+void terse_client_join(terse_clients *clients, terse_client *client, terse_request *request);
+void terse_client_leave(terse_clients *clients, terse_request *request);
 /* Whether it may load, unload and configure: a process of root's or of the daemon's own user, over ipc. */
 bool terse_client_is_admin(const terse_client *client);
 /* Drops those who hold nothing and were not heard of for ten seconds; does it once a second at most. */

@@ -72,6 +72,15 @@ static void queue_before(const terse_frontend *fe, const terse_lane *lane, const
             input->others_ns += share->work_ns < input->ahead_ns ? share->work_ns : input->ahead_ns;
 }
 
+/* Whether a client, with `more_ns` beside what it has outstanding, has less than half of what those who have anything
+ * have on average. Where all have one request nobody has so little, and together all who have it have less than the
+ * others: so what is let in because of that is bounded by what is there. */
+static bool has_little(const terse_frontend *fe, const terse_client *client, uint64_t more_ns)
+{
+    const double average_ns = (double)fe->clients.work_ns / (fe->clients.n_asking ? fe->clients.n_asking : 1);
+    return 2 * (double)(client->work_ns + more_ns) < average_ns;
+}
+
 /* --- refusing -------------------------------------------------------------------------------------------------- */
 
 static uint64_t retry_ms(uint64_t ns)
@@ -180,10 +189,11 @@ static int check_time(const terse_frontend *fe, const terse_client *client, cons
 {
     const bool endless = request->deadline_ns == TERSE_NO_DEADLINE;
     const uint64_t time_ns = endless ? 2 * ENDLESS_NS : time_of(fe, request);
-    const uint64_t allowed_ns = time_ns / 2;
+    const uint64_t allowed_ns = has_little(fe, client, request->work_ns) ? time_ns : time_ns / 2;
     const terse_predict *correction = &model->predict[request->priority][terse_predict_class(time_ns)];
-    const uint64_t wait_ns = terse_predict_correct(correction, request->reckoned_ns);
-    const uint64_t queue_ns = terse_predict_correct(correction, (input->ahead_ns + input->others_ns) / input->workers);
+    const uint64_t wait_ns = terse_predict_correct(correction, request->reckoned_ns, fe->now_ns);
+    const uint64_t queue_ns =
+        terse_predict_correct(correction, (input->ahead_ns + input->others_ns) / input->workers, fe->now_ns);
     if (!endless && wait_ns + run_ns > time_ns)
         return refuse_late(fe, model, wait_ns, run_ns, request, error);
     if (fe->queue_automatic && queue_ns > allowed_ns) {
@@ -194,7 +204,7 @@ static int check_time(const terse_frontend *fe, const terse_client *client, cons
                           " us are allowed",
                           fe->queue.n_requests, queue_ns / 1000, allowed_ns / 1000);
     }
-    const uint64_t own_ns = terse_predict_correct(correction, client->work_ns / input->workers);
+    const uint64_t own_ns = terse_predict_correct(correction, client->work_ns / input->workers, fe->now_ns);
     const uint64_t left_ns = queue_ns < allowed_ns ? allowed_ns - queue_ns : 0;
     if (fe->client_automatic && client->outstanding > 0 && own_ns > 2 * left_ns) {
         request->retry_after_ms = come_again(model, own_ns - 2 * left_ns, allowed_ns);
@@ -273,7 +283,7 @@ void terse_overload_learn(terse_frontend *fe, const terse_request *request)
 
 bool terse_overload_stands(const terse_frontend *fe, terse_lane *lane, const terse_request *request)
 {
-    if (request->deadline_ns != TERSE_NO_DEADLINE)
+    if (request->deadline_ns != TERSE_NO_DEADLINE || has_little(fe, request->client, 0))
         return false;
     const terse_served *model = fe->models[lane->model];
     uint32_t workers, idle;

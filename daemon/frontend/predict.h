@@ -10,6 +10,9 @@
  *   What this leaves out (other processes on the cores, later arrivals of higher priority, workers that died) shows in
  *   how long requests really wait. The ratio of both, taken over about half a second, corrects the next prediction: of
  *   means, not a mean of ratios, so that long waits, which decide who is let in, weigh more than short ones.
+ *   A correction is as good as it is fresh, and as those are many that it was learnt from: one that says "too late"
+ *   keeps out all who could prove it wrong. So a few count for less, and in half a second without news it becomes its
+ *   square root.
  *   Who has a late deadline or a low priority is overtaken by those that come later, and errs otherwise than they: each
  *   priority and each length of time (by powers of 2) has its own correction. */
 #ifndef TERSE_FRONTEND_PREDICT_H
@@ -42,7 +45,7 @@ uint64_t terse_predict_wait(const terse_predict_input *input);
 
 /* A request whose wait was reckoned (not corrected) has begun to run after `waited_ns`, or waited in vain. */
 void terse_predict_learn(terse_predict *predict, uint64_t reckoned_ns, uint64_t waited_ns, uint64_t now_ns);
-/* A reckoned wait, corrected. */
-uint64_t terse_predict_correct(const terse_predict *predict, uint64_t reckoned_ns);
+/* A reckoned wait, corrected by what was learnt until now. */
+uint64_t terse_predict_correct(const terse_predict *predict, uint64_t reckoned_ns, uint64_t now_ns);
 
 #endif

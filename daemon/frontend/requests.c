@@ -34,23 +34,6 @@ terse_places *terse_places_new(terse_frontend *fe)
     return places;
 }
 
-static void leave_client(terse_request *request)
-{
-    terse_client *client = request->client;
-    if (!client)
-        return;
-    if (request->client_previous)
-        request->client_previous->client_next = request->client_next;
-    else
-        client->requests = request->client_next;
-    if (request->client_next)
-        request->client_next->client_previous = request->client_previous;
-    client->outstanding--;
-    client->input_bytes -= request->input_bytes;
-    client->work_ns -= request->work_ns;
-    request->client = NULL;
-}
-
 void terse_request_give_output(terse_frontend *fe, terse_request *request)
 {
     if (request->output_slot != TERSE_SLOT_NONE)
@@ -64,7 +47,7 @@ void terse_request_free(terse_frontend *fe, terse_request *request)
     terse_queue_deadline_remove(&fe->queue, request);
     if (request->has_session)
         terse_sessions_remove(&fe->sessions, request);
-    leave_client(request);
+    terse_client_leave(&fe->clients, request);
     if (request->arena)
         terse_arena_leave(request);
     if (request->places) {

@@ -388,6 +388,7 @@ static void check_clients(void)
             require(!c->outstanding && !c->requests && !c->input_bytes && !c->work_ns && !c->owed_bytes && !c->pins &&
                         !c->n_late && !c->slow,
                     "a client holds nothing at the end");
+    require(!front->clients.n_asking && !front->clients.work_ns, "nor do all together");
 }
 
 /* Before it is told to end: everything has come back. */

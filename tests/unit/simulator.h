@@ -44,6 +44,7 @@ typedef struct setup {
     double slowness[MAX_SIM_WORKERS];    /* 0: 1 */
     double jitter;                       /* batches take up to this part more or less */
     uint64_t slump_from_ns, slump_to_ns; /* all takes three times as long in between */
+    double growth;                       /* times what was measured before anybody asked; 0: 1 */
 } setup;
 
 typedef struct tally {
@@ -189,6 +190,8 @@ static inline uint64_t batch_ns(const setup *how, uint32_t model, uint32_t worke
         ns *= how->slowness[worker];
     if (now_ns >= how->slump_from_ns && now_ns < how->slump_to_ns)
         ns *= 3;
+    if (how->growth > 0)
+        ns *= how->growth;
     return (uint64_t)ns;
 }
 
@@ -317,13 +320,7 @@ static inline void sim_arrive(sim *s, size_t index)
     request->lane = lane;
     lane->n_users++;
     assert_true(terse_queue_deadline_add(&fe->queue, request));
-    request->client = client;
-    request->client_next = client->requests;
-    if (client->requests)
-        client->requests->client_previous = request;
-    client->requests = request;
-    client->outstanding++;
-    client->work_ns += request->work_ns;
+    terse_client_join(&fe->clients, client, request);
     terse_queue_push(&fe->queue, request);
 }
 

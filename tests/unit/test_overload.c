@@ -81,26 +81,46 @@ static void errors_correct_what_is_predicted(void **state)
 {
     (void)state;
     terse_predict predict = {0};
-    assert_int_equal(terse_predict_correct(&predict, 10 * MS), 10 * MS);
     uint64_t now = SECOND;
+    assert_int_equal(terse_predict_correct(&predict, 10 * MS, now), 10 * MS);
     for (int i = 0; i < 1000; i++, now += MS)
         terse_predict_learn(&predict, 20 * MS, 30 * MS, now);
-    assert_in_range(terse_predict_correct(&predict, 10 * MS), 14 * MS, 16 * MS);
+    assert_in_range(terse_predict_correct(&predict, 10 * MS, now), 14 * MS, 16 * MS);
     for (int i = 0; i < 2000; i++, now += MS)
         terse_predict_learn(&predict, 20 * MS, 18 * MS, now);
-    assert_in_range(terse_predict_correct(&predict, 10 * MS), 8500 * US, 9500 * US);
+    assert_in_range(terse_predict_correct(&predict, 10 * MS, now), 8500 * US, 9500 * US);
     /* Waits of an idle pool, all wake-up and no queue, say nothing. */
     predict = (terse_predict){0};
     for (int i = 0; i < 1000; i++, now += MS)
         terse_predict_learn(&predict, 0, 40 * US, now);
-    assert_in_range(terse_predict_correct(&predict, 10 * MS), 10 * MS, 12500 * US);
+    assert_in_range(terse_predict_correct(&predict, 10 * MS, now), 10 * MS, 12500 * US);
     /* Bounded, so that nobody is shut out for good. */
     for (int i = 0; i < 1000; i++, now += MS)
         terse_predict_learn(&predict, MS, 100 * SECOND, now);
-    assert_int_equal(terse_predict_correct(&predict, MS), 8 * MS);
+    assert_in_range(terse_predict_correct(&predict, MS, now), 7800 * US, 8 * MS);
     for (int i = 0; i < 10000; i++, now += MS)
         terse_predict_learn(&predict, SECOND, 0, now);
-    assert_int_equal(terse_predict_correct(&predict, MS), MS / 2);
+    assert_in_range(terse_predict_correct(&predict, MS, now), MS / 2, 510 * US);
+}
+
+/* Who is refused because of a correction cannot prove it wrong: time does. */
+static void a_correction_that_nothing_renews_fades(void **state)
+{
+    (void)state;
+    terse_predict predict = {0};
+    uint64_t now = SECOND;
+    for (int i = 0; i < 1000; i++, now += MS)
+        terse_predict_learn(&predict, MS, 100 * SECOND, now);
+    assert_in_range(terse_predict_correct(&predict, 10 * MS, now), 78 * MS, 80 * MS);
+    assert_in_range(terse_predict_correct(&predict, 10 * MS, now + 100 * MS), 78 * MS, 80 * MS);
+    assert_in_range(terse_predict_correct(&predict, 10 * MS, now + 700 * MS), 26 * MS, 31 * MS);
+    assert_in_range(terse_predict_correct(&predict, 10 * MS, now + 5 * SECOND), 10 * MS, 10100 * US);
+    terse_predict_learn(&predict, MS, 100 * SECOND, now + 5 * SECOND);
+    assert_in_range(terse_predict_correct(&predict, 10 * MS, now + 5 * SECOND), 78 * MS, 80 * MS);
+    /* One alone, who happened to wait for long, says little. */
+    predict = (terse_predict){0};
+    terse_predict_learn(&predict, 10 * MS, 100 * SECOND, now);
+    assert_in_range(terse_predict_correct(&predict, 10 * MS, now), 20 * MS, 30 * MS);
 }
 
 static void each_length_of_time_has_a_class(void **state)
@@ -121,7 +141,7 @@ typedef struct room {
     terse_frontend *fe;
     terse_served *model;
     terse_lane lane;
-    terse_client client, other;
+    terse_client client, other, many[50];
     terse_request waiting[200];
 } room;
 
@@ -157,14 +177,9 @@ static void fill(room *r, terse_client *client, int n)
 {
     for (int i = 0; i < n; i++) {
         terse_request *request = &r->waiting[r->fe->queue.n_requests];
-        *request = (terse_request){.lane = &r->lane,
-                                   .rows = 1,
-                                   .work_ns = MS,
-                                   .deadline_ns = 2 * SECOND,
-                                   .input_bytes = 100,
-                                   .client = client};
-        client->outstanding++;
-        client->work_ns += MS;
+        *request =
+            (terse_request){.lane = &r->lane, .rows = 1, .work_ns = MS, .deadline_ns = 2 * SECOND, .input_bytes = 100};
+        terse_client_join(&r->fe->clients, client, request);
         terse_queue_push(&r->fe->queue, request);
     }
 }
@@ -202,24 +217,31 @@ static void what_can_be_done_in_time_is_let_in(void **state)
     end(r);
 }
 
+/* So that all that waits goes before whoever comes. */
+static void hasten(room *r, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        terse_queue_remove(&r->fe->queue, &r->waiting[i]);
+        r->waiting[i].deadline_ns = SECOND + MS;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        terse_queue_push(&r->fe->queue, &r->waiting[i]);
+}
+
 static void who_would_be_late_or_stand_is_refused_with_a_time(void **state)
 {
     (void)state;
     room *r = begin();
     terse_overload_request asked;
-    fill(r, &r->other, 40);
-    for (int i = 0; i < 40; i++) { /* all before whoever comes */
-        terse_queue_remove(&r->fe->queue, &r->waiting[i]);
-        r->waiting[i].deadline_ns = SECOND + MS;
-    }
-    for (int i = 0; i < 40; i++)
-        terse_queue_push(&r->fe->queue, &r->waiting[i]);
+    fill(r, &r->other, 24);
+    fill(r, &r->client, 16);
+    hasten(r, 40);
     assert_int_equal(ask(r, &r->client, 15 * MS, &asked), TERSE_DEADLINE_EXCEEDED); /* 21 + 1 are needed */
     assert_in_range(asked.retry_after_ms, 7, 30);
     assert_int_equal(ask(r, &r->client, 30 * MS, &asked), TERSE_RESOURCE_EXHAUSTED); /* 20 > 30 / 2 */
     assert_in_range(asked.retry_after_ms, 5, 60);
     assert_int_equal(ask(r, &r->client, 50 * MS, &asked), TERSE_OK);
-    /* The other holds 20 ms of the queue's 25; twice what is left is 10. */
+    /* The other holds 12 ms of the queue's 25; twice what is left is 10. */
     assert_int_equal(ask(r, &r->other, 50 * MS, &asked), TERSE_RESOURCE_EXHAUSTED);
     assert_int_equal(ask(r, &r->other, 200 * MS, &asked), TERSE_OK);
     /* Who is refused while most are is told to wait longer. */
@@ -232,6 +254,69 @@ static void who_would_be_late_or_stand_is_refused_with_a_time(void **state)
     r->fe->max_queue = 40;
     assert_int_equal(ask(r, &r->client, 0, &asked), TERSE_RESOURCE_EXHAUSTED);
     assert_in_range(asked.retry_after_ms, 1, 10000);
+    end(r);
+}
+
+/* The queue is full of what was let in as if it took no time. */
+static void who_has_next_to_nothing_may_have_all_of_its_time(void **state)
+{
+    (void)state;
+    room *r = begin();
+    terse_overload_request asked;
+    fill(r, &r->other, 40);
+    hasten(r, 40);
+    assert_int_equal(ask(r, &r->other, 30 * MS, &asked), TERSE_RESOURCE_EXHAUSTED); /* 20 > 30 / 2 */
+    assert_int_equal(ask(r, &r->client, 30 * MS, &asked), TERSE_OK);
+    assert_int_equal(ask(r, &r->client, 15 * MS, &asked), TERSE_DEADLINE_EXCEEDED); /* late is late */
+    end(r);
+    r = begin(); /* those without a deadline: minutes */
+    fill(r, &r->other, 1);
+    r->other.work_ns = r->fe->clients.work_ns = r->model->share.work_ns = r->lane.levels[0].work_ns = 150 * SECOND;
+    assert_int_equal(ask(r, &r->other, 0, &asked), TERSE_RESOURCE_EXHAUSTED); /* 75 s */
+    assert_int_equal(ask(r, &r->client, 0, &asked), TERSE_OK);
+    end(r);
+    /* Thousands that have one each fill no more than half, and one that has nothing is as good as they. */
+    r = begin();
+    for (int i = 0; i < 40; i++)
+        fill(r, &r->many[i], 1);
+    hasten(r, 40);
+    assert_int_equal(ask(r, &r->client, 30 * MS, &asked), TERSE_RESOURCE_EXHAUSTED);
+    /* Nor may those who have little have more together than the flood, which has 22 here. */
+    end(r);
+    r = begin();
+    for (int i = 0; i < 18; i++)
+        fill(r, &r->many[i], 1);
+    fill(r, &r->other, 22);
+    hasten(r, 40);
+    assert_int_equal(ask(r, &r->client, 30 * MS, &asked), TERSE_OK);
+    for (int i = 18; i < 21; i++)
+        fill(r, &r->many[i], 1);
+    hasten(r, 43);
+    assert_int_equal(ask(r, &r->client, 30 * MS, &asked), TERSE_RESOURCE_EXHAUSTED);
+    end(r);
+}
+
+/* CoDel cuts what stands, of those who make it stand. */
+static void who_has_next_to_nothing_is_not_turned_away(void **state)
+{
+    (void)state;
+    room *r = begin();
+    fill(r, &r->other, 90);
+    terse_request one = {
+        .lane = &r->lane, .rows = 1, .work_ns = MS, .deadline_ns = TERSE_NO_DEADLINE, .queued_ns = SECOND};
+    terse_client_join(&r->fe->clients, &r->client, &one);
+    int cut = 0, spared = 0;
+    for (int i = 0; i < 90; i++) {
+        r->waiting[i].deadline_ns = TERSE_NO_DEADLINE;
+        r->waiting[i].queued_ns = SECOND;
+    }
+    for (int i = 0; i < 90; i++) {
+        r->fe->now_ns = 2 * SECOND + (uint64_t)i * 10 * MS;
+        cut += terse_overload_stands(r->fe, &r->lane, &r->waiting[i]);
+        spared += !terse_overload_stands(r->fe, &r->lane, &one);
+    }
+    assert_int_equal(spared, 90);
+    assert_in_range(cut, 5, 89);
     end(r);
 }
 
@@ -314,9 +399,12 @@ int main(void)
         cmocka_unit_test(it_stops_at_once_and_goes_on_where_it_was),
         cmocka_unit_test(a_wait_is_work_over_workers),
         cmocka_unit_test(errors_correct_what_is_predicted),
+        cmocka_unit_test(a_correction_that_nothing_renews_fades),
         cmocka_unit_test(each_length_of_time_has_a_class),
         cmocka_unit_test(what_can_be_done_in_time_is_let_in),
         cmocka_unit_test(who_would_be_late_or_stand_is_refused_with_a_time),
+        cmocka_unit_test(who_has_next_to_nothing_may_have_all_of_its_time),
+        cmocka_unit_test(who_has_next_to_nothing_is_not_turned_away),
         cmocka_unit_test(limits_in_numbers_hold_whatever_time_says),
         cmocka_unit_test(a_busy_pool_tries_what_seems_too_long),
         cmocka_unit_test(an_idle_pool_takes_what_comes),

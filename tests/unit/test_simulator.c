@@ -267,6 +267,43 @@ static void a_late_deadline_is_no_reason_to_be_refused(void **state)
     free(what.all);
 }
 
+/* Whatever the flood's deadlines and his, also where batches take far longer than was measured: then those that were
+ * let in at first fill the queue for longer than they seemed to. */
+static void who_asks_now_and_then_finds_room_beside_a_flood(void **state)
+{
+    (void)state;
+    static const uint64_t times[][2] = {
+        {5 * SECOND, 5 * SECOND},
+        {200 * MS, 20 * SECOND},
+        {200 * MS, 5 * SECOND},
+        {200 * MS, 0},
+        {5 * SECOND, 20 * SECOND},
+        {5 * SECOND, 0},
+        {0, 0},
+    };
+    const uint64_t seed = seed_of();
+    for (unsigned growth = 1; growth <= 4; growth *= 4)
+        for (size_t t = 0; t < sizeof times / sizeof times[0]; t++) {
+            uint64_t draw = seed;
+            setup how = {.models = {convolution}, .n_models = 1, .n_workers = 1, .jitter = 0.1, .growth = growth};
+            trace what = {0};
+            arrival one = {.rows = 1, .timeout_ns = times[t][0], .client = 0};
+            trace_poisson(&what, &draw, one, capacity(&convolution, 32, 1) * 10, 0, 10 * SECOND);
+            one.client = 1;
+            one.timeout_ns = times[t][1];
+            trace_poisson(&what, &draw, one, 2, SECOND / 2, 10 * SECOND);
+            result r;
+            simulate(&how, &what, seed, &r);
+            print_message("batches %u times as long, flood of %llu ms: of who has %llu ms %llu of %llu\n", growth,
+                          (unsigned long long)(times[t][0] / MS), (unsigned long long)(times[t][1] / MS),
+                          (unsigned long long)r.clients[1].ok, (unsigned long long)r.clients[1].offered);
+            /* Until it is seen how long all takes a few would be late, and are told so. */
+            assert_true(r.clients[1].ok * 10 >= r.clients[1].offered * 8);
+            result_done(&r);
+            free(what.all);
+        }
+}
+
 /* Those without a deadline: a burst is served, a queue that stands is cut. */
 static void codel_cuts_what_stands_and_spares_a_burst(void **state)
 {
@@ -329,6 +366,7 @@ int main(void)
         cmocka_unit_test(a_flooding_client_leaves_others_room),
         cmocka_unit_test(the_urgent_pass_an_overload),
         cmocka_unit_test(a_late_deadline_is_no_reason_to_be_refused),
+        cmocka_unit_test(who_asks_now_and_then_finds_room_beside_a_flood),
         cmocka_unit_test(codel_cuts_what_stands_and_spares_a_burst),
         cmocka_unit_test(energy_takes_fewer_batches_and_keeps_deadlines),
     };
