@@ -116,7 +116,7 @@ $(B)/gen/onnx.pb-c.c $(B)/gen/onnx.pb-c.h &: $(PROTO)
 	@protoc-c --proto_path=compress/onnx --c_out=$(B)/gen $<
 $(B)/obj/gen/%.o: $(B)/gen/%.c
 	@mkdir -p $(@D)
-	@$(CC) -std=c17 -O2 -fPIC -I$(B)/gen $(OPT) -c $< -o $@
+	@$(CC) -std=c17 -O2 -fPIC -I$(B)/gen $(OPT) $(CFLAGS) -c $< -o $@
 PROTO_OBJ := $(if $(wildcard $(PROTO)),$(B)/obj/gen/onnx.pb-c.o)
 $(call obj,$(COMPRESS)): | $(if $(wildcard $(PROTO)),$(B)/gen/onnx.pb-c.h)
 

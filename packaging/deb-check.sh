@@ -36,8 +36,8 @@ for suite in "$@"; do
     [ $first = 0 ] || continue
     rm -rf "$out.first" && mv "$out" "$out.first"
     (umask 077; TZ=Pacific/Kiritimati LC_ALL=fr_FR.UTF-8 TERSE_DEB_PLACE=some/where/else packaging/deb.sh --in-root "$suite" >/dev/null) || true
-    (cd "$out.first" && sha256sum *.deb) >"$out/reproducible.log"
-    (cd "$out" && sha256sum -c --quiet reproducible.log) >>"$out/reproducible.log" 2>&1 && same=0 || same=1
+    (cd "$out.first" && sha256sum *.deb) >"$out/first.sha256"
+    (cd "$out" && cat first.sha256 && sha256sum -c --quiet first.sha256) >"$out/reproducible.log" 2>&1 && same=0 || same=1
     tell $same "built again elsewhere they have the same bytes" "$out/reproducible.log"
 
     if [ ! -x "$tools/usr/bin/autopkgtest" ]; then
