@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # deb.sh [SUITE]: build the Debian packages into build/deb/SUITE, by default for the system that runs this. The source tree
-# is what git knows of this checkout (all files without git), with packaging/debian as its debian/. For another suite, or
-# where the packages that building needs are not installed, it is built in a root of that suite (mmdebstrap, root), which
-# is kept in build/root-build-SUITE.
+# is what git knows of this checkout (all files without git), with packaging/debian as its debian/. What building needs is
+# installed when it is missing, as by make. For another suite it is built in a root of that suite (mmdebstrap, root), which is
+# kept in build/root-build-SUITE.
 # deb.sh --in-root SUITE: in such a root in any case, and there in the folder $TERSE_DEB_PLACE ("build").
 # deb.sh --as-built: what build/release has, for tests: packages in build/deb/as-built within half a minute, whose programs
 # lack the distribution's compiler flags.
@@ -37,11 +37,18 @@ if [ -n "$as_built" ]; then
     find "$source/build" -type f -exec touch {} + # newer than every source: nothing is compiled
     (cd "$source" && DEB_BUILD_OPTIONS="$jobs noautodbgsym" dpkg-buildpackage -us -uc -b -nc -d >"$out/build.log" 2>&1) ||
         { tail -n 40 "$out/build.log" >&2; exit 1; }
-elif [ -z "$in_root" ] && [ "$suite" = "$own" ] && (cd "$source" && dpkg-checkbuilddeps >/dev/null 2>&1); then
+elif [ -z "$in_root" ] && [ "$suite" = "$own" ]; then
+    if ! (cd "$source" && dpkg-checkbuilddeps >/dev/null 2>&1); then
+        sudo=
+        [ "$(id -u)" = 0 ] || sudo=sudo
+        echo "terse: some Debian packages are missing, installing what building packages needs" >&2
+        $sudo apt-get update -qq >&2
+        $sudo env DEBIAN_FRONTEND=noninteractive apt-get build-dep -y -qq --no-install-recommends "$source" >&2
+    fi
     (cd "$source" && DEB_BUILD_OPTIONS="$jobs" dpkg-buildpackage -us -uc -b >"$out/build.log" 2>&1) ||
         { tail -n 40 "$out/build.log" >&2; exit 1; }
 else
-    [ "$(id -u)" = 0 ] || { (cd "$source" && dpkg-checkbuilddeps) || true; echo "deb.sh: install what is missing" >&2; exit 1; }
+    [ "$(id -u)" = 0 ] || { echo "deb.sh: only root can make a root for $suite" >&2; exit 1; }
     root=$top/build/root-build-$suite
     if [ ! -x "$root/usr/bin/dpkg-buildpackage" ]; then
         command -v mmdebstrap >/dev/null || { echo "deb.sh: mmdebstrap is not installed" >&2; exit 1; }
