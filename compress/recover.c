@@ -8,7 +8,7 @@
 
 #include "compress/quantize/weights.h"
 
-enum { MAX_EPOCHS = 1000000, TEXT_BATCH = 8 };
+enum { MAX_EPOCHS = 1000000, TEXT_BATCH = 8, LEAST_STEPS = 500 };
 /* Of weights of the usual size (those of texts: of any); a third, three and ten times as much are tried too where a
  * training is long. */
 static const double rate_floats = 3e-4, rate_bytes = 1e-4, rate_halves = 3e-4, rate_text_floats = 1e-3,
@@ -216,6 +216,7 @@ static terse_train_options options_for(const terse_graph *graph, const terse_rec
                              .relative = !texts,
                              .average = 0.98,
                              .batch = texts ? TEXT_BATCH : 0,
+                             .steps = LEAST_STEPS,
                              .temperature = texts ? 1 : 0,
                              .features = texts ? 0 : 1,
                              .mix = images,

@@ -11,8 +11,12 @@
 #include "compress/passes/unfuse.h"
 #include "compress/train/checkpoint.h"
 #include "compress/train/lanes.h"
+#include "compress/validate.h"
 
-enum { MAX_HELD_OUT = 512, FEW_EPOCHS = 5, TRIAL_STEPS = 24 };
+enum { MAX_HELD_OUT = 512, FEW_EPOCHS = 5, TRIAL_STEPS = 24, MOST_BATCH = 32, LEAST_BATCH = 8 };
+static const double usual_speed =
+    4e9; /* multiply-accumulates of the network a second, teacher and gradient beside it */
+static const double last_trial = 0.15; /* of the time: when it is over no further rate is tried */
 
 typedef struct trainer {
     terse_train_options options;
@@ -59,15 +63,16 @@ static int take_options(trainer *t, const terse_train_options *from, terse_error
 {
     terse_train_options *o = &t->options;
     *o = *from;
-    o->batch = o->batch == 0 ? 32 : o->batch;
     o->lr = o->lr == 0 ? 1e-3 : o->lr;
     o->temperature = o->temperature == 0 ? 2 : o->temperature;
     o->clip = o->clip == 0 ? 1 : o->clip;
     o->warm_up = o->warm_up == 0 ? 0.05 : o->warm_up;
     if (o->epochs < 0 || !(o->seconds >= 0) || (o->epochs == 0 && o->seconds == 0))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "training needs a number of epochs or seconds above 0");
-    if (o->batch < 1 || o->batch > 65536)
-        return bad_option(error, "batch", (double)o->batch, "1 to 65536");
+    if (o->batch < 0 || o->batch > 65536)
+        return bad_option(error, "batch", (double)o->batch, "0 to 65536");
+    if (o->steps < 0)
+        return bad_option(error, "steps", (double)o->steps, "0 and above");
     if (!(o->lr > 0 && o->lr <= 10))
         return bad_option(error, "lr", o->lr, "above 0, at most 10");
     if (!(o->temperature >= 0.01 && o->temperature <= 1000))
@@ -153,8 +158,33 @@ static int split_samples(trainer *t, terse_error *error)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %" PRId64 " samples", n);
     terse_train_split(n, t->options.seed, t->order, &t->n_held);
     t->n_train = n - t->n_held;
-    t->options.batch = t->options.batch > t->n_train ? t->n_train : t->options.batch;
     return TERSE_OK;
+}
+
+/* How many samples there is time for: by the epochs, or by what the network has to multiply. The speed of this machine
+ * does not matter, so that a training that goes on elsewhere has the same steps. */
+static double samples_to_come(const trainer *t)
+{
+    const terse_train_options *o = &t->options;
+    double samples = o->epochs > 0 ? (double)o->epochs * (double)t->n_train : (double)INFINITY;
+    int64_t macs = 0;
+    size_t ignored;
+    if (o->seconds > 0 && terse_validate_cost(t->student, &macs, &ignored, NULL) == TERSE_OK && macs > 0)
+        samples = fmin(samples, o->seconds * usual_speed / (double)macs);
+    return samples;
+}
+
+/* Adam moves weights by about the rate a step, so a training of few steps goes nowhere, and the gradient towards a
+ * teacher is good with few samples. */
+static void choose_batch(trainer *t)
+{
+    terse_train_options *o = &t->options;
+    if (o->batch == 0) {
+        o->batch = MOST_BATCH;
+        while (o->steps > 0 && o->batch > LEAST_BATCH && samples_to_come(t) / (double)o->batch < (double)o->steps)
+            o->batch /= 2;
+    }
+    o->batch = o->batch > t->n_train ? t->n_train : o->batch;
 }
 
 /* What decides about every bit of a training: a checkpoint goes on only there. */
@@ -256,8 +286,10 @@ static int prepare(trainer *t, const terse_graph *teacher, const terse_graph *st
         status = check_samples(&t->samples, error);
     if (status == TERSE_OK)
         status = split_samples(t, error);
-    if (status == TERSE_OK)
+    if (status == TERSE_OK) {
+        choose_batch(t);
         status = terse_distance_new(t->teacher, t->student, t->options.features, &t->distance, error);
+    }
     if (status == TERSE_OK)
         status = terse_parameters_new(t->student, &t->options, &t->parameters, error);
     if (status != TERSE_OK)
@@ -458,56 +490,78 @@ static int run_epoch(trainer *t, int64_t *order, terse_error *error)
     return t->stopped ? TERSE_OK : finish_epoch(t, error);
 }
 
-/* The weights that were best so far, as nothing had happened since. */
-static void start_over(trainer *t)
+/* Goes on from these weights, as nothing had happened before. */
+static void start_from(trainer *t, const float *kept)
 {
     terse_parameters *p = &t->parameters;
     const size_t bytes = (size_t)p->n_numbers * sizeof(float);
-    memcpy(p->weights, t->state.best, bytes);
-    memcpy(p->averaged, t->state.best, bytes);
-    memcpy(p->running, t->state.best + p->n_numbers, (size_t)p->n_statistic_numbers * sizeof(float));
+    memcpy(p->weights, kept, bytes);
+    memcpy(p->averaged, kept, bytes);
+    memcpy(p->running, kept + p->n_numbers, (size_t)p->n_statistic_numbers * sizeof(float));
     memset(p->first, 0, bytes);
     memset(p->second, 0, bytes);
     t->state.marks.step = 0;
     terse_parameters_round(t->student, p);
 }
 
-/* A few steps with lr, a third of it, 3 lr and 10 lr: that which leaves the held-out samples closest is taken. Steps,
- * not seconds, decide, but not beyond a tenth of the time; where a quarter of it is over before one was tried, the
- * careful one is taken. */
+/* A few steps from where the student is; *ret_divergence is infinite where time was over before. */
+static int try_rate(trainer *t, int64_t *order, double factor, double *ret_divergence, terse_error *error)
+{
+    const terse_train_options *o = &t->options;
+    terse_train_marks *m = &t->state.marks;
+    const int64_t steps = t->n_train / o->batch;
+    double agreement, loss;
+    int64_t s = 0;
+    int status = TERSE_OK;
+    memcpy(order, t->order, (size_t)t->n_train * sizeof *order);
+    shuffle(order, t->n_train, o->seed ^ 0x7261746573u);
+    for (; s < TRIAL_STEPS && status == TERSE_OK && !t->stopped && !is_late(t, 0.25); s++) {
+        const double warm = s < TRIAL_STEPS / 4 ? 4 * (double)(s + 1) / TRIAL_STEPS : 1;
+        status =
+            run_step(t, order + s % steps * o->batch, (uint64_t)(s + 1) << 40, factor * o->lr * warm, &loss, error);
+        t->progress.step = s + 1;
+        tell(t, false);
+    }
+    *ret_divergence = (double)INFINITY;
+    if (status != TERSE_OK || s < TRIAL_STEPS)
+        return status;
+    use_averages(t);
+    status = evaluate(t, &agreement, ret_divergence, error);
+    if (status == TERSE_OK && *ret_divergence < m->best_divergence) {
+        m->best_agreement = agreement;
+        m->best_divergence = *ret_divergence;
+        keep(t);
+    }
+    return status;
+}
+
+/* A few steps with lr, 3 lr, a third of it and 10 lr: that which leaves the held-out samples closest is taken, and the
+ * training goes on from there: what was spent on it is not lost. Steps, not seconds, decide, but not beyond a part of
+ * the time; where a quarter of it is over before one was tried, the careful one is taken. */
 static int find_rate(trainer *t, int64_t *order, terse_error *error)
 {
-    static const double factors[] = {1, 1.0 / 3, 3, 10};
+    static const double factors[] = {1, 3, 1.0 / 3, 10};
     const terse_train_options *o = &t->options;
-    const int64_t steps = t->n_train / o->batch;
+    const size_t numbers = (size_t)(t->parameters.n_numbers + t->parameters.n_statistic_numbers);
     double least = INFINITY;
-    t->state.marks.rate = o->find_rate ? factors[1] : 1; /* the careful one where there is no time to try */
-    if (!o->find_rate || (o->epochs > 0 && o->epochs * steps < 6 * TRIAL_STEPS))
+    t->state.marks.rate = o->find_rate ? factors[2] : 1; /* the careful one where there is no time to try */
+    if (!o->find_rate || (o->epochs > 0 && o->epochs * (t->n_train / o->batch) < 6 * TRIAL_STEPS))
         return TERSE_OK;
-    for (int f = 0; f < 4 && !t->stopped && (f == 0 || !is_late(t, 0.1)); f++) {
-        double agreement, divergence = 0, loss;
-        int status = TERSE_OK;
-        memcpy(order, t->order, (size_t)t->n_train * sizeof *order);
-        shuffle(order, t->n_train, o->seed ^ 0x7261746573u);
-        int64_t s = 0;
-        for (; s < TRIAL_STEPS && status == TERSE_OK && !t->stopped && !is_late(t, 0.25); s++) {
-            const double warm = s < TRIAL_STEPS / 4 ? 4 * (double)(s + 1) / TRIAL_STEPS : 1;
-            status = run_step(t, order + s % steps * o->batch, (uint64_t)(s + 1) << 40, factors[f] * o->lr * warm,
-                              &loss, error);
-            t->progress.step = s + 1;
-            tell(t, false);
-        }
-        use_averages(t);
-        if (status == TERSE_OK && s == TRIAL_STEPS)
-            status = evaluate(t, &agreement, &divergence, error);
-        start_over(t);
-        if (status != TERSE_OK || s < TRIAL_STEPS)
-            return status;
+    TERSE_AUTO(terse_freep) float *start = malloc((numbers + 1) * sizeof *start);
+    if (!start)
+        return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %zu parameters", numbers);
+    memcpy(start, t->state.best, numbers * sizeof *start);
+    int status = TERSE_OK;
+    for (int f = 0; f < 4 && status == TERSE_OK && !t->stopped && (f == 0 || !is_late(t, last_trial)); f++) {
+        double divergence;
+        start_from(t, start);
+        status = try_rate(t, order, factors[f], &divergence, error);
         if (divergence < least)
             t->state.marks.rate = factors[f];
         least = divergence < least ? divergence : least;
     }
-    return TERSE_OK;
+    start_from(t, t->state.best);
+    return status;
 }
 
 static int begin(trainer *t, int64_t *order, terse_error *error)

@@ -59,11 +59,13 @@ typedef struct terse_train_options {
     int64_t epochs;     /* at most; 0: `seconds` decides */
     double seconds;     /* at most; 0: `epochs` decides */
     int64_t stop;       /* ends behind that epoch, as if it had been stopped there; 0: does not */
-    int64_t batch;      /* samples a step; 0: 32 */
+    int64_t batch;      /* samples a step; 0: 32, or what follows from `steps` */
+    int64_t steps;      /* that a training should have; with fewer a step is of fewer than 32 samples, down to 8; 0: any
+                         * number will do. Not looked at where `batch` is given */
     double lr;          /* at its highest; 0: 1e-3 */
     bool relative;      /* weights move as much of their own size, not all alike */
     bool find_rate;     /* a third, 3 and 10 times `lr` are tried for a few steps too, and what leaves held-out samples
-                         * closest is     taken */
+                         * closest is taken: the rate and the weights that it led to */
     double temperature; /* 0: 2 */
     double decay;       /* of weights with two axes and more, decoupled; default 0 */
     double clip;        /* largest norm of the gradient; 0: 1 */

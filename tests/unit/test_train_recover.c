@@ -211,6 +211,54 @@ static void results_repeat_whatever_the_threads_and_after_a_break(void **state)
     samples_done(&data);
 }
 
+static void a_short_training_takes_many_small_steps(void **state)
+{
+    (void)state;
+    terse_graph *teacher = network(19);
+    terse_npz data = samples(SAMPLES);
+    const struct {
+        int64_t steps, epochs, batch;
+    } cases[] = {{0, 3, 32}, {1, 3, 32}, {1000, 3, 8}, {1000, 100, 16}};
+    for (int i = 0; i < 4; i++) {
+        terse_graph *student = clone_of(teacher);
+        random_state = 77;
+        disturb(student, 0.3f);
+        const terse_train_options options = {
+            .epochs = cases[i].epochs, .stop = 3, .steps = cases[i].steps, .lr = 3e-3, .seed = 5};
+        const terse_train_summary s = train(teacher, student, &data, &options);
+        assert_int_equal(s.epochs, 3);
+        assert_int_equal(s.steps, 3 * (s.samples / cases[i].batch));
+        terse_graph_free(student);
+    }
+    terse_graph_free(teacher);
+    samples_done(&data);
+}
+
+static void rates_are_tried_and_what_the_best_has_reached_stays(void **state)
+{
+    (void)state;
+    terse_graph *teacher = network(21);
+    terse_npz data = samples(SAMPLES);
+    double divergence[2];
+    for (int tried = 0; tried < 2; tried++) {
+        terse_graph *student = clone_of(teacher);
+        random_state = 77;
+        disturb(student, 0.3f);
+        const terse_train_options options = {.epochs = 1000, /* enough for trials */
+                                             .stop = 1,
+                                             .lr = 1e-5,
+                                             .seed = 5,
+                                             .find_rate = tried == 1};
+        const terse_train_summary s = train(teacher, student, &data, &options);
+        divergence[tried] = s.divergence_before - s.divergence;
+        terse_graph_free(student);
+    }
+    print_message("# one epoch wins %g, with trials before it %g\n", divergence[0], divergence[1]);
+    assert_true(divergence[1] > 20 * divergence[0]); /* ten times the rate, and four times the steps */
+    terse_graph_free(teacher);
+    samples_done(&data);
+}
+
 static void pruned_weights_stay_zero_and_quantized_ones_on_their_steps(void **state)
 {
     (void)state;
@@ -361,6 +409,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_disturbed_network_recovers_and_its_teacher_stays),
         cmocka_unit_test(results_repeat_whatever_the_threads_and_after_a_break),
+        cmocka_unit_test(a_short_training_takes_many_small_steps),
+        cmocka_unit_test(rates_are_tried_and_what_the_best_has_reached_stays),
         cmocka_unit_test(pruned_weights_stay_zero_and_quantized_ones_on_their_steps),
         cmocka_unit_test(a_student_is_made_from_its_teacher),
         cmocka_unit_test(what_does_not_fit_is_named),
