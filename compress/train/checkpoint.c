@@ -8,7 +8,7 @@
 #include <xxhash.h>
 
 static const char magic[8] = {'T', 'E', 'R', 'S', 'E', 'T', 'R', 'N'};
-enum { VERSION = 2, N_PARTS = 7 };
+enum { VERSION = 3, N_PARTS = 7 };
 
 typedef struct header {
     char magic[8];

@@ -2,7 +2,7 @@
 /* checkpoint.h: the state of a training in a file, so that it can go on with the same bits.
  * Runs in: terse-compress. Ownership: a state borrows the parameters and owns `best`.
  *
- *     0   "TERSETRN", u32 version = 2, u32 zero, XXH3-64 of what follows, key (XXH3-64 of graphs, samples, options)
+ *     0   "TERSETRN", u32 version = 3, u32 zero, XXH3-64 of what follows, key (XXH3-64 of graphs, samples, options)
  *     32  state's numbers, then weights, first and second moments, averages,
  *         statistics, best weights, best statistics */
 #ifndef TERSE_TRAIN_CHECKPOINT_H
@@ -15,6 +15,8 @@ typedef struct terse_train_marks {
     double seconds, train_seconds, trained_samples;
     double rate;       /* that was taken, as a multiple of `lr` */
     double good_share; /* of the whole training, when there was a better epoch last */
+    int64_t cuts;      /* how often the rate was lowered since it was chosen ... */
+    double cut_share;  /* ... and when that was last */
     double agreement_before, divergence_before, best_agreement, best_divergence, most_agreement;
 } terse_train_marks;
 

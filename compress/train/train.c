@@ -14,8 +14,10 @@
 #include "compress/validate.h"
 
 enum { MAX_HELD_OUT = 512, FEW_EPOCHS = 5, TRIAL_STEPS = 24, MOST_BATCH = 32, LEAST_BATCH = 8 };
+enum { SLOW_EPOCHS = 2, MOST_CUTS = 3 };
 static const double usual_speed =
-    4e9; /* multiply-accumulates of the network a second, teacher and gradient beside it */
+    4e9;                           /* multiply-accumulates of the network a second, teacher and gradient beside it */
+static const double cut = 1.0 / 3; /* of the rate, where it leads nowhere */
 static const double last_trial = 0.15; /* of the time: when it is over no further rate is tried */
 
 typedef struct trainer {
@@ -398,6 +400,26 @@ static bool is_enough(const trainer *t)
             done_share(t) >= t->state.marks.good_share + o->patience_share);
 }
 
+/* Where nothing has become better for a third of the patience, the rate is too high for what is there: back to the best
+ * weights, and smaller steps from there. */
+static void slow_down(trainer *t)
+{
+    const terse_train_options *o = &t->options;
+    terse_train_marks *m = &t->state.marks;
+    terse_parameters *p = &t->parameters;
+    const double since = m->cuts > 0 && m->cut_share > m->good_share ? m->cut_share : m->good_share;
+    if (o->patience_share <= 0 || m->bad_epochs < SLOW_EPOCHS || done_share(t) < since + o->patience_share / MOST_CUTS)
+        return;
+    const size_t bytes = (size_t)p->n_numbers * sizeof(float);
+    memcpy(p->weights, t->state.best, bytes);
+    memcpy(p->averaged, t->state.best, bytes);
+    memcpy(p->running, t->state.best + p->n_numbers, (size_t)p->n_statistic_numbers * sizeof(float));
+    memset(p->first, 0, bytes);
+    m->rate *= cut;
+    m->cuts++;
+    m->cut_share = done_share(t);
+}
+
 /* The means of the weights in their place, or the other way round, where they are wanted. */
 static void use_averages(trainer *t)
 {
@@ -428,6 +450,7 @@ static int finish_epoch(trainer *t, terse_error *error)
     m->epoch++;
     m->seconds = elapsed(t);
     t->early = is_enough(t);
+    slow_down(t);
     t->progress.evaluated = true;
     t->progress.agreement = agreement;
     t->progress.divergence = divergence;

@@ -259,6 +259,29 @@ static void rates_are_tried_and_what_the_best_has_reached_stays(void **state)
     samples_done(&data);
 }
 
+static void a_rate_that_leads_nowhere_is_lowered(void **state)
+{
+    (void)state;
+    terse_graph *teacher = network(23);
+    terse_npz data = samples(SAMPLES);
+    double divergence[2];
+    for (int patient = 0; patient < 2; patient++) {
+        terse_graph *student = clone_of(teacher);
+        random_state = 77;
+        disturb(student, 0.05f);
+        const terse_train_options options = {
+            .epochs = 24, .stop = 12, .lr = 0.3, .seed = 5, .patience_share = patient ? 0.3 : 0};
+        const terse_train_summary s = train(teacher, student, &data, &options);
+        divergence[patient] = s.divergence / s.divergence_before;
+        terse_graph_free(student);
+    }
+    print_message("# left of the divergence: %g, with lower rates %g\n", divergence[0], divergence[1]);
+    assert_true(divergence[0] == 1);
+    assert_true(divergence[1] < 0.9);
+    terse_graph_free(teacher);
+    samples_done(&data);
+}
+
 static void pruned_weights_stay_zero_and_quantized_ones_on_their_steps(void **state)
 {
     (void)state;
@@ -411,6 +434,7 @@ int main(void)
         cmocka_unit_test(results_repeat_whatever_the_threads_and_after_a_break),
         cmocka_unit_test(a_short_training_takes_many_small_steps),
         cmocka_unit_test(rates_are_tried_and_what_the_best_has_reached_stays),
+        cmocka_unit_test(a_rate_that_leads_nowhere_is_lowered),
         cmocka_unit_test(pruned_weights_stay_zero_and_quantized_ones_on_their_steps),
         cmocka_unit_test(a_student_is_made_from_its_teacher),
         cmocka_unit_test(what_does_not_fit_is_named),
