@@ -64,9 +64,12 @@ INLINE int dot_width_of(const dot_finish *f, int64_t panel)
  * `first`: of the group's columns among all. */
 void SHARED_NAME(terse_dot_finish_init)(dot_finish *f, const terse_requantize *to, int64_t first, int64_t columns,
                                         void *c, int64_t ldc);
-/* The sums of `rows` rows, the first one being row `row` of the output, of 1, 2 or 4 panels (DOT_PANELS at most). */
-void SHARED_NAME(terse_dot_finish_panels)(const dot_finish *f, const int32_t *sums, int rows, int panels, int64_t row,
-                                          int64_t panel);
+/* To bytes: by 1, 2 or 4 panels (DOT_PANELS at most), with a residual, and with the panel that is not full. */
+typedef void dot_bytes_function(const dot_finish *f, const int32_t *sums, int rows, int64_t row, int64_t panel);
+extern dot_bytes_function *const SHARED_NAME(terse_dot_bytes)[5][2][2];
+/* To floats or as they are. */
+void SHARED_NAME(terse_dot_to_words)(const dot_finish *f, const int32_t *sums, int rows, int panels, int64_t row,
+                                     int64_t panel);
 /* One output in double, the definition itself. */
 uint8_t SHARED_NAME(terse_dot_exact)(const dot_finish *f, int32_t sum, int32_t residual, int64_t column);
 #ifdef DOT_ROWWISE
@@ -76,12 +79,24 @@ void SHARED_NAME(terse_dot_correct_tile)(const dot_finish *f, const int32_t *sum
                                          const uint8_t *residual, int64_t row, int64_t panel);
 #endif
 
+/* The sums of `rows` rows, the first one being row `row` of the output, of at most four panels. */
+INLINE void dot_finish_panels(const dot_finish *f, const int32_t *sums, int rows, int panels, int64_t row,
+                              int64_t panel)
+{
+    if (f->to->to == TERSE_SUMS_TO_U8) {
+        const bool cut = panel + panels - 1 == f->cut_panel;
+        SHARED_NAME(terse_dot_bytes)[panels][f->residual != NULL][cut](f, sums, rows, row, panel);
+        return;
+    }
+    SHARED_NAME(terse_dot_to_words)(f, sums, rows, panels, row, panel);
+}
+
 /* As tiles leave their sums: four panels, then the next four. */
 INLINE void dot_finish_tile(const dot_finish *f, const int32_t *sums, int rows, int panels, int64_t row, int64_t panel)
 {
     for (; panels > 4; panels -= 4, panel += 4, sums += rows * 64)
-        SHARED_NAME(terse_dot_finish_panels)(f, sums, rows, 4, row, panel);
-    SHARED_NAME(terse_dot_finish_panels)(f, sums, rows, panels, row, panel);
+        dot_finish_panels(f, sums, rows, 4, row, panel);
+    dot_finish_panels(f, sums, rows, panels, row, panel);
 }
 
 #endif

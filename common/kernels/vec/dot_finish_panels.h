@@ -150,11 +150,9 @@ DOT_TO_BYTES_ALL(2)
 DOT_TO_BYTES_ALL(4)
 #endif
 
-typedef void dot_bytes_function(const dot_finish *f, const int32_t *sums, int rows, int64_t row, int64_t panel);
-
 #define DOT_TO_BYTES_ENTRY(n)                                                                                          \
     [n] = {{dot_bytes_##n##_plain, dot_bytes_##n##_plain_cut}, {dot_bytes_##n##_residual, dot_bytes_##n##_residual_cut}}
-static dot_bytes_function *const dot_bytes_functions[5][2][2] = {
+dot_bytes_function *const SHARED_NAME(terse_dot_bytes)[5][2][2] = {
     DOT_TO_BYTES_ENTRY(1),
     DOT_TO_BYTES_ENTRY(2),
 #ifdef DOT_ROWWISE
@@ -205,14 +203,9 @@ static void dot_to_floats(const dot_finish *f, const int32_t *sums, int rows, in
         }
 }
 
-void SHARED_NAME(terse_dot_finish_panels)(const dot_finish *f, const int32_t *sums, int rows, int panels, int64_t row,
-                                          int64_t panel)
+void SHARED_NAME(terse_dot_to_words)(const dot_finish *f, const int32_t *sums, int rows, int panels, int64_t row,
+                                     int64_t panel)
 {
-    if (f->to->to == TERSE_SUMS_TO_U8) {
-        const bool cut = panel + panels - 1 == f->cut_panel;
-        dot_bytes_functions[panels][f->residual != NULL][cut](f, sums, rows, row, panel);
-        return;
-    }
     if (f->to->to == TERSE_SUMS_TO_F32) {
         dot_to_floats(f, sums, rows, panels, row, panel);
         return;

@@ -85,7 +85,7 @@ INLINE void sparse_finish(const sparse_call *call, int64_t row, int64_t column, 
         x = v16_add(x, v16_load_up_to(c->bias + column, left));
     if (c->residual)
         x = v16_add(x, v16_load_up_to(c->residual + row * c->residual_stride + column, left));
-    v16_store_up_to(c->output + row * c->out_stride + column, v16_activate_near(x, &c->activation), left);
+    v16_store_up_to(c->output + row * c->out_stride + column, v16_activate(x, &c->activation), left);
 }
 
 /* --- few rows -------------------------------------------------------------------------------------------------------

@@ -104,6 +104,12 @@ INLINE void sparse_leave(int n_rows, int halves, int chains, sparse_sums sums[4]
     }
 }
 
+/* Once for all tiles. */
+APART void sparse_finish(const dot_finish *f, const int32_t *sums, int rows, int halves, int64_t row, int64_t panel)
+{
+    dot_finish_panels(f, sums, rows, halves, row, panel);
+}
+
 INLINE void sparse_run(int n_rows, int halves, const sparse_product *p, const uint8_t *x, int64_t ld, int64_t row,
                        int64_t column)
 {
@@ -136,7 +142,7 @@ INLINE void sparse_run(int n_rows, int halves, const sparse_product *p, const ui
     }
     _Alignas(64) int32_t to[(SPARSE_ROWS * SPARSE_HALVES + 3) * 16];
     sparse_leave(n_rows, halves, chains, sums, zeros, to);
-    SHARED_NAME(terse_dot_finish_panels)(&p->finish, to, n_rows, halves, row, column / 16);
+    sparse_finish(&p->finish, to, n_rows, halves, row, column / 16);
 }
 
 /* A tier with fewer rows or half the columns has the same function at the end of the list, which it never asks for. */

@@ -169,7 +169,7 @@ INLINE void winograd_store(const terse_conv_f32_args *args, const v16 *m, int64_
         if (args->residual)
             y = v16_add(y, v16_load_up_to(args->residual + (pixel + x * step) * args->residual_stride + filter, left));
         v16_store_up_to(args->output + (pixel + x * step) * args->out_stride + filter,
-                        v16_activate_near(y, &args->activation), left);
+                        v16_activate(y, &args->activation), left);
     }
 }
 

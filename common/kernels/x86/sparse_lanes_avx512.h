@@ -282,7 +282,7 @@ static void lanes_block_sums(const sparse_product *p, const uint8_t *turned, con
                     memset(left[g], 0, sizeof left[g]);
             lanes_rows(left, place, halves * 16, to + h * 16);
         }
-        SHARED_NAME(terse_dot_finish_panels)(&p->finish, to, (int)count, halves, row, begin / 16);
+        dot_finish_panels(&p->finish, to, (int)count, halves, row, begin / 16);
     }
 }
 
