@@ -7,10 +7,23 @@
 /* --- items ------------------------------------------------------------------------------------------------- */
 
 /* How many bytes of well-formed UTF-8 (Unicode 15, table 3-7) without a zero byte begin `text`. */
+/* How many bytes from the first on are ASCII and not zero, as far as eight at a time tell. */
+static size_t walk_ascii(const uint8_t *s, size_t length)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    size_t i = 0;
+    for (uint64_t word; i + sizeof word <= length; i += sizeof word) {
+        memcpy(&word, s + i, sizeof word);
+        if (((word | (word - ones)) & tops) != 0)
+            break;
+    }
+    return i;
+}
+
 size_t terse_wire_walk_utf8(const char *text, size_t length)
 {
     const uint8_t *s = (const uint8_t *)text;
-    size_t i = 0;
+    size_t i = walk_ascii(s, length);
     while (i < length) {
         const uint8_t c = s[i];
         if (c == 0)

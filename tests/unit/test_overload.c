@@ -296,6 +296,32 @@ static void who_has_next_to_nothing_may_have_all_of_its_time(void **state)
     end(r);
 }
 
+/* What is found and allowed stands in the text, however it is written there. */
+static void refusals_say_what_was_found_and_is_allowed(void **state)
+{
+    (void)state;
+    room *r = begin();
+    terse_overload_request asked = {.rows = 1, .bytes = 100, .deadline_ns = SECOND + 15 * MS};
+    terse_error error;
+    fill(r, &r->other, 24);
+    fill(r, &r->client, 16);
+    hasten(r, 40);
+    assert_int_equal(terse_overload_check(r->fe, &r->client, r->model, &r->lane, &asked, &error),
+                     TERSE_DEADLINE_EXCEEDED);
+    assert_int_equal(error.status, TERSE_DEADLINE_EXCEEDED);
+    assert_string_equal(error.message,
+                        "the request would be done in 22000 us (1000 us of them its batch), 15000 us are allowed");
+    asked.deadline_ns = SECOND + 30 * MS;
+    assert_int_equal(terse_overload_check(r->fe, &r->client, r->model, &r->lane, &asked, &error),
+                     TERSE_RESOURCE_EXHAUSTED);
+    assert_string_equal(error.message, "the queue is full: 40 requests wait and need 20000 us, 15000 us are allowed");
+    asked.deadline_ns = SECOND + 40 * MS;
+    assert_int_equal(terse_overload_check(r->fe, &r->client, r->model, &r->lane, &asked, &error),
+                     TERSE_RESOURCE_EXHAUSTED);
+    assert_string_equal(error.message, "16 requests of this client are outstanding and need 8000 us, 0 us are allowed");
+    end(r);
+}
+
 /* CoDel cuts what stands, of those who make it stand. */
 static void who_has_next_to_nothing_is_not_turned_away(void **state)
 {
@@ -404,6 +430,7 @@ int main(void)
         cmocka_unit_test(what_can_be_done_in_time_is_let_in),
         cmocka_unit_test(who_would_be_late_or_stand_is_refused_with_a_time),
         cmocka_unit_test(who_has_next_to_nothing_may_have_all_of_its_time),
+        cmocka_unit_test(refusals_say_what_was_found_and_is_allowed),
         cmocka_unit_test(who_has_next_to_nothing_is_not_turned_away),
         cmocka_unit_test(limits_in_numbers_hold_whatever_time_says),
         cmocka_unit_test(a_busy_pool_tries_what_seems_too_long),

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "common/wire.h"
+#include "common/wire_walk.h"
 
 static terse_wire_request request, decoded_request;
 static terse_wire_reply reply, decoded_reply;
@@ -567,6 +568,20 @@ static void forms_read_replies_as_they_are_read_without_them(void **state)
     assert_in_range(hits, 1000, 20000); /* it is not always decoded anew */
 }
 
+/* Wherever a byte stands that ends a text, also where eight are looked at at once. */
+static void texts_end_at_what_is_no_utf8(void **state)
+{
+    (void)state;
+    char text[40];
+    for (size_t length = 1; length < sizeof text; length++)
+        for (size_t at = 0; at < length; at++)
+            for (int byte = 0; byte < 256; byte++) {
+                memset(text, 'a', sizeof text);
+                text[at] = (char)byte;
+                assert_int_equal(terse_wire_walk_utf8(text, length), byte == 0 || byte >= 0x80 ? at : length);
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -583,6 +598,7 @@ int main(void)
         cmocka_unit_test(random_damage_is_survived),
         cmocka_unit_test(forms_read_what_is_read_without_them),
         cmocka_unit_test(forms_read_replies_as_they_are_read_without_them),
+        cmocka_unit_test(texts_end_at_what_is_no_utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
