@@ -101,12 +101,9 @@ static char *put_number(char *to, uint64_t number)
 static int refuse(terse_error *error, terse_status status, const char *text, const uint64_t numbers[3])
 {
     char *to = error->message;
-    for (; *text; text++)
-        if (*text == '#')
-            to = put_number(to, *numbers++);
-        else
-            *to++ = *text;
-    *to = 0;
+    for (const char *end; *(end = strchrnul(text, '#')); text = end + 1)
+        to = put_number(mempcpy(to, text, (size_t)(end - text)), *numbers++);
+    strcpy(to, text);
     error->status = status;
     return (int)status;
 }
