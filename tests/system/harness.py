@@ -95,6 +95,8 @@ class Tersed:
         self.endpoint = endpoint or f"ipc://{folder}/tersed.sock"
         self.log_path = os.path.join(folder, "tersed.log")
         command = [program("tersed"), "--listen", self.endpoint]
+        if "--config" not in options:  # a story is not told by what is installed on this machine
+            command += ["--config", "/dev/null"]
         for name, path in (models or {}).items():
             command += ["--model", f"{name}={path}"]
         with open(self.log_path, "ab") as log:
