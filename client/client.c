@@ -15,8 +15,7 @@ enum {
     GRACE_NS = 100 * 1000 * 1000, /* how much later than the daemon we end a request ourselves */
     BEHIND_NS = 10 * 1000 * 1000, /* next_unsent */
     WINDOW_GROWTH = 8,            /* a link's window grows back by such a part of what is answered */
-    MAX_FRAMES = TERSE_WIRE_MAX_IO + 1,
-    GLANCES = 16, /* at the completion ring for one look at everything */
+    GLANCES = 16,                 /* at the completion ring for one look at everything */
 };
 
 /* --- sending ---------------------------------------------------------------------------------------------- */
@@ -186,41 +185,6 @@ terse_status terse_client_want_one(const terse_client *client, const char *what)
 
 /* --- receiving -------------------------------------------------------------------------------------------- */
 
-/* One whole message into `frames` (initialized ones beyond *ret_n are closed by the caller). false: none is there. A
- * message of too many frames is read to its end and counted as one of 0 frames. */
-static bool receive_message(const terse_link *link, zmq_msg_t *frames, int *ret_n)
-{
-    int n = 0;
-    bool surplus = false;
-    for (;;) {
-        zmq_msg_t frame;
-        zmq_msg_init(&frame);
-        int got;
-        do
-            got = zmq_msg_recv(&frame, link->socket, ZMQ_DONTWAIT);
-        while (got < 0 && errno == EINTR);
-        if (got < 0) {
-            zmq_msg_close(&frame);
-            break;
-        }
-        const bool more = zmq_msg_more(&frame);
-        if (n < MAX_FRAMES) {
-            zmq_msg_init(&frames[n]);
-            zmq_msg_move(&frames[n++], &frame);
-        } else {
-            surplus = true;
-        }
-        zmq_msg_close(&frame);
-        if (more)
-            continue;
-        for (; surplus && n > 0; n--)
-            zmq_msg_close(&frames[n - 1]);
-        *ret_n = n;
-        return true;
-    }
-    return false;
-}
-
 /* What libterse knows of the times of a traced request. */
 static void note_trace(const pending *entry, const terse_wire_reply *wire, terse_reply *reply)
 {
@@ -280,11 +244,11 @@ void terse_client_take_completion(terse_client *client, const void *header, size
 
 static void receive_all(terse_client *client)
 {
-    zmq_msg_t frames[MAX_FRAMES];
+    zmq_msg_t frames[TERSE_LINK_FRAMES];
     int n = 0;
     for (int i = 0; i < client->n_links; i++) {
         terse_link *link = &client->links[i];
-        while (receive_message(link, frames, &n)) {
+        while (terse_links_receive(link, frames, &n)) {
             terse_links_heard(client, link);
             handle_message(client, link, frames, n);
             for (int k = 0; k < n; k++)

@@ -225,6 +225,47 @@ static void read_monitor(terse_client *client, terse_link *link)
     zmq_msg_close(&frame);
 }
 
+static bool receive_frame(terse_link *link, zmq_msg_t *frame)
+{
+    int got;
+    zmq_msg_init(frame);
+    do
+        got = zmq_msg_recv(frame, link->socket, ZMQ_DONTWAIT);
+    while (got < 0 && errno == EINTR);
+    terse_frames_count(&link->frames, got >= 0);
+    if (got < 0)
+        zmq_msg_close(frame);
+    return got >= 0;
+}
+
+bool terse_links_receive(terse_link *link, zmq_msg_t *frames, int *ret_n)
+{
+    int n = 0;
+    uint32_t n_frames = 0;
+    bool surplus = false;
+    zmq_msg_t frame;
+    terse_frames_begin(&link->frames, link->socket);
+    while (receive_frame(link, &frame)) {
+        const bool more = zmq_msg_more(&frame);
+        n_frames++;
+        if (n < TERSE_LINK_FRAMES) {
+            zmq_msg_init(&frames[n]);
+            zmq_msg_move(&frames[n++], &frame);
+        } else {
+            surplus = true;
+        }
+        zmq_msg_close(&frame);
+        if (more)
+            continue;
+        terse_frames_end(&link->frames, n_frames);
+        for (; surplus && n > 0; n--)
+            zmq_msg_close(&frames[n - 1]);
+        *ret_n = n;
+        return true;
+    }
+    return false;
+}
+
 void terse_links_watch(terse_client *client)
 {
     for (int i = 0; i < client->n_links; i++)

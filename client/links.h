@@ -18,9 +18,11 @@
 #define TERSE_CLIENT_LINKS_H
 
 #include "client/internal.h"
+#include "common/frames.h"
 
 enum {
     TERSE_MAX_LINKS = 16,
+    TERSE_LINK_FRAMES = TERSE_WIRE_MAX_IO + 1,
     TERSE_WINDOW_BYTES = 64 << 20, /* of what is sent and not answered over a link, as SEND_MARK of links.c */
     TERSE_LOST_WINDOW_BYTES =
         8 << 20, /* the same after a connection was lost: what is sent is lost with the next one */
@@ -39,6 +41,7 @@ typedef struct terse_link {
     size_t n_sent;     /* requests that are sent and not answered */
     size_t sent_bytes; /* theirs */
     size_t window_cut; /* by how much fewer may be, after a connection was lost */
+    terse_frames frames;
 } terse_link;
 
 /* Takes the list of client->endpoint apart and connects all. */
@@ -48,6 +51,9 @@ void terse_links_close(terse_client *client);
 /* The link that an entry goes over now: among those that are best to use, that with the fewest unanswered requests and
  * room for it, none that is full. NULL: it waits, for those or for answers. */
 terse_link *terse_links_choose(terse_client *client, const pending *entry);
+/* One whole message into `frames`, of TERSE_LINK_FRAMES; the caller closes *ret_n of them. false: none is there. A
+ * message of too many frames is read to its end and counted as one of 0 frames. */
+bool terse_links_receive(terse_link *link, zmq_msg_t *frames, int *ret_n);
 /* Something came over it. */
 void terse_links_heard(terse_client *client, terse_link *link);
 /* A refusal that another daemon may not give: the entry goes there. false: it is the answer. */

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 BUILD = os.environ.get("TERSE_BUILD", "build/release")
-LIBTERSE_COMMON = {"status", "bytes", "tensor", "wire", "pack", "ring", "curve"}
+LIBTERSE_COMMON = {"status", "bytes", "tensor", "wire", "pack", "ring", "curve", "frames"}
 
 
 def sources():

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <zmq.h>
 
+#include "common/frames.h"
 #include "common/wire.h"
 #include "daemon/log.h"
 #include "daemon/protocol.h"
@@ -46,6 +47,7 @@ typedef struct terse_gate_remote {
     void *dealer;
     terse_gate_account *account;
     uint64_t made_ns, asked_ns;     /* asked_ns: when its oldest unanswered request, or the last answer, came */
+    terse_frames frames;            /* that came from the front end */
     uint32_t n_asked;               /* requests without an answer */
     uint64_t moved_ns, moved_bytes; /* while it is slow: when it last took something, what it had then */
     uint32_t n_held;                /* parts of a reply that it had no room for */

@@ -77,6 +77,7 @@ static terse_gate_remote *make(terse_gate *gate, uint32_t id, zmq_msg_t *part)
     remote->id = id;
     remote->n_held = 0;
     remote->n_asked = 0;
+    remote->frames = (terse_frames){0};
     remote->made_ns = remote->moved_ns = gate->now_ns;
     remote->connection = terse_tap_find(zmq_msg_gets(part, "__fd"));
     remote->account = terse_gate_account_new();
@@ -199,6 +200,7 @@ static void become_slow(terse_gate *gate, terse_gate_remote *remote)
 static uint32_t take_reply(terse_gate_remote *remote, zmq_msg_t *parts)
 {
     uint32_t n = 0;
+    terse_frames_begin(&remote->frames, remote->dealer);
     for (bool more = true; more;) {
         zmq_msg_t surplus, *part = n < TERSE_GATE_PARTS ? &parts[n] : &surplus;
         zmq_msg_init(part);
@@ -206,6 +208,7 @@ static uint32_t take_reply(terse_gate_remote *remote, zmq_msg_t *parts)
         do
             got = zmq_msg_recv(part, remote->dealer, n ? 0 : ZMQ_DONTWAIT);
         while (got < 0 && errno == EINTR);
+        terse_frames_count(&remote->frames, got >= 0);
         if (got < 0)
             return 0;
         more = zmq_msg_more(part);
@@ -214,6 +217,7 @@ static uint32_t take_reply(terse_gate_remote *remote, zmq_msg_t *parts)
         else
             n++;
     }
+    terse_frames_end(&remote->frames, n);
     return n;
 }
 

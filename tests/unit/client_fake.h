@@ -42,7 +42,7 @@ typedef struct fake {
     uint32_t max_retries, retry_budget_ms; /* of the client */
 } fake;
 
-static void fake_bind(fake *f)
+static inline void fake_bind(fake *f)
 {
     const int zero = 0, one = 1;
     f->router = zmq_socket(f->context, ZMQ_ROUTER);
@@ -51,7 +51,7 @@ static void fake_bind(fake *f)
     assert_int_equal(zmq_bind(f->router, f->endpoint), 0);
 }
 
-static void fake_init_at(fake *f, const char *name)
+static inline void fake_init_at(fake *f, const char *name)
 {
     memset(f, 0, sizeof *f);
     snprintf(f->endpoint, sizeof f->endpoint, "ipc:///tmp/terse-test-client-%d%s.sock", (int)getpid(), name);
@@ -59,32 +59,32 @@ static void fake_init_at(fake *f, const char *name)
     fake_bind(f);
 }
 
-static void fake_init(fake *f)
+static inline void fake_init(fake *f)
 {
     fake_init_at(f, "");
 }
 
-static void fake_forget(fake *f)
+static inline void fake_forget(fake *f)
 {
     for (int i = 0; i < f->n_held; i++)
         zmq_msg_close(&f->held[i].peer);
     f->n_held = 0;
 }
 
-static void fake_unbind(fake *f)
+static inline void fake_unbind(fake *f)
 {
     fake_forget(f);
     zmq_close(f->router);
 }
 
-static void fake_done(fake *f)
+static inline void fake_done(fake *f)
 {
     fake_unbind(f);
     zmq_ctx_term(f->context);
     unlink(f->endpoint + strlen("ipc://"));
 }
 
-static void fake_send(fake *f, const held *to, const void *header, size_t size, const float *output)
+static inline void fake_send(fake *f, const held *to, const void *header, size_t size, const float *output)
 {
     zmq_msg_t peer;
     zmq_msg_init(&peer);
@@ -96,7 +96,7 @@ static void fake_send(fake *f, const held *to, const void *header, size_t size, 
 }
 
 /* OK; `output` becomes the one output "y" of shape [1]. */
-static void fake_answer(fake *f, const held *to, const float *output)
+static inline void fake_answer(fake *f, const held *to, const float *output)
 {
     static terse_wire_reply reply;
     uint8_t buffer[4096];
@@ -121,20 +121,20 @@ static void fake_answer(fake *f, const held *to, const float *output)
     fake_send(f, to, buffer, size, output);
 }
 
-static void fake_refuse(fake *f, const held *to, terse_status status, const char *text)
+static inline void fake_refuse(fake *f, const held *to, terse_status status, const char *text)
 {
     uint8_t buffer[TERSE_WIRE_ERROR_BYTES];
     fake_send(f, to, buffer, terse_wire_encode_error(to->id, status, text, buffer), NULL);
 }
 
-static void fake_refuse_for(fake *f, const held *to, terse_status status, uint64_t retry_after_ms)
+static inline void fake_refuse_for(fake *f, const held *to, terse_status status, uint64_t retry_after_ms)
 {
     uint8_t buffer[TERSE_WIRE_ERROR_BYTES];
     fake_send(f, to, buffer, terse_wire_encode_rejection(to->id, status, "full", retry_after_ms, buffer), NULL);
 }
 
 /* Takes one message off the socket, waiting at most ms; "live" is answered at once and not counted. */
-static bool fake_take(fake *f, int ms)
+static inline bool fake_take(fake *f, int ms)
 {
     for (;;) {
         zmq_pollitem_t item = {f->router, 0, ZMQ_POLLIN, 0};
@@ -169,7 +169,7 @@ static bool fake_take(fake *f, int ms)
 }
 
 /* terse_client_open waits for an answer, so that it needs the fake in another thread for a moment. */
-static void *open_thread(void *user)
+static inline void *open_thread(void *user)
 {
     fake *f = user;
     terse_client_options options = TERSE_CLIENT_OPTIONS_INIT;
@@ -182,7 +182,7 @@ static void *open_thread(void *user)
     return terse_client_open(&options, &client) == TERSE_OK ? client : NULL;
 }
 
-static terse_client *connect_to(fake *f)
+static inline terse_client *connect_to(fake *f)
 {
     pthread_t thread;
     void *client = NULL;
@@ -193,14 +193,14 @@ static terse_client *connect_to(fake *f)
     return client;
 }
 
-static terse_request *request_of(float value)
+static inline terse_request *request_of(float value)
 {
     terse_request *request = terse_request_new("m");
     assert_int_equal(terse_request_add_input(request, "x", TERSE_FP32, 1, (int64_t[]){1}, &value), TERSE_OK);
     return request;
 }
 
-static uint64_t submit(terse_client *client, float value)
+static inline uint64_t submit(terse_client *client, float value)
 {
     uint64_t id = 0;
     terse_request *request = request_of(value);
@@ -210,7 +210,7 @@ static uint64_t submit(terse_client *client, float value)
 }
 
 /* Polls the client while the fake's socket is served too, until a reply is there. */
-static terse_reply *next_reply(terse_client *client)
+static inline terse_reply *next_reply(terse_client *client)
 {
     terse_reply *reply = NULL;
     assert_int_equal(terse_client_poll(client, 20000, &reply), TERSE_OK);

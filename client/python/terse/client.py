@@ -107,7 +107,7 @@ class Client:
             poller.register(core.arena.connection.fileno(), zmq.POLLIN)
         poller.poll(1000 * min(waits) if waits else None)
         try:
-            while True:
+            while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # asked for each: see common/frames.h
                 core.on_message(self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
         except zmq.Again:
             pass
