@@ -95,10 +95,12 @@ plain_kernel = $(if $(filter fuzz,$(FLAVOR)),$(if $(filter common/kernels/%,$(1)
 # Loops of kernels and operators are made vectors, but not unrolled, peeled and split as -O3 does: that is much code for
 # little speed, as what is to be unrolled says so; but products of bytes are 1.5 % faster by it. Small is the scalar tier, a
 # definition and no CPU's best, and what runs when a model comes, a setting changes, a process ends or an operator asks.
-SMALL := common/kernels/ref/% $(filter-out common/graph/engine.c,$(wildcard common/graph/*.c)) common/model% common/npz% \
-	$(addprefix common/ops/,resize_taps.c rnn_plan.c window.c) daemon/supervisor/% daemon/loader/% daemon/gate/% \
-	daemon/log.c daemon/sandbox.c daemon/pages.c $(addprefix daemon/worker/,main.c models.c) \
-	$(addprefix daemon/frontend/,admin.c attach.c control.c main.c ops.c reload.c)
+EACH_BATCH := $(addprefix common/graph/,engine.c run.c steps.c threads.c) $(wildcard common/graph/split*.c)
+SMALL := common/kernels/ref/% $(filter-out $(EACH_BATCH),$(wildcard common/graph/*.c)) common/model% common/npz% \
+	$(addprefix common/ops/,resize_taps.c rnn_plan.c window.c) daemon/supervisor/% daemon/loader/% \
+	$(filter-out $(addprefix daemon/gate/,forward.c remotes.c),$(wildcard daemon/gate/*.c)) \
+	daemon/log.c daemon/sandbox.c daemon/pages.c daemon/worker/models.c \
+	$(addprefix daemon/frontend/,admin.c attach.c control.c main.c reload.c)
 VECTORS := $(shell $(CC) --version | grep -q 'Free Software' && echo -fvect-cost-model=dynamic)
 kernel_opt = $(if $(filter release,$(FLAVOR)),$(if $(filter compress/train/% common/kernels/x86/products_u8_% common/kernels/x86/dot_finish_%,$(1)),-O3) \
 	$(if $(filter $(SMALL),$(1)),-Os) \

@@ -7,7 +7,8 @@
  * that one in the middle of a message too. The command that tells of a lost connection ends its pipe at once, with
  * ZMQ_IMMEDIATE and with a ZMQ_RECONNECT_IVL of -1: what is left of the message is gone, and the process dies of an
  * assertion (fq.cpp: !_more). So it is made to look before a message that the hundredth frame may be in. It stays
- * possible that the command comes in the microsecond behind that look, or in a message longer than any before. */
+ * possible that the command comes in the microsecond behind that look, or in a message longer than any before, or that
+ * the count is one behind since the socket was empty for an instant. */
 #ifndef TERSE_COMMON_FRAMES_H
 #define TERSE_COMMON_FRAMES_H
 

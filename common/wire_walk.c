@@ -6,7 +6,6 @@
 
 /* --- items ------------------------------------------------------------------------------------------------- */
 
-/* How many bytes of well-formed UTF-8 (Unicode 15, table 3-7) without a zero byte begin `text`. */
 /* How many bytes from the first on are ASCII and not zero, as far as eight at a time tell. */
 static size_t walk_ascii(const uint8_t *s, size_t length)
 {
@@ -20,6 +19,7 @@ static size_t walk_ascii(const uint8_t *s, size_t length)
     return i;
 }
 
+/* How many bytes of well-formed UTF-8 (Unicode 15, table 3-7) without a zero byte begin `text`. */
 size_t terse_wire_walk_utf8(const char *text, size_t length)
 {
     const uint8_t *s = (const uint8_t *)text;

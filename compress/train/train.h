@@ -75,7 +75,8 @@ typedef struct terse_train_options {
     double features;    /* weight of the squared error of features; 0: none */
     uint64_t seed;
     int64_t patience;      /* epochs without a better held-out agreement or divergence until it ends; 0: never early */
-    double patience_share; /* the same as a share of the whole training (and five epochs); 0: never */
+    double patience_share; /* the same as a share of the whole training (and five epochs), a third of it lowers the
+                              rate; 0: never */
     bool batch_statistics; /* BatchNormalization trains by its batch and learns its constants */
     bool flip;             /* mirror images [N,C,H,W] left to right, half of them */
     int shift;             /* move them by up to this many pixels, zeros from outside */

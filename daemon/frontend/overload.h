@@ -5,15 +5,14 @@
  * Design notes
  *   One controller per request. One with a deadline is refused when it would not be done in time (predict.h), and when
  *   what waits before it would take more than half of its time: a queue longer than that serves nobody better, it only
- *   makes all wait. One without is refused when a minute's work waits; CoDel (codel.h) keeps that from standing.
- *   A client may fill twice what the queue has left (Choudhury and Hahne, "Dynamic queue length thresholds", 1998): one
- *   alone gets two thirds of it, and one more always finds room, whoever floods.
- *   Whoever has less than half of what clients have on average may have all of its time, and CoDel spares it: what
- * others were let in with may take far longer than it seemed, and fill the queue until it is done. None of this applies
- * while no more waits than a batch for each worker: it must not idle, and what an idle pool takes in is how a cost that
- * was measured too high is found out. All is decided before a tensor is touched. A refused request is told when to come
- * again: when the queue will be shorter, and the later the more others are refused too, so that those who obey do not
- * come in vain. */
+ *   makes all wait. One without is refused when a minute's work waits (two for who has little, below); CoDel (codel.h)
+ * keeps that from standing. A client may fill twice what the queue has left (Choudhury and Hahne, "Dynamic queue length
+ * thresholds", 1998): one alone gets two thirds of it, and one more always finds room, whoever floods. Whoever has less
+ * than half of what clients have on average may have all of its time, and CoDel spares it: what others were let in with
+ * may take far longer than it seemed, and fill the queue until it is done. None of this applies while no more waits
+ * than a batch for each worker: it must not idle, and what an idle pool takes in is how a cost that was measured too
+ * high is found out. All is decided before a tensor is touched. A refused request is told when to come again: when the
+ * queue will be shorter, and the later the more others are refused too, so that those who obey do not come in vain. */
 #ifndef TERSE_FRONTEND_OVERLOAD_H
 #define TERSE_FRONTEND_OVERLOAD_H
 

@@ -79,7 +79,6 @@ class AsyncClient:
 
     async def _receive(self) -> None:
         while True:
-            self._socket.getsockopt(zmq.EVENTS)  # before each message: see common/frames.h
             self._core.on_message(await self._socket.recv_multipart(copy=False))
 
     async def _watch(self) -> None:
