@@ -83,7 +83,9 @@ def programs_link_what_they_may():
     def wrong(program, pattern, why):
         return [f"{program} links {name}: {why}" for name in needed(program) if re.match(pattern, name)]
 
-    libterse = [f"libterse links {name}" for name in needed("libterse.so") if not re.match(r"lib(zmq|msgpack.*|c|m)\.so|ld-", name)]
+    sanitizer = "" if BUILD.endswith("release") else "|asan|ubsan|tsan"
+    libterse = [f"libterse links {name}" for name in needed("libterse.so")
+                if not re.match(rf"lib(zmq|msgpack.*|c|m{sanitizer})\.so|ld-", name)]
     return (libterse + wrong("tersed", r"libzmq|libopenblas|liblapack", "the supervisor has neither")
             + wrong("terse-worker", r"libzmq|libopenblas|liblapack", "workers have neither")
             + wrong("terse-frontend", r"libopenblas|liblapack", "OpenBLAS serves the compressor")
