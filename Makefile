@@ -195,7 +195,7 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c)) 
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 TEST_LIBS = $(B)/libdaemon.a $(B)/libcompress.a $(B)/libview.a $(B)/libterse.a $(B)/libcommon.a
 # The client and the daemon each have rooms of the same name (reply, request): never both in one program.
-$(addprefix $(B)/tests/,test_client test_client_burst test_client_ring): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libterse.a $(B)/libcommon.a
+$(addprefix $(B)/tests/,test_client test_client_burst test_client_ring test_client_throttle): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libterse.a $(B)/libcommon.a
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	@$(CC) -o $@ $^ $(LDFLAGS_ALL) -lcmocka $(LIBS_ZMQ) $(LIBS_COMMON)

@@ -103,6 +103,58 @@ static void append(terse_client *client, pending *entry)
     client->n_unanswered++;
 }
 
+/* --- what a flooded daemon is spared --------------------------------------------------------------------------- */
+
+/* The entry waits to be sent again, or its reply is there. */
+static void refuse_here(terse_client *client, pending *entry, const terse_throttle *throttle)
+{
+    client->n_throttled++;
+    if (terse_pending_retry(client, entry, throttle->status, throttle->retry_after_ms))
+        return;
+    terse_reply *reply = terse_reply_make_failed(entry->id, throttle->status, throttle->text);
+    if (reply)
+        reply->retry_after_ms = throttle->retry_after_ms;
+    entry->here = true;
+    terse_pending_complete(client, entry, reply);
+}
+
+static bool is_refused_here(terse_client *client, pending *entry, uint64_t now)
+{
+    terse_throttle *throttle = terse_throttle_find(client->throttles, entry->throttle_key);
+    if (!throttle || !throttle->active || !terse_throttle_refuses(throttle, now, client->max_refusals))
+        return false;
+    refuse_here(client, entry, throttle);
+    return true;
+}
+
+/* The same of one that is not to be sent ever: without its frames. */
+static terse_status submit_refused(terse_client *client, const terse_throttle *throttle, uint64_t *ret_id)
+{
+    pending *entry = terse_pending_new(client, PENDING_INFER, 0);
+    if (!entry)
+        return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a request");
+    entry->id = client->next_id++;
+    append(client, entry);
+    if (ret_id)
+        *ret_id = entry->id;
+    refuse_here(client, entry, throttle);
+    return TERSE_OK;
+}
+
+/* What the daemon says of a request counts for those that are like it. */
+static void note_verdict(terse_client *client, const pending *entry, const terse_wire_reply *wire)
+{
+    terse_throttle *throttle = terse_throttle_find(client->throttles, entry->throttle_key);
+    if (!throttle || wire->status == TERSE_UNAVAILABLE)
+        return;
+    if (wire->has_retry_after && (wire->status == TERSE_RESOURCE_EXHAUSTED || wire->status == TERSE_DEADLINE_EXCEEDED))
+        terse_throttle_refused(throttle, terse_now_ns(), client->max_refusals, wire->status, wire->retry_after_ms);
+    else
+        terse_throttle_taken(throttle);
+}
+
+/* --- sending one -------------------------------------------------------------------------------------------------- */
+
 static terse_status send_request(terse_client *client, terse_link *only, terse_wire_op op, pending_kind kind,
                                  const terse_request *request, uint64_t timeout_us, uint64_t *ret_id)
 {
@@ -112,9 +164,13 @@ static terse_status send_request(terse_client *client, terse_link *only, terse_w
         return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "%zu requests are outstanding, %zu are allowed", client->table.n,
                            client->max_outstanding);
     terse_wire_request *wire = &client->wire_request;
-    const uint64_t now = wire->has_timeout || wire->trace || timeout_us || client->max_retries
+    terse_throttle *throttle = request ? terse_throttle_of(client->throttles, request->throttle_key) : NULL;
+    const bool throttled = throttle && throttle->active;
+    const uint64_t now = wire->has_timeout || wire->trace || timeout_us || client->max_retries || throttled
                              ? terse_now_ns()
                              : 0; /* else not needed */
+    if (throttled && !client->max_retries && terse_throttle_refuses(throttle, now, client->max_refusals))
+        return submit_refused(client, throttle, ret_id);
     wire->op = op;
     wire->has_sent = client->local && wire->has_timeout;
     wire->sent_ns = now;
@@ -144,6 +200,7 @@ static terse_status send_request(terse_client *client, terse_link *only, terse_w
     entry->ring = request && terse_request_is_placed(request);
     entry->id = client->next_id++;
     entry->only = only;
+    entry->throttle_key = throttle ? throttle->key : 0;
     entry->submitted_ns = wire->trace ? now : 0;
     for (int i = 0; i < entry->n_frames; i++)
         entry->bytes += zmq_msg_size(&entry->frames[i]);
@@ -154,13 +211,15 @@ static terse_status send_request(terse_client *client, terse_link *only, terse_w
     if (entry->no_retry_ns > entry->deadline_ns)
         entry->no_retry_ns = entry->deadline_ns;
     terse_due_set(client, entry, entry->deadline_ns);
+    if (ret_id)
+        *ret_id = entry->id;
+    if (throttled && client->max_retries && is_refused_here(client, entry, now))
+        return TERSE_OK;
     terse_pending_queue(client, entry);
     if (client->unsent_first == entry) /* what waits is sent first */
         send_entry(client, entry);
     else if (client->shared_first == entry)
         send_shared(client);
-    if (ret_id)
-        *ret_id = entry->id;
     return TERSE_OK;
 }
 
@@ -196,6 +255,13 @@ static void note_trace(const pending *entry, const terse_wire_reply *wire, terse
     reply->completed_ns = terse_now_ns();
 }
 
+/* false: the daemon's word is the answer. */
+static bool is_retried(terse_client *client, pending *entry, const terse_wire_reply *wire)
+{
+    note_verdict(client, entry, wire);
+    return wire->has_retry_after && terse_pending_retry(client, entry, wire->status, wire->retry_after_ms);
+}
+
 static void handle_message(terse_client *client, terse_link *link, zmq_msg_t *frames, int n)
 {
     terse_error error = {0};
@@ -211,7 +277,7 @@ static void handle_message(terse_client *client, terse_link *link, zmq_msg_t *fr
     link->window_cut -= growth < link->window_cut ? growth : link->window_cut;
     if (client->n_links > 1 && entry->link != link && (status || wire->status != TERSE_OK))
         return; /* given up there: another daemon has it, whose word counts */
-    if (!status && (terse_links_turn_away(client, link, entry, wire) || terse_pending_retry(client, entry, wire)))
+    if (!status && (terse_links_turn_away(client, link, entry, wire) || is_retried(client, entry, wire)))
         return;
     if (entry->kind != PENDING_INFER)
         wire->n_outputs = 0; /* metadata's have no frames; whoever waits decodes the header that is kept */
@@ -232,7 +298,7 @@ void terse_client_take_completion(terse_client *client, const void *header, size
     const int status = terse_wire_decode_reply_like(&client->replies, header, bytes, &wire, &error);
     pending *entry = wire->has_id ? terse_table_find(&client->table, wire->id) : NULL;
     terse_reply *reply = NULL;
-    if (!entry || entry->state == PENDING_DONE || !entry->ring || (!status && terse_pending_retry(client, entry, wire)))
+    if (!entry || entry->state == PENDING_DONE || !entry->ring || (!status && is_retried(client, entry, wire)))
         return;
     if (status)
         reply = terse_reply_make_failed(wire->id, TERSE_INTERNAL, error.message);
@@ -349,7 +415,8 @@ static void expire(terse_client *client)
         pending *entry = client->due[0];
         if (now < entry->deadline_ns) { /* it waits to be sent again */
             terse_due_set(client, entry, entry->deadline_ns);
-            terse_pending_queue(client, entry);
+            if (!is_refused_here(client, entry, now))
+                terse_pending_queue(client, entry);
         } else if (must_wait(client, entry)) {
             terse_due_set(client, entry, now + GRACE_NS);
         } else if (entry->state == PENDING_SENT && now < entry->deadline_ns + GRACE_NS) {

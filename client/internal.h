@@ -12,6 +12,7 @@
 #include <zmq.h>
 
 #include "client/terse.h"
+#include "client/throttle.h"
 #include "common/wire.h"
 
 enum { INLINE_FRAMES = 3 };
@@ -34,8 +35,8 @@ typedef struct request_output {
 } request_output;
 
 struct terse_request {
-    char *model, *version; /* version NULL: any */
-    uint64_t timeout_us;
+    char *model, *version;             /* version NULL: any */
+    uint64_t timeout_us, throttle_key; /* the latter follows from what is above */
     unsigned priority;
     bool trace;
     int n_inputs, n_outputs;
@@ -100,10 +101,12 @@ typedef struct pending {
     uint32_t retries;        /* made so far */
     uint32_t refused;        /* a bit for each link that had no room for it since the last of these */
     struct terse_link *link; /* SENT: over which; NULL: through the ring */
+    uint64_t throttle_key;   /* of the one that it counts for, 0: none */
     struct terse_link *only; /* goes over this one or not at all; NULL: over any */
     size_t bytes;            /* of all frames */
     bool shared;             /* its tensors lie in the client's arena */
     bool ring;               /* it goes through the arena's ring */
+    bool here;               /* it was refused here */
     pending_kind kind;
     pending_state state;
     int n_frames; /* the header counts */
@@ -127,7 +130,10 @@ struct terse_client {
     uint8_t session[TERSE_WIRE_SESSION_BYTES];
     uint64_t next_id, lost_since_ns, reconnect_ns, retry_budget_ns;
     uint64_t random; /* state of the generator that spreads retries */
-    uint32_t max_retries;
+    uint32_t max_retries, max_refusals;
+    uint64_t n_throttled; /* were refused here */
+    uint32_t polls_here;  /* that had such a one to give */
+    terse_throttle throttles[TERSE_THROTTLES];
     size_t max_outstanding, n_unanswered;
     bool local;     /* every daemon is on this host: it has our clock */
     uint32_t turns; /* of those that wait to be sent */
@@ -189,8 +195,9 @@ void terse_pending_sent(terse_client *client, pending *entry, struct terse_link 
 void terse_pending_hold(terse_client *client, pending *entry); /* neither sent nor to be sent */
 pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames);
 void terse_pending_free(terse_client *client, pending *entry);
-/* A refusal that is to be no answer: the entry waits to be sent again. false: it is the answer. */
-bool terse_pending_retry(terse_client *client, pending *entry, const terse_wire_reply *wire);
+/* A refusal that is to be no answer: the entry waits to be sent again. false: it is the answer. retry_after_ms NEVER:
+ * none was told. */
+bool terse_pending_retry(terse_client *client, pending *entry, terse_status refusal, uint64_t retry_after_ms);
 /* A daemon is there: it may take what one that shut down has refused. */
 void terse_pending_next_came(terse_client *client, pending *entry);
 void terse_pending_complete(terse_client *client, pending *entry, terse_reply *reply);

@@ -18,6 +18,7 @@ enum {
     DEFAULT_RETRY_MS = 30000,
     DEFAULT_RESEND_MS = 1000,
     DEFAULT_OUTSTANDING = 4096,
+    DEFAULT_REFUSALS = 10000,
     MAX_OUTSTANDING = 1 << 20,
 };
 
@@ -61,6 +62,7 @@ static terse_status open_client(terse_client *client, const terse_client_options
     client->spin_ns = 1000 * (uint64_t)(options->spin_us < 1000000 ? options->spin_us : 1000000);
     client->resend_ns = 1000000u * (uint64_t)(options->resend_ms ? options->resend_ms : DEFAULT_RESEND_MS);
     client->max_retries = options->max_retries;
+    client->max_refusals = options->max_refusals_per_s ? options->max_refusals_per_s : DEFAULT_REFUSALS;
     client->retry_budget_ns =
         1000000u * (uint64_t)(options->retry_budget_ms ? options->retry_budget_ms : DEFAULT_RETRY_MS);
     client->lost_since_ns = terse_now_ns();

@@ -24,9 +24,10 @@ pending *terse_pending_new(terse_client *client, pending_kind kind, int n_frames
     entry->deadline_ns = entry->due_ns = entry->no_retry_ns = entry->ended_ns = NEVER;
     entry->due_at = 0;
     entry->retries = entry->refused = 0;
+    entry->throttle_key = 0;
     entry->link = entry->only = NULL;
     entry->bytes = 0;
-    entry->shared = entry->ring = false;
+    entry->shared = entry->ring = entry->here = false;
     entry->unsent_next = entry->unsent_previous = NULL;
     entry->reply = NULL;
     entry->next = entry->previous = entry->next_done = NULL;
@@ -134,19 +135,19 @@ static bool wait_for_next(terse_client *client, pending *entry, uint64_t now)
 /* A refused request that may be sent again waits for as long as the daemon says and up to half of that more, so that
  * those who were refused together do not come together. It is the same request under the same id: it did not run, and
  * the daemon has forgotten it. */
-bool terse_pending_retry(terse_client *client, pending *entry, const terse_wire_reply *wire)
+bool terse_pending_retry(terse_client *client, pending *entry, terse_status refusal, uint64_t retry_after_ms)
 {
     const uint64_t now = terse_now_ns();
-    if (entry->kind != PENDING_INFER || !wire->has_retry_after || wire->retry_after_ms > MAX_RETRY_MS)
+    if (entry->kind != PENDING_INFER || retry_after_ms > MAX_RETRY_MS)
         return false;
-    const uint64_t after_ns = wire->retry_after_ms * 1000000u;
+    const uint64_t after_ns = retry_after_ms * 1000000u;
     uint64_t due_ns = now + after_ns + next_random(&client->random) % (after_ns / 2 + 1);
-    if (wire->status == TERSE_UNAVAILABLE) {
+    if (refusal == TERSE_UNAVAILABLE) {
         if (!wait_for_next(client, entry, now))
             return false;
         due_ns = due_ns < entry->deadline_ns ? due_ns : entry->deadline_ns; /* the next may come before that */
     } else {
-        if (wire->status != TERSE_RESOURCE_EXHAUSTED || entry->retries >= client->max_retries ||
+        if (refusal != TERSE_RESOURCE_EXHAUSTED || entry->retries >= client->max_retries ||
             due_ns >= entry->no_retry_ns)
             return false;
         entry->retries++;

@@ -10,6 +10,12 @@ static bool is_name(const char *text)
     return text && *text && strlen(text) <= TERSE_WIRE_MAX_TEXT;
 }
 
+static void find_throttle(terse_request *request)
+{
+    request->throttle_key =
+        terse_throttle_key(request->model, request->version, request->priority, request->timeout_us);
+}
+
 terse_request *terse_request_new(const char *model)
 {
     if (!is_name(model)) {
@@ -21,7 +27,9 @@ terse_request *terse_request_new(const char *model)
         free(request);
         request = NULL;
     }
-    if (!request)
+    if (request)
+        find_throttle(request);
+    else
         CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a request");
     return request;
 }
@@ -207,17 +215,20 @@ terse_status terse_request_set_version(terse_request *request, const char *versi
         return CLIENT_FAIL(TERSE_RESOURCE_EXHAUSTED, "out of memory for a version");
     free(request->version);
     request->version = copy;
+    find_throttle(request);
     return TERSE_OK;
 }
 
 void terse_request_set_timeout(terse_request *request, uint64_t timeout_us)
 {
     request->timeout_us = timeout_us;
+    find_throttle(request);
 }
 
 void terse_request_set_priority(terse_request *request, unsigned priority)
 {
     request->priority = priority > TERSE_WIRE_MAX_PRIORITY ? TERSE_WIRE_MAX_PRIORITY : priority;
+    find_throttle(request);
 }
 
 void terse_request_set_trace(terse_request *request, int on)

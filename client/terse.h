@@ -38,6 +38,14 @@
  * goes to them after resend_ms. That counts from the daemon's last word and not from the request's submission: one that
  * computes for long still answers that it lives. A daemon that is full or shutting down is passed over for as long as
  * it says, and what it refused goes to the others. A request may then run more than once; it is answered once.
+ *
+ * Overload. A daemon that cannot answer a request in time refuses it at once, and its reply says when to come again
+ * (max_retries makes libterse do so). To refuse costs the daemon a part of what it costs to answer small requests. So a
+ * client that is refused more than max_refusals_per_s times a second sends a quarter more than the daemon takes of it
+ * and refuses the rest here, with the status and the time that the daemon last named; such a reply's error begins with
+ * "refused by libterse", and terse_client_throttled counts them. Requests for different models, versions, priorities
+ * and times (by powers of two) are judged apart. It ends by itself within a tenth of a second when the daemon can do
+ * what is asked of it.
  */
 #ifndef TERSE_H
 #define TERSE_H
@@ -141,10 +149,12 @@ typedef struct terse_client_options {
     /* With several daemons: for how long one may bring no word while it owes answers, before others get what it has
      * [1000]. */
     uint32_t resend_ms;
+    /* A daemon that refuses more requests than that a second is spared [10000; UINT32_MAX: never]: see "Overload". */
+    uint32_t max_refusals_per_s;
 } terse_client_options;
 #define TERSE_CLIENT_OPTIONS_INIT                                                                                      \
     {                                                                                                                  \
-        sizeof(terse_client_options), NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, 0                                            \
+        sizeof(terse_client_options), NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0                                         \
     }
 
 /* Where a daemon on this host listens by default: $TERSE_ENDPOINT when set, else ipc:///run/terse/tersed.sock for root
@@ -202,6 +212,9 @@ TERSE_API terse_status terse_client_wait(terse_client *client, uint64_t id, int 
 TERSE_API terse_status terse_client_cancel(terse_client *client, uint64_t id);
 /* How many requests are unanswered or answered and not yet taken. */
 TERSE_API size_t terse_client_outstanding(const terse_client *client);
+
+/* How many were refused here and not by the daemon, see "Overload". */
+TERSE_API uint64_t terse_client_throttled(const terse_client *client);
 
 /* A descriptor for poll, epoll or select of your own event loop: readable whenever terse_client_poll(client, 0, ...)
  * has something to do; call that until it gives NULL. It stays the client's; never read from it or close it. -1 (and

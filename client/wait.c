@@ -9,6 +9,8 @@
 #include "client/loop.h"
 #include "common/bytes.h"
 
+enum { POLLS_HERE = 64 };
+
 static uint64_t deadline_after(int timeout_ms)
 {
     return timeout_ms < 0 ? UINT64_MAX : terse_now_ns() + (uint64_t)timeout_ms * 1000000u;
@@ -97,6 +99,8 @@ static terse_status hand_out(terse_client *client, pending *entry, terse_reply *
 terse_status terse_client_poll(terse_client *client, int timeout_ms, terse_reply **ret_reply)
 {
     const uint64_t until = deadline_after(timeout_ms);
+    if (client->done_first && client->done_first->here && ++client->polls_here % POLLS_HERE == 0)
+        terse_client_process(client); /* who is refused here all the time would never hear of the daemon's answers */
     while (!client->done_first) {
         terse_client_process(client);
         if (client->done_first)
@@ -225,4 +229,9 @@ terse_status terse_client_cancel(terse_client *client, uint64_t id)
 size_t terse_client_outstanding(const terse_client *client)
 {
     return client->table.n;
+}
+
+uint64_t terse_client_throttled(const terse_client *client)
+{
+    return client->n_throttled;
 }

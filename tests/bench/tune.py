@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """terse tune beside every combination of what it could have tried: an MLP, SqueezeNet, and a network with steep batching gains.
 
-Each combination is measured twice, in random order, in short runs; the best ones and what terse tune recommends more often, in turn. The grids go to tests/golden (BENCH_KEEP=1), where tests/unit/test_tune.c plays the search against them.
+Each combination is measured twice, in random order, in short runs; the best ones and what terse tune recommends more often, in turn. The grids go to tests/golden (BENCH_KEEP=1), where tests/unit/test_tune.c plays the search against them. BENCH_GRID=kept takes the best four of the kept grid in place of the first, long part, and measures them and the recommended one anew, in turn.
 
 BENCH_PREFIX: words that stand before each measurement of some seconds (where machines are shared: what gives it the processor).
 BENCH_LONG_PREFIX: the same before the search itself, which takes two minutes. BENCH_ONLY: names of networks.
@@ -15,6 +15,7 @@ import sys
 PREFIX = os.environ.get("BENCH_PREFIX", "").split()
 LONG_PREFIX = os.environ.get("BENCH_LONG_PREFIX", "").split()
 KEEP = bool(os.environ.get("BENCH_KEEP"))
+KEPT_BEST = 4 if os.environ.get("BENCH_GRID") == "kept" else 0
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 PASSES = 2
 CORES = len(os.sched_getaffinity(0))
@@ -74,6 +75,12 @@ def keep(root, name, deadline, grid):
             file.write("\t".join(map(str, setting)) + f"\t{grid.rate(setting):.6g}\n")
 
 
+def kept_best(root, name):
+    with open(os.path.join(root, "tests", "golden", f"tune_{name}.tsv")) as file:
+        rows = [line.split("\t") for line in file if line[0].isdigit()]
+    return [tuple(map(int, row[:3])) for row in sorted(rows, key=lambda row: -float(row[3]))[:KEPT_BEST]]
+
+
 def pieces(settings, each):
     return [settings[i:i + each] for i in range(0, len(settings), each)]
 
@@ -86,21 +93,22 @@ def one(tools, folder, name, network, deadline, batches, timeouts, time, each):
     measure = lambda options, prefix: tune(tools, folder, path, [f"--deadline-ms {deadline} {o}" for o in options], prefix)
     grid = Grid(measure, time)
     settings = [(w, b, t) for w in workers() for b in batches for t in timeouts if b > 1 or t == 0]
-    for turn in range(PASSES):
+    for turn in range(0 if KEPT_BEST else PASSES):
         random.Random(turn).shuffle(settings)
         for piece in pieces(settings, each):
             grid.visit(piece)
             print(name, {setting: round(grid.rate(setting)) for setting in piece}, file=sys.stderr, flush=True)
     told = measure([f"--max-batch {','.join(map(str, batches))} --batch-timeout-us {','.join(map(str, timeouts))}"], LONG_PREFIX)[0]
     found = tuple(told["recommended"][key] for key in ("workers", "max_batch", "batch_timeout_us"))
-    best = sorted({*sorted(settings, key=grid.rate)[-4:], found})
-    for _ in range(ROUNDS - 1):
+    best = sorted({*(kept_best(tools.ROOT, name) or sorted(settings, key=grid.rate)[-4:]), found})
+    for _ in range(ROUNDS if KEPT_BEST else ROUNDS - 1):
         for piece in pieces(best, each):
             grid.visit(piece)
-    if KEEP:
+            print(name, {setting: round(grid.rate(setting)) for setting in piece}, file=sys.stderr, flush=True)
+    if KEEP and not KEPT_BEST:
         keep(tools.ROOT, name, deadline, grid)
     first = max(best, key=grid.rate)
-    print(f"{name:<12} {len(settings):>4} {deadline:>5} ms {str(first):>16} {grid.rate(first):>9.0f}/s {str(found):>16} {grid.rate(found):>9.0f}/s "
+    print(f"{name:<12} {len(grid.rates):>4} {deadline:>5} ms {str(first):>16} {grid.rate(first):>9.0f}/s {str(found):>16} {grid.rate(found):>9.0f}/s "
           f"{grid.rate(found) / grid.rate(first):>6.3f} {told['trials']:>5} trials {told['seconds']:>5.0f} s; held {told['recommended']['measured']['rate']:.0f}/s",
           flush=True)
 

@@ -39,7 +39,7 @@ typedef struct fake {
     held held[MAX_HELD];
     int n_held;
     terse_wire_request request;
-    uint32_t max_retries, retry_budget_ms; /* of the client */
+    uint32_t max_retries, retry_budget_ms, max_refusals_per_s; /* of the client */
 } fake;
 
 static inline void fake_bind(fake *f)
@@ -179,6 +179,7 @@ static inline void *open_thread(void *user)
     options.max_outstanding = 100;
     options.max_retries = f->max_retries;
     options.retry_budget_ms = f->retry_budget_ms;
+    options.max_refusals_per_s = f->max_refusals_per_s;
     return terse_client_open(&options, &client) == TERSE_OK ? client : NULL;
 }
 

@@ -26,7 +26,8 @@ typedef struct terse_bench_side {
 typedef struct terse_bench {
     const char *traffic_text, *input, *versus, *report;
     bool json, verify, shm;
-    uint64_t concurrency, connections, rows, requests, timeout_ms, seed, connect_ms, spin_us, retries, repeat;
+    uint64_t concurrency, connections, rows, requests, timeout_ms, seed, connect_ms, spin_us, retries, repeat,
+        max_refusals;
     double rate, seconds, warmup, within;
     terse_cli_texts dims;
     terse_traffic traffic;

@@ -287,15 +287,25 @@ static uint64_t own_cpu_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static uint64_t refused_here(const terse_load *load)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < load->n; i++)
+        n += terse_client_throttled(load->connections[i].client);
+    return n;
+}
+
 int terse_load_run(terse_load *load, const terse_load_plan *plan, terse_load_result *result, terse_error *error)
 {
     terse_turn_short();
+    const uint64_t here = refused_here(load);
     const uint64_t start = terse_now_ns(), cpu = own_cpu_ns();
     run r = {.load = load, .plan = plan, .result = result, .error = error};
     r.rate = plan->rate > 0 || !plan->traffic ? plan->rate : terse_traffic_rate(plan->traffic);
     r.measure_from_ns = start + (uint64_t)((plan->requests ? 0 : plan->warmup) * 1e9);
     r.end_ns = r.measure_from_ns + (uint64_t)(plan->seconds * 1e9);
     const int status = plan->traffic ? open_loop(&r) : closed_loop(&r);
+    result->here += refused_here(load) - here;
     result->own_share = (double)(own_cpu_ns() - cpu) / (double)(terse_now_ns() - start);
     result->seconds += (double)(r.last_ns - r.first_ns) / 1e9;
     return status;
@@ -315,6 +325,7 @@ bool terse_load_join(terse_load_result *to, const terse_load_result *from)
 {
     to->sent += from->sent;
     to->replies += from->replies;
+    to->here += from->here;
     to->ok += from->ok;
     for (int i = 0; i < TERSE_LOAD_STATUSES; i++)
         to->errors[i] += from->errors[i];

@@ -24,6 +24,7 @@ typedef struct terse_load_options {
     const char *endpoint, *model, *input; /* input NULL: random ones */
     const terse_cli_texts *dims;
     uint64_t connections, connect_ms, spin_us, retries, rows, seed, timeout_ms;
+    uint64_t max_refusals; /* a second, that the daemon makes itself; 0: all */
     uint64_t
         concurrency; /* most that a closed loop will have outstanding: places in shared memory; 0: only open loops */
     bool shm, verify;
@@ -46,6 +47,7 @@ typedef struct terse_load_result {
     terse_latencies behind;            /* open loop: how late each was sent */
     uint64_t sent, ok, errors[TERSE_LOAD_STATUSES], mismatches, duplicates;
     uint64_t replies;                      /* of any kind, those of the warm-up too */
+    uint64_t here;                         /* of these: refused by libterse, the daemon never saw them */
     uint64_t batch_sum;                    /* over OK replies, rows of their batch */
     uint64_t in_batch[TERSE_LOAD_BATCHES]; /* OK replies by rows of their batch; the last has all that are larger */
     double seconds;                        /* from the first measured request to the last answer; sums over rounds */

@@ -25,6 +25,7 @@ static int connect_to(const terse_load_options *o, terse_client **ret_client, te
     options.spin_us = (uint32_t)o->spin_us;
     options.max_retries = (uint32_t)o->retries;
     options.retry_budget_ms = 3600 * 1000;
+    options.max_refusals_per_s = o->max_refusals ? (uint32_t)o->max_refusals : UINT32_MAX;
     const terse_status status = terse_client_open(&options, ret_client);
     return status ? client_failed(status, error) : TERSE_OK;
 }

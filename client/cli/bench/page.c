@@ -74,12 +74,16 @@ static double p999_of(const terse_bench_side *side)
 
 static double cpu_of(const terse_bench_side *side)
 {
-    return side->has_cpu && side->all.replies ? side->cpu_seconds * 1000 / (double)side->all.replies : NAN;
+    return side->has_cpu && side->all.replies > side->all.here
+               ? side->cpu_seconds * 1000 / (double)(side->all.replies - side->all.here)
+               : NAN;
 }
 
 static double joules_of(const terse_bench_side *side)
 {
-    return side->has_joules && side->all.replies ? side->joules * 1000 / (double)side->all.replies : NAN;
+    return side->has_joules && side->all.replies > side->all.here
+               ? side->joules * 1000 / (double)(side->all.replies - side->all.here)
+               : NAN;
 }
 
 static void write_table(const terse_bench *b, FILE *out)

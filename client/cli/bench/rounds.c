@@ -15,6 +15,7 @@ static int open_side(const terse_bench *b, terse_bench_side *side, terse_error *
                                         .connect_ms = b->connect_ms,
                                         .spin_us = b->spin_us,
                                         .retries = b->retries,
+                                        .max_refusals = b->max_refusals,
                                         .rows = b->rows,
                                         .seed = b->seed,
                                         .timeout_ms = b->timeout_ms,

@@ -15,6 +15,7 @@ static void json_errors(const terse_load_result *all, terse_json *json)
     terse_json_end(json);
     if (*all->first_error)
         terse_json_text(json, "first_error", all->first_error);
+    terse_json_uint(json, "refused_here", all->here); /* also of the warm-up */
 }
 
 static void json_latencies(const terse_load_result *all, terse_json *json)
@@ -90,10 +91,10 @@ static void json_side(const terse_bench *b, const terse_bench_side *side, terse_
         json_mean(json, "rate_over_rounds", &side->rate);
         json_mean(json, "p99_us_over_rounds", &side->p99_us);
     }
-    if (side->has_cpu && all->replies)
-        terse_json_double(json, "cpu_seconds_per_1000", side->cpu_seconds * 1000 / (double)all->replies);
-    if (side->has_joules && all->replies)
-        terse_json_double(json, "joules_per_1000", side->joules * 1000 / (double)all->replies);
+    if (side->has_cpu && all->replies > all->here)
+        terse_json_double(json, "cpu_seconds_per_1000", side->cpu_seconds * 1000 / (double)(all->replies - all->here));
+    if (side->has_joules && all->replies > all->here)
+        terse_json_double(json, "joules_per_1000", side->joules * 1000 / (double)(all->replies - all->here));
 }
 
 static void tell_json(const terse_bench *b)
@@ -131,6 +132,8 @@ static void tell_side(const terse_bench *b, const terse_bench_side *side)
             printf("  %s: %" PRIu64 "\n", terse_status_name((terse_status)s), all->errors[s]);
     if (*all->first_error)
         printf("  the first: %s\n", all->first_error);
+    if (all->here)
+        printf("  %" PRIu64 " refusals were spared the daemon and made here, those of the warm-up too\n", all->here);
     if (b->verify)
         printf("  replies that differ from the first: %" PRIu64 ", second replies to a request: %" PRIu64 "\n",
                all->mismatches, all->duplicates);
@@ -148,12 +151,12 @@ static void tell_side(const terse_bench *b, const terse_bench_side *side)
         printf("  over %zu rounds: %.0f requests/s (95 %%: %.0f to %.0f), p99 %.0f us (%.0f to %.0f)\n", b->n_rounds,
                side->rate.mean, side->rate.low, side->rate.high, side->p99_us.mean, side->p99_us.low,
                side->p99_us.high);
-    if (side->has_cpu && all->replies)
+    if (side->has_cpu && all->replies > all->here)
         printf("  the daemon took %.3f processor seconds for 1000 requests",
-               side->cpu_seconds * 1000 / (double)all->replies);
-    if (side->has_cpu && side->has_joules && all->replies)
-        printf(", the processor %.3f joules", side->joules * 1000 / (double)all->replies);
-    if (side->has_cpu && all->replies)
+               side->cpu_seconds * 1000 / (double)(all->replies - all->here));
+    if (side->has_cpu && side->has_joules && all->replies > all->here)
+        printf(", the processor %.3f joules", side->joules * 1000 / (double)(all->replies - all->here));
+    if (side->has_cpu && all->replies > all->here)
         putchar('\n');
 }
 
