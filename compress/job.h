@@ -26,8 +26,9 @@ typedef struct job {
     terse_recover_zeros zeros; /* where pruning has been, for --recover */
     terse_search_plan *plan; /* what is built: of --plan, or the one that a search tries; borrowed. NULL: the options */
     terse_search_plan found; /* that of --plan, or what a search has found */
-    terse_npz *fit;          /* what is fitted to, where samples are held out; else NULL: all of --calibrate */
-    terse_npz *texts;        /* samples, and behind them what the language model wrote itself; or NULL */
+    struct terse_channels_orders *orders; /* of a search: channels in their order for every amount; borrowed, or NULL */
+    terse_npz *fit;               /* what is fitted to, where samples are held out; else NULL: all of --calibrate */
+    terse_npz *texts;             /* samples, and behind them what the language model wrote itself; or NULL */
     char oddity[TERSE_LOOK_TEXT]; /* of the samples, for a warning; "": none */
     char name[256];
     char command[512];

@@ -104,7 +104,7 @@ static void end_planned(job *j, bool rounded, const terse_train_summary *s)
 int terse_job_recover(job *j, const terse_graph *teacher, terse_graph *graph, bool rounded, terse_error *error)
 {
     const terse_options *o = &j->options;
-    const bool smaller = o->low_rank.target || o->prune > 0, fewer = o->quantize && !o->cluster;
+    const bool smaller = o->low_rank.target || o->prune > 0 || o->channels > 0, fewer = o->quantize && !o->cluster;
     const terse_recover_form form = {.rounded = rounded,
                                      .bits = !rounded                                     ? 0
                                              : o->quantize == TERSE_QUANTIZE_INT8_WEIGHTS ? 8

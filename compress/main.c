@@ -254,24 +254,41 @@ static int write_texts(job *j, terse_error *error)
     return status;
 }
 
+static int run_prune(job *j, terse_graph *graph, const terse_prune_options *options, terse_prune_report *ret_report,
+                     terse_error *error)
+{
+    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
+    progress(j, "pruning");
+    int status = j->options.calibrate ? terse_job_fitted(j, &data, error) : TERSE_OK;
+    if (status != TERSE_OK)
+        return status;
+    status = terse_prune_run(graph, data, options, ret_report, error);
+    return status != TERSE_OK && j->options.calibrate ? terse_error_prefix(error, "'%s'", j->options.calibrate)
+                                                      : status;
+}
+
 /* Weights are plain and activations fused here. */
 static int prune(job *j, terse_graph *graph, terse_error *error)
 {
-    if (j->options.prune == 0)
-        return TERSE_OK;
-    TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
     const terse_prune_options options = {.amount = j->options.prune,
                                          .kind = j->options.prune_kind,
                                          .choices = j->options.choices,
                                          .progress = quantize_progress,
                                          .context = j};
-    progress(j, "pruning");
-    int status = j->options.calibrate ? terse_job_fitted(j, &data, error) : TERSE_OK;
-    if (status != TERSE_OK)
-        return status;
-    status = terse_prune_run(graph, data, &options, &j->report.pruned, error);
-    return status != TERSE_OK && j->options.calibrate ? terse_error_prefix(error, "'%s'", j->options.calibrate)
-                                                      : status;
+    return j->options.prune > 0 ? run_prune(j, graph, &options, &j->report.pruned, error) : TERSE_OK;
+}
+
+/* Of a plan: channels bind layers together, so they go before anything is decided for one layer. */
+static int prune_channels(job *j, terse_graph *graph, terse_error *error)
+{
+    const terse_prune_options options = {.amount = j->options.channels,
+                                         .kind = TERSE_PRUNE_CHANNELS,
+                                         .orders = j->orders,
+                                         .progress = quantize_progress,
+                                         .context = j};
+    const int status = j->options.channels > 0 ? run_prune(j, graph, &options, &j->report.channels, error) : TERSE_OK;
+    return status == TERSE_OK && j->plan ? terse_search_plan_tell_channels(j->plan, &j->report.channels, error)
+                                         : status;
 }
 
 /* The node that reads the first constant with a number that is not finite; NULL: all are. */
@@ -454,6 +471,8 @@ int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse
         if (status == TERSE_OK && compressing && (terse_job_recovers(j) || j->options.correct))
             status = terse_edit_clone(graph, &teacher, error);
         const bool finite = status == TERSE_OK && compressing && !find_infinite(graph);
+        if (status == TERSE_OK && compressing)
+            status = prune_channels(j, graph, error);
         if (status == TERSE_OK)
             status = factor(j, graph, compressing, ret_layers, error);
         if (status == TERSE_OK && compressing)

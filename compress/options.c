@@ -404,9 +404,9 @@ const terse_option terse_options_table[] = {
      "when the model is loaded (default: none)",
      false, set_pack},
     {"--max-drop", 0, "PCT",
-     "search: choose for each layer what it becomes, so that the network is as fast as it can be (with --pack zstd: "
-     "the "
-     "file as small) and loses at most so many points of top-1 (outputs that are no classes: percent of their power) "
+     "search: choose how many channels go and, for each layer, what it becomes, so that the network is as fast as it "
+     "can be (with --pack zstd: the file as small) and loses at most so many points of top-1 (outputs that are no "
+     "classes: percent of their power) "
      "on "
      "the half of --calibrate's samples that nothing is fitted to; without labels, what the network itself expects to "
      "lose. Times are measured here. The best so far is always in -o; Ctrl-C ends it",

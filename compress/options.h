@@ -35,6 +35,8 @@ typedef struct terse_options {
     terse_low_rank_options low_rank; /* without data and progress */
     double prune;                    /* share of what is removed; 0: not asked for */
     terse_prune_kind prune_kind;
+    double
+        channels; /* share of the work that goes with channels, in front of all else: where a plan says so; 0: none */
     bool correct; /* --correct statistics */
     bool bf16;    /* --float bf16 */
     terse_quantize_mode quantize;

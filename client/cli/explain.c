@@ -138,6 +138,9 @@ static void describe_low_rank(row *r)
 
 static void describe(const terse_graph *graph, row *r)
 {
+    const double left = number_of(r->layer, "channels_left");
+    if (left < 1)
+        add(r->done, "channels: %.1f %% of the weights left", 100.0 * left);
     describe_low_rank(r);
     if (truth_of(r->layer, "pruned") == 1) {
         add(r->done, "pruned: %.1f %% kept", 100.0 * number_of(r->layer, "kept_share"));
@@ -168,7 +171,7 @@ static void describe(const terse_graph *graph, row *r)
 /* Why: one reason for each technique, each once. */
 static void reasons(const msgpack_object *layer, char *text)
 {
-    static const char *const keys[] = {"choice_reason",  "low_rank_reason", "prune_reason",
+    static const char *const keys[] = {"choice_reason",  "channels_reason", "low_rank_reason", "prune_reason",
                                        "cluster_reason", "int8_reason",     "reason"};
     *text = 0;
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {

@@ -474,6 +474,55 @@ static int weigh_readers(channel_plan *p, const int *probed, terse_error *error)
     return status;
 }
 
+/* --- what was found out, for another amount -----------------------------------------------------------------------
+ */
+
+void terse_channels_orders_done(terse_channels_orders *orders)
+{
+    for (int g = 0; g < orders->n; g++) {
+        free(orders->groups[g].units);
+        free(orders->groups[g].cost);
+    }
+    free(orders->groups);
+    *orders = (terse_channels_orders){0};
+}
+
+static int keep_orders(const channel_plan *p, terse_channels_orders *orders, terse_error *error)
+{
+    orders->groups = calloc((size_t)p->n_groups + 1, sizeof *orders->groups);
+    for (int i = 0; orders->groups && i < p->n_groups; i++) {
+        const channel_group *g = &p->groups[i];
+        const size_t n = (size_t)g->n_units;
+        terse_channels_order *o = &orders->groups[orders->n++];
+        *o = (terse_channels_order){.n_units = g->n_units,
+                                    .units = malloc(n * sizeof *o->units + 1),
+                                    .cost = malloc((n + 1) * sizeof *o->cost)};
+        if (!o->units || !o->cost) {
+            terse_channels_orders_done(orders);
+            break;
+        }
+        memcpy(o->units, g->units, n * sizeof *o->units);
+        memcpy(o->cost, g->cost, (n + 1) * sizeof *o->cost);
+    }
+    return orders->groups ? TERSE_OK : out_of_memory(error);
+}
+
+/* Of another network they say nothing. */
+static bool take_orders(channel_plan *p, const terse_channels_orders *orders)
+{
+    bool good = orders && orders->n > 0 && orders->n == p->n_groups;
+    for (int g = 0; good && g < p->n_groups; g++)
+        good = orders->groups[g].n_units == p->groups[g].n_units;
+    for (int g = 0; good && g < p->n_groups; g++) {
+        p->groups[g].cost = orders->groups[g].cost;
+        for (int i = 0; i < p->groups[g].n_units; i++) {
+            p->groups[g].units[i] = orders->groups[g].units[i];
+            p->unit_index[p->groups[g].units[i]] = i;
+        }
+    }
+    return good;
+}
+
 /* --- the choice ---------------------------------------------------------------------------------------------------
  */
 
@@ -482,12 +531,13 @@ static int finish_group(channel_plan *p, int group, terse_error *error)
 {
     channel_group *g = &p->groups[group];
     const size_t levels = (size_t)g->n_units + 1;
-    g->cost = room(p, levels, sizeof *g->cost);
-    if (!g->cost)
+    double *cost = g->cost ? NULL : room(p, levels, sizeof *cost); /* else known */
+    if (!g->cost && !cost)
         return out_of_memory(error);
-    for (int r = 0; r < g->n_readers; r++)
+    for (int r = 0; cost && r < g->n_readers; r++)
         for (int i = 0; i < g->n_units; i++)
-            g->cost[i + 1] += g->readers[r].weight * g->readers[r].lost[i];
+            cost[i + 1] += g->readers[r].weight * g->readers[r].lost[i];
+    g->cost = cost ? cost : g->cost;
     for (int t = 0; t < g->n_touches; t++) {
         channel_touch *touch = &g->touches[t];
         int64_t n;
@@ -506,16 +556,9 @@ static int finish_group(channel_plan *p, int group, terse_error *error)
     return TERSE_OK;
 }
 
-static int choose(channel_plan *p, terse_error *error)
+static int order_groups(channel_plan *p, terse_error *error)
 {
-    terse_channels_choice *c = p->choice;
-    int status = list_layers(p, error);
-    if (status == TERSE_OK)
-        status = list_units(p, error);
-    for (int g = 0; g < p->n_groups && status == TERSE_OK; g++)
-        status = find_layers(p, g, error);
-    if (status == TERSE_OK && p->samples)
-        status = measure_layers(p, error);
+    int status = p->samples ? measure_layers(p, error) : TERSE_OK;
     TERSE_AUTO(terse_freep) int *probed = calloc((size_t)p->n_groups + 1, sizeof *probed);
     if (status == TERSE_OK && !probed)
         status = out_of_memory(error);
@@ -524,8 +567,25 @@ static int choose(channel_plan *p, terse_error *error)
             status = order_group(p, g, &probed[g], error);
     if (status == TERSE_OK && p->samples)
         status = weigh_readers(p, probed, error);
+    return status;
+}
+
+static int choose(channel_plan *p, terse_error *error)
+{
+    terse_channels_choice *c = p->choice;
+    int status = list_layers(p, error);
+    if (status == TERSE_OK)
+        status = list_units(p, error);
+    for (int g = 0; g < p->n_groups && status == TERSE_OK; g++)
+        status = find_layers(p, g, error);
+    terse_channels_orders *orders = p->options->orders;
+    const bool known = status == TERSE_OK && take_orders(p, orders);
+    if (status == TERSE_OK && !known)
+        status = order_groups(p, error);
     for (int g = 0; g < p->n_groups && status == TERSE_OK; g++)
         status = finish_group(p, g, error);
+    if (status == TERSE_OK && orders && orders->n == 0)
+        status = keep_orders(p, orders, error);
     if (status == TERSE_OK)
         status = channel_plan_choose(p, p->options->amount, &c->macs_before, &c->macs_after, error);
     for (int g = 0; g < p->n_groups && status == TERSE_OK; g++)

@@ -21,6 +21,21 @@ typedef struct terse_channels_choice {
     double macs_before, macs_after; /* of products, a sample */
 } terse_channels_choice;
 
+/* In which order the units of each group go, and what is lost without the first of them: the same for every amount that
+ * is taken of a network on the same samples. Whoever tries many lends it (options->orders): the first one fills it. */
+typedef struct terse_channels_order {
+    int n_units;
+    int32_t *units;
+    double *cost; /* [n_units + 1] */
+} terse_channels_order;
+
+typedef struct terse_channels_orders {
+    terse_channels_order *groups;
+    int n; /* 0: not filled */
+} terse_channels_orders;
+
+void terse_channels_orders_done(terse_channels_orders *orders); /* accepts a zeroed one */
+
 /* samples NULL: by size alone. */
 int terse_channels_choose(terse_graph *graph, const terse_samples *samples, int64_t n_samples,
                           const terse_prune_options *options, terse_channels_choice *ret_choice, terse_error *error);

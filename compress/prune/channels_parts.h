@@ -45,8 +45,8 @@ typedef struct channel_group {
     int n_readers;
     channel_touch *touches;
     int n_touches;
-    double *cost; /* [n_units + 1] without the first r units */
-    int chosen;   /* units that go */
+    const double *cost; /* [n_units + 1] without the first r units */
+    int chosen;         /* units that go */
 } channel_group;
 
 typedef struct channel_plan {

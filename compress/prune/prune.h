@@ -62,7 +62,8 @@ void terse_prune_report_done(terse_prune_report *report); /* accepts a zeroed on
 typedef struct terse_prune_options {
     double amount; /* 0 < amount < 1: share of what is removed in each layer; channels: of the network's work */
     terse_prune_kind kind;
-    const terse_choices *choices; /* amounts of layers, in the place of `amount` (then the largest); or NULL */
+    const terse_choices *choices;         /* amounts of layers, in the place of `amount` (then the largest); or NULL */
+    struct terse_channels_orders *orders; /* channels: those of an earlier amount, or to be filled; or NULL */
     void (*progress)(void *context, const char *text); /* or NULL */
     void *context;
 } terse_prune_options;

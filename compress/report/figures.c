@@ -8,6 +8,7 @@
 void terse_report_done(terse_report *report)
 {
     terse_low_rank_report_done(&report->layers);
+    terse_prune_report_done(&report->channels);
     terse_prune_report_done(&report->pruned);
     terse_cluster_report_done(&report->clustered);
     terse_quantize_report_done(&report->int8);

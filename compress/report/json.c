@@ -59,9 +59,9 @@ static void json_clustered(terse_json *json, const terse_cluster_report *int8, c
     terse_json_end(json);
 }
 
-static void json_pruned(terse_json *json, const terse_prune_report *r)
+static void json_pruned(terse_json *json, const char *key, const terse_prune_report *r)
 {
-    terse_json_object(json, "prune");
+    terse_json_object(json, key);
     terse_json_text(json, "kind", terse_prune_kind_name(r->kind));
     terse_json_double(json, "amount", r->amount);
     terse_json_int(json, "samples", r->samples);
@@ -202,8 +202,10 @@ void terse_report_json(const terse_report *report, FILE *out)
     }
     if (report->clustered.bits > 0)
         json_clustered(&json, &report->int8.clustered, &report->clustered);
+    if (report->channels.amount > 0)
+        json_pruned(&json, "channels", &report->channels);
     if (report->pruned.amount > 0)
-        json_pruned(&json, &report->pruned);
+        json_pruned(&json, "prune", &report->pruned);
     if (report->texts > 0)
         terse_json_int(&json, "texts", report->texts);
     if (report->recovered.floats || report->recovered.rounded)

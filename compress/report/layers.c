@@ -9,7 +9,7 @@
 typedef struct known {
     const terse_low_rank_layer *factored;
     const terse_quantize_layer *int8;
-    const terse_prune_layer *pruned;
+    const terse_prune_layer *pruned, *channels; /* by 4x1 and its like; without channels */
     const terse_cluster_layer *clustered;
     const terse_layer *measured;
     const terse_choice *planned;
@@ -61,6 +61,14 @@ static void put_pruned(terse_fields *f, const terse_prune_layer *l)
     terse_field_text(f, "prune_reason", l->reason);
 }
 
+static void put_channels(terse_fields *f, const terse_prune_layer *l)
+{
+    terse_field_number(f, "channels_left", l->kept);
+    if (l->error >= 0)
+        terse_field_number(f, "channels_error", l->error);
+    terse_field_text(f, "channels_reason", l->reason);
+}
+
 static void put_clustered(terse_fields *f, const terse_cluster_layer *l)
 {
     terse_field_int(f, "codes", l->codes);
@@ -86,7 +94,7 @@ static void put_planned(terse_fields *f, const terse_choice *c)
     const char *refused[TERSE_CHOICE_REFUSED];
     for (int i = 0; i < c->n_refused; i++)
         refused[i] = c->refused[i];
-    terse_field_text(f, "choice", terse_choice_text(c, text, sizeof text));
+    terse_field_text(f, "choice", terse_choice_becomes(c, text, sizeof text));
     terse_field_text(f, "choice_reason", c->why);
     if (c->us > 0)
         terse_field_number(f, "choice_us", c->us);
@@ -97,18 +105,21 @@ static void put_planned(terse_fields *f, const terse_choice *c)
 
 static void put_layer(terse_fields *f, const known *k, bool low_rank)
 {
-    const char *name = k->factored ? k->factored->name
-                       : k->int8   ? k->int8->name
-                       : k->pruned ? k->pruned->name
-                                   : k->measured->name;
-    const char *shape = k->factored ? k->factored->shape
-                        : k->int8   ? k->int8->shape
-                        : k->pruned ? k->pruned->shape
-                                    : k->measured->shape;
-    const terse_op op = k->factored ? k->factored->op
-                        : k->int8   ? k->int8->op
-                        : k->pruned ? k->pruned->op
-                                    : k->measured->op_before;
+    const char *name = k->factored   ? k->factored->name
+                       : k->int8     ? k->int8->name
+                       : k->pruned   ? k->pruned->name
+                       : k->channels ? k->channels->name
+                                     : k->measured->name;
+    const char *shape = k->factored   ? k->factored->shape
+                        : k->int8     ? k->int8->shape
+                        : k->pruned   ? k->pruned->shape
+                        : k->channels ? k->channels->shape
+                                      : k->measured->shape;
+    const terse_op op = k->factored   ? k->factored->op
+                        : k->int8     ? k->int8->op
+                        : k->pruned   ? k->pruned->op
+                        : k->channels ? k->channels->op
+                                      : k->measured->op_before;
     terse_field_text(f, "name", name);
     terse_field_text(f, "op", terse_op_name(op));
     terse_field_text(f, "shape", shape);
@@ -122,6 +133,8 @@ static void put_layer(terse_fields *f, const known *k, bool low_rank)
     }
     if (k->int8)
         put_int8(f, k->int8);
+    if (k->channels)
+        put_channels(f, k->channels);
     if (k->pruned)
         put_pruned(f, k->pruned);
     if (k->clustered)
@@ -134,6 +147,7 @@ static void put_layer(terse_fields *f, const known *k, bool low_rank)
                      k->int8       ? k->int8->reason
                      : k->factored ? k->factored->reason
                      : k->pruned   ? k->pruned->reason
+                     : k->channels ? k->channels->reason
                                    : k->measured->compression);
 }
 
@@ -148,6 +162,8 @@ static known look(const terse_report *r, const char *name)
         k.int8 = strcmp(r->int8.layers[i].name, name) == 0 ? &r->int8.layers[i] : NULL;
     for (int i = 0; i < r->pruned.n && !k.pruned; i++)
         k.pruned = strcmp(r->pruned.layers[i].name, name) == 0 ? &r->pruned.layers[i] : NULL;
+    for (int i = 0; i < r->channels.n && !k.channels; i++)
+        k.channels = strcmp(r->channels.layers[i].name, name) == 0 ? &r->channels.layers[i] : NULL;
     for (int kind = 0; kind < 2; kind++) {
         const terse_cluster_report *c = kind ? &r->clustered : &r->int8.clustered;
         for (int i = 0; i < c->n; i++)
@@ -175,16 +191,17 @@ static void put_element(const terse_fields *to, const known *k, bool low_rank)
 /* The first list that has a layer tells it. */
 uint32_t terse_report_layers(const terse_report *r, const terse_fields *to)
 {
-    const int counts[] = {r->layers.n, r->int8.n, r->pruned.n, r->measured.n};
+    const int counts[] = {r->layers.n, r->int8.n, r->pruned.n, r->channels.n, r->measured.n};
     uint32_t n = 0;
-    for (int list = 0; list < 4; list++)
+    for (int list = 0; list < 5; list++)
         for (int i = 0; i < counts[list]; i++) {
             const char *name = list == 0   ? r->layers.layers[i].name
                                : list == 1 ? r->int8.layers[i].name
                                : list == 2 ? r->pruned.layers[i].name
+                               : list == 3 ? r->channels.layers[i].name
                                            : r->measured.layers[i].name;
             const known k = look(r, name);
-            if ((list > 0 && k.factored) || (list > 1 && k.int8) || (list > 2 && k.pruned))
+            if ((list > 0 && k.factored) || (list > 1 && k.int8) || (list > 2 && k.pruned) || (list > 3 && k.channels))
                 continue;
             n++;
             put_element(to, &k, r->low_rank);

@@ -49,6 +49,10 @@ static void put_search(terse_fields *f, const terse_search_plan *plan)
 
 static void put_techniques(terse_fields *f, const terse_report *r)
 {
+    if (r->channels.amount > 0) {
+        terse_field_number(f, "channels_amount", r->channels.amount);
+        terse_field_int(f, "channels_samples", r->channels.samples);
+    }
     if (r->layers.samples > 0)
         terse_field_int(f, "low_rank_samples", r->layers.samples);
     if (r->pruned.amount > 0) {

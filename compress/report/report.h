@@ -26,6 +26,7 @@ typedef struct terse_report {
     const char *name;
     bool low_rank; /* asked for */
     terse_low_rank_report layers;
+    terse_prune_report channels;       /* that went first, where a plan says so; amount 0: none */
     terse_prune_report pruned;         /* amount 0: not asked for */
     terse_cluster_report clustered;    /* bits 0: not asked for; those of int8 weights are in int8.clustered */
     terse_recovered recovered;         /* --recover */

@@ -191,6 +191,8 @@ void terse_report_print(const terse_report *report, FILE *out)
         terse_tell_search_print(report->search, out);
     if (report->texts > 0)
         fprintf(out, "%" PRId64 " texts were written by the network itself, beside the samples\n\n", report->texts);
+    if (report->channels.amount > 0)
+        print_pruned(&report->channels, out);
     if (report->low_rank)
         print_layers(&report->layers, out);
     if (report->pruned.amount > 0)

@@ -63,6 +63,15 @@ const char *terse_choice_text(const terse_choice *c, char *text, unsigned long s
     return text;
 }
 
+const char *terse_choice_becomes(const terse_choice *c, char *text, unsigned long size)
+{
+    terse_choice_text(c, text, size);
+    const size_t at = strlen(text);
+    if (c->kept > 0 && c->kept < 1)
+        snprintf(text + at, size - at, ", %.0f %% left", 100.0 * c->kept);
+    return text;
+}
+
 bool terse_choice_same(const terse_choice *a, const terse_choice *b)
 {
     return strcmp(a->form, b->form) == 0 && a->rank == b->rank && a->rank_in == b->rank_in && a->prune == b->prune &&

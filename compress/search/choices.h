@@ -17,7 +17,9 @@ typedef struct terse_choice {
     int cluster;                  /* bits; 0: not clustered */
     bool keep_float;              /* stays FP32 where the others are int8 */
     /* what the search knows of it; nothing depends on these */
-    double us, cost; /* of this choice, as measured; cost: what the network's outputs lose by it alone */
+    double kept;                 /* share of its weights that is left where channels go in front of that; 0: all */
+    char left[TERSE_CHOICE_WHY]; /* "48 of 64 outputs left", or why none of its channels go; "" with all channels */
+    double us, cost;             /* of this choice, as measured; cost: what the network's outputs lose by it alone */
     int64_t bytes;
     char why[TERSE_CHOICE_WHY];
     char refused[TERSE_CHOICE_REFUSED][TERSE_CHOICE_WHY];
@@ -36,6 +38,8 @@ const terse_choice *terse_choices_find(const terse_choices *choices, const char 
 terse_choice *terse_choices_add(terse_choices *choices, const char *name);
 /* "rank 48 (channel), 4x1 50 %, 6 bits", "FP32", "dense"; writes and returns `text`. */
 const char *terse_choice_text(const terse_choice *choice, char *text, unsigned long size);
+/* The same with what channels leave of it: "dense, 56 % left". */
+const char *terse_choice_becomes(const terse_choice *choice, char *text, unsigned long size);
 bool terse_choice_same(const terse_choice *a, const terse_choice *b);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "compress/job.h"
 #include "compress/passes/passes.h"
+#include "compress/prune/channels.h"
 #include "compress/quantize/steps.h"
 #include "compress/search/judge.h"
 #include "compress/search/search.h"
@@ -23,7 +24,7 @@ enum { HELD = 8, EVERY = 2, EVERY_TRAINED = 3, SPARSE_SAMPLES = 24, FEW = 32, MO
 typedef struct made {
     terse_graph *graph;
     terse_low_rank_report layers;
-    terse_prune_report pruned;
+    terse_prune_report channels, pruned;
     terse_cluster_report clustered;
     terse_quantize_report int8;
     terse_rounding_report rounding;
@@ -39,6 +40,7 @@ typedef struct drive {
     made *now, *best;
     made *held[HELD];
     int n_held;
+    terse_channels_orders orders[2]; /* of all samples that are fitted to; of those that training leaves */
     char plan_path[4096];
 } drive;
 
@@ -48,6 +50,7 @@ static void let_go(made *m)
         return;
     terse_graph_free(m->graph);
     terse_low_rank_report_done(&m->layers);
+    terse_prune_report_done(&m->channels);
     terse_prune_report_done(&m->pruned);
     terse_cluster_report_done(&m->clustered);
     terse_quantize_report_done(&m->int8);
@@ -59,6 +62,7 @@ static void lend(job *j, const made *m)
 {
     j->compressed = m ? m->graph : NULL;
     j->report.layers = m ? m->layers : (terse_low_rank_report){0};
+    j->report.channels = m ? m->channels : (terse_prune_report){0};
     j->report.pruned = m ? m->pruned : (terse_prune_report){0};
     j->report.clustered = m ? m->clustered : (terse_cluster_report){0};
     j->report.int8 = m ? m->int8 : (terse_quantize_report){0};
@@ -98,8 +102,11 @@ static int build(void *context, terse_search_plan *plan, const terse_graph **ret
     m->users = 1;
     lend(j, NULL);
     terse_recover_zeros_done(&j->zeros);
+    /* which samples training leaves depends on the seed, and a plan of before may have another one */
+    j->orders = plan->recover_epochs == 0 ? &d->orders[0] : plan->seed == d->options.goal.seed ? &d->orders[1] : NULL;
     if (status == TERSE_OK)
         status = terse_job_transform(j, true, &m->graph, &m->layers, error);
+    m->channels = j->report.channels;
     m->pruned = j->report.pruned;
     m->clustered = j->report.clustered;
     m->int8 = j->report.int8;
@@ -234,7 +241,7 @@ int terse_drive_open(job *j, terse_error *error)
         status = terse_fail(error, TERSE_INVALID_ARGUMENT, "'%.200s' quantizes to int8: --calibrate DATA.npz is needed",
                             j->options.goal.plan);
     const terse_options *o = &j->options;
-    const bool fits = o->low_rank.target || o->prune > 0 || o->cluster || o->recover.text ||
+    const bool fits = o->low_rank.target || o->prune > 0 || o->channels > 0 || o->cluster || o->recover.text ||
                       o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS;
     if (status == TERSE_OK && !o->calibrate && j->found.held_out > 0 && fits)
         status = terse_fail(error, TERSE_INVALID_ARGUMENT,
@@ -418,6 +425,9 @@ int terse_drive_search(job *j, terse_error *error)
     int status = search(&d, error);
     j->options = d.options;
     j->plan = NULL;
+    j->orders = NULL;
+    for (int i = 0; i < 2; i++)
+        terse_channels_orders_done(&d.orders[i]);
     if (status == TERSE_OK)
         status = terse_search_plan_apply(&j->found, &j->options, error);
     let_go(d.now);

@@ -74,8 +74,12 @@ void terse_search_plan_key(const terse_search_plan *plan, char *text)
         a = digest(a, what);
         b = digest(b, what);
     }
-    snprintf(text, TERSE_PLAN_TEXT, "%d%s%s%s-%016llx%016llx", (int)plan->quantize, plan->bf16 ? "b" : "",
-             plan->pack ? "p" : "", plan->recover_epochs ? "r" : "", (unsigned long long)a, (unsigned long long)b);
+    char channels[32] = "";
+    if (plan->channels > 0)
+        snprintf(channels, sizeof channels, "c%.17g", plan->channels);
+    snprintf(text, TERSE_PLAN_TEXT, "%d%s%s%s%s-%016llx%016llx", (int)plan->quantize, plan->bf16 ? "b" : "",
+             plan->pack ? "p" : "", plan->recover_epochs ? "r" : "", channels, (unsigned long long)a,
+             (unsigned long long)b);
 }
 
 /* --- a plan as options ----------------------------------------------------------------------------------------------
@@ -117,6 +121,7 @@ int terse_search_plan_apply(terse_search_plan *plan, terse_options *options, ter
     o.choices = &plan->layers;
     o.low_rank =
         (terse_low_rank_options){.target = ranks ? TERSE_LOW_RANK_RANKS : TERSE_LOW_RANK_NONE, .ranks = "as planned"};
+    o.channels = plan->channels;
     o.prune = prune;
     o.prune_kind = TERSE_PRUNE_4X1;
     o.cluster = bits;
@@ -132,6 +137,31 @@ int terse_search_plan_apply(terse_search_plan *plan, terse_options *options, ter
             .text = plan->recover_text, .epochs = plan->recover_epochs, .seed = plan->seed, .max_bytes = RECOVER_BYTES};
     }
     *options = o;
+    return TERSE_OK;
+}
+
+int terse_search_plan_tell_channels(terse_search_plan *plan, const terse_prune_report *channels, terse_error *error)
+{
+    for (int i = 0; i < plan->layers.n; i++) {
+        plan->layers.list[i].kept = 0;
+        plan->layers.list[i].left[0] = 0;
+    }
+    if (!(channels->amount > 0))
+        return TERSE_OK;
+    for (int i = 0; i < channels->n; i++) {
+        const terse_prune_layer *line = &channels->layers[i];
+        terse_choice *c = NULL;
+        for (int l = 0; l < plan->layers.n && !c; l++)
+            c = strcmp(plan->layers.list[l].name, line->name) == 0 ? &plan->layers.list[l] : NULL;
+        if (!c && !(c = terse_choices_add(&plan->layers, line->name)))
+            return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a plan");
+        c->kept = terse_search_plan_number(line->pruned ? line->kept : 1);
+        snprintf(c->left, sizeof c->left, "%s", line->reason);
+    }
+    const double before = channels->macs_before, gone = before > 0 ? 1 - channels->macs_after / before : 0;
+    snprintf(plan->channels_why, sizeof plan->channels_why,
+             "%.1f %% of the layers' multiply-accumulates go, %.1f %% were asked for%s", 100.0 * gone,
+             100.0 * channels->amount, gone < 0.99 * channels->amount ? ": no more channels can go" : "");
     return TERSE_OK;
 }
 

@@ -46,7 +46,9 @@ struct terse_search_plan {
     int held_out; /* every n-th sample was kept for judging; 0: none */
     terse_quantize_mode quantize;
     bool bf16, pack;
-    int64_t recover_epochs;  /* what low rank, pruning and int8 lose is trained for so many; 0: it is not */
+    double channels;                    /* share of the work that goes with whole channels, before all else; 0: none */
+    char channels_why[TERSE_PLAN_TEXT]; /* what came of it, or why none go; in words */
+    int64_t recover_epochs;             /* what low rank, pruning and int8 lose is trained for so many; 0: it is not */
     int64_t recover_done[2]; /* of FP32 weights, of rounded ones: epochs until it was ended; 0: none was, -1: at once */
     char recovered[TERSE_PLAN_TEXT]; /* what came of it, or why it is not done; in words */
     terse_choices layers;
@@ -70,6 +72,9 @@ void terse_search_plan_key(const terse_search_plan *plan, char *text);
 
 /* What the plan says becomes what the command line says. The options borrow the plan. */
 int terse_search_plan_apply(terse_search_plan *plan, terse_options *options, terse_error *error);
+
+/* What that pruning of channels has left of each layer; layers that the plan does not name are added, dense. */
+int terse_search_plan_tell_channels(terse_search_plan *plan, const terse_prune_report *channels, terse_error *error);
 
 /* Numbers as plan.json holds them: nine digits. */
 double terse_search_plan_number(double number);

@@ -45,6 +45,10 @@ static void write_layer(terse_json *json, const terse_choice *c)
         terse_json_int(json, "cluster_bits", c->cluster);
     if (c->keep_float)
         terse_json_bool(json, "keep_float", true);
+    if (c->kept > 0)
+        terse_json_double(json, "kept", c->kept);
+    if (*c->left)
+        terse_json_text(json, "left", c->left);
     if (c->us > 0)
         terse_json_double(json, "us", c->us);
     if (c->cost > 0)
@@ -114,6 +118,10 @@ static void write_plan(const terse_search_plan *p, FILE *out)
     terse_json_text(&json, "quantize", modes[p->quantize]);
     terse_json_text(&json, "float", p->bf16 ? "bf16" : "fp32");
     terse_json_text(&json, "pack", p->pack ? "zstd" : "none");
+    if (p->channels > 0)
+        terse_json_double(&json, "channels", p->channels);
+    if (*p->channels_why)
+        terse_json_text(&json, "channels_why", p->channels_why);
     if (p->recover_epochs > 0) {
         terse_json_int(&json, "recover_epochs", p->recover_epochs);
         terse_json_int(&json, "recover_done", p->recover_done[0]);
@@ -270,8 +278,8 @@ static void refuse_others(reader *r, const char *const *known, size_t n)
 static void read_layer(reader *r, terse_search_plan *plan)
 {
     static const char *const forms[] = {"svd", "channel", "tucker", "spatial"};
-    static const char *const known[] = {"name",       "form", "rank", "rank_in", "prune", "cluster_bits",
-                                        "keep_float", "us",   "cost", "bytes",   "why",   "refused"};
+    static const char *const known[] = {"name", "form", "rank", "rank_in", "prune", "cluster_bits", "keep_float",
+                                        "kept", "left", "us",   "cost",    "bytes", "why",          "refused"};
     char name[TERSE_CHOICE_NAME];
     text(r, "name", name, sizeof name);
     if (r->status == TERSE_OK && !*name)
@@ -291,6 +299,8 @@ static void read_layer(reader *r, terse_search_plan *plan)
     c->prune = number(r, "prune", 0, 0, 0.99);
     c->cluster = (int)integer(r, "cluster_bits", 0, TERSE_CLUSTER_MAX_BITS);
     c->keep_float = truth(r, "keep_float");
+    c->kept = number(r, "kept", 0, 0, 1);
+    text(r, "left", c->left, sizeof c->left);
     c->us = number(r, "us", 0, 0, 1e15);
     c->cost = number(r, "cost", 0, 0, 1e15);
     c->bytes = integer(r, "bytes", 0, 9e15);
@@ -391,6 +401,8 @@ static int take_apart(const terse_json_value *root, terse_search_plan *plan, ter
     plan->quantize = (terse_quantize_mode)one_of(&r, "quantize", modes, 4);
     plan->bf16 = one_of(&r, "float", floats, 2) == 1;
     plan->pack = one_of(&r, "pack", packs, 2) == 1;
+    plan->channels = number(&r, "channels", 0, 0, 0.99);
+    text(&r, "channels_why", plan->channels_why, sizeof plan->channels_why);
     text(&r, "goal", plan->goal, sizeof plan->goal);
     text(&r, "of", plan->of, sizeof plan->of);
     text(&r, "culprit", plan->culprit, sizeof plan->culprit);

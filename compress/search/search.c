@@ -11,6 +11,7 @@
 
 enum { BISECTIONS = 6, SINGLE_BISECTIONS = 3, PROPOSALS = 12, PATIENCE = 4 };
 static const double table_share = 0.45;   /* of the time that is left */
+static const double channels_share = 0.3; /* of the time in front of the table, for channels alone */
 static const double singles_share = 0.45; /* of what the table leaves, for single techniques */
 static const double near = 0.01;          /* budgets that differ less are the same */
 
@@ -114,7 +115,7 @@ static int measure_all_dense(search *s, dense_one list[5], int *ret_n, terse_err
 }
 
 /* int8 where it is within the drop, or fast; else FP32. */
-static int open_table(search *s, const dense_one *list, int n, terse_error *error)
+static void choose_base(search *s, const dense_one *list, int n)
 {
     const terse_measured *in_float = &s->book.measured[list[0].index],
                          *int8 = n > 1 ? &s->book.measured[list[1].index] : NULL;
@@ -126,6 +127,12 @@ static int open_table(search *s, const dense_one *list, int n, terse_error *erro
     s->base.quantize = bytes ? TERSE_QUANTIZE_INT8 : TERSE_QUANTIZE_NONE;
     s->base_us = base->us;
     s->base_bytes = (double)base->bytes;
+    s->base_drop = base->drop;
+}
+
+static int open_table(search *s, const dense_one *list, terse_error *error)
+{
+    const bool bytes = s->base.quantize == TERSE_QUANTIZE_INT8;
     const double seconds = fmax(1, ((double)s->deadline - (double)terse_now_ns()) / 1e9);
     const terse_table_options options = {.bytes = bytes,
                                          .by_size = terse_goal_by_size(s->goal),
@@ -140,7 +147,8 @@ static int open_table(search *s, const dense_one *list, int n, terse_error *erro
     double cost = 0;
     for (int l = 0; l < s->table.n && status == TERSE_OK; l++)
         cost += s->table.layers[l].options[0].cost;
-    s->per_cost = cost > 0 && base->drop > 0 ? base->drop / cost : terse_judge_classifies(s->judge) ? 20 : 100;
+    s->per_cost = cost > 0 && s->base_drop > 0 ? s->base_drop / cost : terse_judge_classifies(s->judge) ? 20 : 100;
+    terse_search_refuse_channels(s);
     return status;
 }
 
@@ -168,47 +176,43 @@ static int measure_chosen(search *s, const int *chosen, const char *label, unsig
 
 static void learn(search *s, const int *chosen, const terse_measured *m)
 {
-    const double cost = terse_search_cost(s, chosen);
-    if (cost > 0 && m->drop > 0)
-        s->per_cost = sqrt(s->per_cost * (m->drop / cost)); /* half way, in logarithms */
+    const double cost = terse_search_cost(s, chosen), drop = m->drop - (s->at.amount > 0 ? s->at.drop : 0);
+    if (cost > 0 && drop > 0.2 * m->drop)                /* else it is the channels' */
+        s->per_cost = sqrt(s->per_cost * (drop / cost)); /* half way, in logarithms */
 }
 
-int terse_search_budget_for(search *s, unsigned kinds, double drop, double low, double high, int *chosen,
-                            double *ret_budget, terse_error *error)
+int terse_search_total_for(search *s, unsigned kinds, double drop, double low, double high, int *chosen,
+                           double *ret_total, terse_error *error)
 {
     for (int i = 0; i < 14; i++) {
         const double middle = 0.5 * (low + high);
-        if (!terse_search_pick(s, kinds, middle, NULL, chosen))
-            return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
-        if (terse_search_cost(s, chosen) * s->per_cost > drop)
+        const int status = terse_search_pick_any(s, kinds, middle, chosen, error);
+        if (status != TERSE_OK)
+            return status;
+        if (terse_search_expect(s, chosen) > drop)
             low = middle;
         else
             high = middle;
     }
-    *ret_budget = high;
-    return terse_search_pick(s, kinds, high, NULL, chosen)
-               ? TERSE_OK
-               : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
+    *ret_total = high;
+    return terse_search_pick_any(s, kinds, high, chosen, error);
 }
 
 /* The lightest network within the drop: between a budget that loses too much and one that does not. */
 static int reach_drop(search *s, const family *f, int *chosen, terse_error *error)
 {
-    double low = terse_search_lightest(s, f->kinds), high = 0;
-    for (int l = 0; l < s->table.n; l++)
-        chosen[l] = 0;
-    high = fmax(terse_search_weight(s, chosen), low);
-    const double all = high;
+    const double all = terse_goal_by_size(s->goal) ? s->base_bytes : s->base_us;
+    double low = terse_search_lightest(s, f->kinds), high = all;
     int status = TERSE_OK;
     for (int round = 0; round < f->most && status == TERSE_OK && high - low > near * all && !terse_search_is_over(s);
          round++) {
-        double budget = high;
+        double total = high;
         int index = 0;
-        status = terse_search_budget_for(s, f->kinds, s->goal->max_drop, low, high, chosen, &budget, error);
+        status = terse_search_total_for(s, f->kinds, s->goal->max_drop, low, high, chosen, &total, error);
         /* the model may be wrong by far: never less than an eighth of what is left to either side */
-        budget = round == 0 ? budget : fmin(fmax(budget, low + (high - low) / 8), high - (high - low) / 8);
-        if (status == TERSE_OK && !terse_search_pick(s, f->kinds, budget, NULL, chosen))
-            status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
+        total = round == 0 ? total : fmin(fmax(total, low + (high - low) / 8), high - (high - low) / 8);
+        if (status == TERSE_OK)
+            status = terse_search_pick_any(s, f->kinds, total, chosen, error);
         const int before = s->book.n_measured;
         if (status == TERSE_OK)
             status = measure_chosen(s, chosen, f->label, f->flags, &index, error);
@@ -218,22 +222,11 @@ static int reach_drop(search *s, const family *f, int *chosen, terse_error *erro
         if (s->book.n_measured > before)
             learn(s, chosen, m);
         if (m->drop > s->goal->max_drop)
-            low = budget;
+            low = total;
         else
-            high = fmin(budget, terse_search_weight(s, chosen));
+            high = fmin(total, terse_search_predict(s, chosen));
     }
     return status;
-}
-
-/* What the layers may weigh so that the network weighs what it should. */
-static double target_weight(const search *s, double target)
-{
-    double dense = 0;
-    for (int l = 0; l < s->table.n; l++)
-        dense += terse_goal_by_size(s->goal) ? s->table.layers[l].options[0].bytes : s->table.layers[l].options[0].us;
-    if (terse_goal_by_size(s->goal))
-        return target - (s->base_bytes - dense);
-    return target / s->base_us * (dense + s->table.other_us) - s->table.other_us;
 }
 
 /* The network that loses least within the target; the prediction is corrected by what was measured. */
@@ -243,11 +236,10 @@ static int reach_target(search *s, const family *f, double target, int *chosen, 
     int status = TERSE_OK;
     for (int round = 0; round < f->most && status == TERSE_OK && !terse_search_is_over(s); round++) {
         int index;
-        const double budget = fmax(target_weight(s, aim), terse_search_lightest(s, f->kinds));
-        if (!terse_search_pick(s, f->kinds, budget, NULL, chosen))
-            return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
+        status = terse_search_pick_any(s, f->kinds, aim, chosen, error);
         const int before = s->book.n_measured;
-        status = measure_chosen(s, chosen, f->label, f->flags, &index, error);
+        if (status == TERSE_OK)
+            status = measure_chosen(s, chosen, f->label, f->flags, &index, error);
         if (status != TERSE_OK || s->book.n_measured == before)
             break;
         const terse_measured *m = &s->book.measured[index];
@@ -270,6 +262,8 @@ static double target_of(const search *s)
 
 static bool has_kind(const search *s, unsigned kinds)
 {
+    if (kinds & WITH_CHANNELS && s->n_points > 0)
+        return true;
     for (int l = 0; l < s->table.n; l++)
         for (int i = 1; i < s->table.layers[l].n; i++)
             if (kinds >> s->table.layers[l].options[i].kind & 1u)
@@ -289,6 +283,7 @@ static int reach_uniform(search *s, int *chosen, terse_error *error)
 {
     const bool bytes = s->base.quantize == TERSE_QUANTIZE_INT8;
     int status = TERSE_OK;
+    terse_search_set_amount(s, 0);
     for (int bits = 7; bits >= 2 && status == TERSE_OK && !terse_search_is_over(s); bits--) {
         int index = 0, with = 0;
         for (int l = 0; l < s->table.n; l++) {
@@ -350,37 +345,54 @@ static bool was_measured(const search *s, const int *chosen, terse_error *error)
     return false;
 }
 
-/* The best of a few choices for about that budget, as the network with all their weights put together loses. */
-static int propose(search *s, double budget, double *factors, int *trial, int *best, bool *ret_found,
+/* A few channels more or less than the best one has, or as many. */
+static double draw_amount(search *s, double around)
+{
+    const double last = s->n_points > 0 ? s->points[s->n_points - 1].amount : 0;
+    const double by = lot(s), to = around > 0 ? around * (0.75 + 0.5 * lot(s)) : s->n_points > 0 ? last * lot(s) : 0;
+    return by < 0.4 ? around
+                    : terse_search_plan_number(round(200 * fmin(to, fmin(1.2 * last, s->most_channels))) / 200);
+}
+
+/* The best of a few choices that should weigh about that, as the network with all their weights put together loses; its
+ * channels are set. */
+static int propose(search *s, double total, double around, double *factors, int *trial, int *best, bool *ret_found,
                    terse_error *error)
 {
-    double least = INFINITY;
+    double least = INFINITY, amount = around;
     int status = TERSE_OK;
     *ret_found = false;
     for (int i = 0; i < PROPOSALS && status == TERSE_OK && !terse_search_is_over(s); i++) {
+        bool fits;
         draw(s, factors);
-        if (!terse_search_pick(s, EVERY_KIND, budget, factors, trial))
+        if (!terse_search_set_amount(s, draw_amount(s, around)))
             return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
-        if (was_measured(s, trial, error))
+        status = terse_search_pick(s, EVERY_KIND, total, factors, trial, &fits, error);
+        if (status != TERSE_OK || !fits || was_measured(s, trial, error))
             continue;
         double cost;
         terse_search_tell(s, "comparing variants, %d of %d", i + 1, PROPOSALS);
         status = terse_table_score(&s->table, trial, &cost, error);
+        cost = cost * s->per_cost + (s->at.amount > 0 ? s->at.drop : 0);
         if (status == TERSE_OK && cost < least) {
             least = cost;
+            amount = s->at.amount;
             memcpy(best, trial, (size_t)s->table.n * sizeof *best);
             *ret_found = true;
         }
     }
-    return status;
+    return terse_search_set_amount(s, amount) || status != TERSE_OK
+               ? status
+               : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
 }
 
-/* The budget around the best one so far: a little less where the goal is to be light, the target where there is one. */
-static double next_budget(search *s, double around, int failures)
+/* What the next one should weigh: a little less than the best where the goal is to be light, the target where there is
+ * one. */
+static double next_total(search *s, double around, int failures)
 {
     const double target = target_of(s);
     if (target > 0)
-        return target_weight(s, target * (1 - 0.01 * failures));
+        return target * (1 - 0.01 * failures);
     return around * (1 - 0.02 / (1 + failures));
 }
 
@@ -391,12 +403,12 @@ static int improve(search *s, int *chosen, terse_error *error)
     TERSE_AUTO(terse_freep) int *trial = calloc(n + 1, sizeof *trial), *found = calloc(n + 1, sizeof *found);
     int status = factors && trial && found ? TERSE_OK
                                            : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
-    double around = terse_search_weight(s, chosen);
+    double around = terse_search_predict(s, chosen), amount = s->at.amount;
     for (int failures = 0, number = 1; failures < PATIENCE && status == TERSE_OK && !terse_search_is_over(s);) {
         bool any;
         int index, best = s->best_index;
         char label[32];
-        status = propose(s, next_budget(s, around, failures), factors, trial, found, &any, error);
+        status = propose(s, next_total(s, around, failures), amount, factors, trial, found, &any, error);
         if (status != TERSE_OK || terse_search_is_over(s))
             break;
         if (!any) {
@@ -407,7 +419,8 @@ static int improve(search *s, int *chosen, terse_error *error)
         status = measure_chosen(s, found, label, 0, &index, error);
         if (status == TERSE_OK && s->best_index != best) {
             failures = 0;
-            around = terse_search_weight(s, found);
+            around = terse_search_predict(s, found);
+            amount = s->at.amount;
             memcpy(chosen, found, n * sizeof *chosen);
         } else {
             failures++;
@@ -419,8 +432,9 @@ static int improve(search *s, int *chosen, terse_error *error)
 /* --- the whole
  * ----------------------------------------------------------------------------------------------------------- */
 
-void terse_search_choices_of_best(const search *s, int *chosen)
+void terse_search_choices_of_best(search *s, int *chosen)
 {
+    terse_search_set_amount(s, s->best.channels);
     for (int l = 0; l < s->table.n; l++) {
         const terse_choice *c = terse_choices_find(&s->best.layers, s->table.layers[l].name);
         chosen[l] = 0;
@@ -446,6 +460,8 @@ static int search_layers(search *s, terse_error *error)
     const uint64_t deadline = s->deadline, now = terse_now_ns();
     const size_t n = sizeof families / sizeof families[0];
     s->deadline = deadline > now ? now + (uint64_t)((double)(deadline - now) * singles_share) : deadline;
+    if (status == TERSE_OK && terse_goal_by_size(s->goal))
+        status = terse_search_channels(s, target_of(s), error);
     for (size_t i = 0; i + 1 < n && status == TERSE_OK && !terse_search_is_over(s); i++)
         status = reach(s, &families[i], chosen, error);
     s->deadline = deadline;
@@ -462,10 +478,11 @@ static int explain_dense(search *s, terse_error *error)
 {
     terse_search_plan plan;
     TERSE_AUTO(terse_freep) int *chosen = calloc((size_t)s->table.n + 1, sizeof *chosen);
-    if (!chosen)
+    if (!chosen || !terse_search_set_amount(s, s->best.channels))
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
-    if (s->best.layers.n > 0)
-        return TERSE_OK;
+    for (int l = 0; l < s->best.layers.n; l++)
+        if (*s->best.layers.list[l].why)
+            return TERSE_OK;
     const int status = terse_search_plan_of(s, chosen, &plan, error);
     if (status != TERSE_OK)
         return status;
@@ -476,6 +493,11 @@ static int explain_dense(search *s, terse_error *error)
         c->bytes = 0;
         snprintf(c->why, sizeof c->why, "%s in all layers is better than what single layers could become",
                  s->book.measured[s->best_index].label);
+    }
+    for (int l = 0; l < plan.layers.n; l++) {
+        const terse_choice *was = terse_choices_find(&s->best.layers, plan.layers.list[l].name);
+        plan.layers.list[l].kept = was ? was->kept : 0;
+        snprintf(plan.layers.list[l].left, TERSE_CHOICE_WHY, "%s", was ? was->left : "");
     }
     terse_choices_done(&s->best.layers);
     s->best.layers = plan.layers;
@@ -526,6 +548,16 @@ static int choose_again(search *s, const dense_one *list, int n, terse_error *er
     return status;
 }
 
+/* The strongest of all for speed where it goes, and it needs no table: first, lest there is no time for it. */
+static int begin_with_channels(search *s, terse_error *error)
+{
+    const uint64_t deadline = s->deadline, now = terse_now_ns();
+    s->deadline = deadline > now ? now + (uint64_t)((double)(deadline - now) * channels_share) : deadline;
+    const int status = terse_search_channels(s, target_of(s), error);
+    s->deadline = deadline;
+    return status;
+}
+
 static int run(search *s, terse_error *error)
 {
     dense_one list[5] = {0};
@@ -535,8 +567,12 @@ static int run(search *s, terse_error *error)
         status = measure_all_dense(s, list, &n, error);
     if (status == TERSE_OK)
         status = choose_again(s, list, n, error);
+    if (status == TERSE_OK)
+        choose_base(s, list, n);
+    if (status == TERSE_OK && !terse_goal_by_size(s->goal) && !terse_search_is_over(s))
+        status = begin_with_channels(s, error);
     if (status == TERSE_OK && !terse_search_is_over(s))
-        status = open_table(s, list, n, error);
+        status = open_table(s, list, error);
     if (status == TERSE_OK && s->table.n > 0)
         status = search_layers(s, error);
     s->deadline = s->start + (uint64_t)(s->goal->seconds * 1e9);
@@ -544,6 +580,8 @@ static int run(search *s, terse_error *error)
         status = terse_search_train(s, error);
     if (status == TERSE_OK && s->table.n > 0)
         status = explain_dense(s, error);
+    if (status == TERSE_OK)
+        terse_search_say_channels(s, &s->best);
     return status == TERSE_OK ? terse_search_write(s, error) : status;
 }
 
@@ -557,6 +595,7 @@ int terse_search_run(const terse_search_input *input, const terse_search_hooks *
     snprintf(s.base.of, sizeof s.base.of, "%s", input->of);
     terse_goal_text(input->goal, s.base.goal, sizeof s.base.goal);
     const int status = run(&s, error);
+    terse_search_channels_done(&s);
     terse_table_done(&s.table);
     terse_judge_free(s.judge);
     terse_search_plan_done(&s.base);

@@ -6,7 +6,9 @@
  * Design notes. Dense networks are built and measured first: FP32, int8. Of the faster one (or of int8, for few bytes)
  * a table says what each layer could become (table.h). A knapsack over it (knapsack.h) gives, for any budget of time or
  * bytes, the choice that should lose least; the table's losses add up only roughly, so each network that counts is
- * really built, judged on samples that nothing was fitted to (judge.h) and timed beside the dense one. Single
+ * really built, judged on samples that nothing was fitted to (judge.h) and timed beside the dense one. Whole channels
+ * are a property of the plan, in front of what layers become: how much they bring is found by building a few (for speed
+ * before there is a table), and the knapsack is solved on top of each share that is worth a look (channels.c). Single
  * techniques are tried first, by themselves: they are what the search has to beat. Then all together: by bisection over
  * budgets, until time is up or nothing better comes, variants of the best one, found by knapsacks over losses
  * multiplied by lots and compared by running the network with those weights put together. In the last third of the

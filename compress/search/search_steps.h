@@ -7,6 +7,23 @@
 #include "compress/search/search.h"
 #include "compress/search/table.h"
 
+enum { CHANNELS_POINTS = 12 };
+
+/* A network of dense layers without that share of the work. */
+typedef struct channels_point {
+    double amount, us, bytes;
+    double drop;          /* more than that of `base` */
+    terse_choices layers; /* what each has left */
+    double *kept;         /* the same for the table's */
+} channels_point;
+
+/* What is expected of dense layers without a share of the work: what layers become is chosen on top of that. */
+typedef struct channels_at {
+    double amount, us, bytes, drop;
+    double *kept;  /* share of each layer's weights */
+    double slower; /* than that share says */
+} channels_at;
+
 typedef struct search {
     const terse_search_input *in;
     const terse_search_hooks *hooks;
@@ -17,14 +34,19 @@ typedef struct search {
     terse_search_plan best; /* with all that was measured */
     terse_search_plan book; /* `measured`: everything */
     bool has_best;
-    int best_index;             /* in the book */
-    bool dense_known;           /* all dense networks are measured */
-    double dense_us;            /* of the fastest dense network within the drop */
-    const terse_graph *dense;   /* that one */
-    double base_us, base_bytes; /* measured of `base` */
-    double per_cost;            /* drop for a unit of the table's cost, as seen */
-    uint64_t start, deadline;   /* of what is done now; in the end that of the goal */
-    double build_seconds;       /* the mean of those so far */
+    int best_index;                         /* in the book */
+    bool dense_known;                       /* all dense networks are measured */
+    double dense_us;                        /* of the fastest dense network within the drop */
+    const terse_graph *dense;               /* that one */
+    double base_us, base_bytes, base_drop;  /* measured of `base` */
+    channels_point points[CHANNELS_POINTS]; /* by amount */
+    int n_points;
+    channels_at at;
+    double most_channels;      /* share of the work that could go; 0: none */
+    terse_prune_report pinned; /* why not more, layer by layer */
+    double per_cost;           /* drop for a unit of the table's cost, as seen */
+    uint64_t start, deadline;  /* of what is done now; in the end that of the goal */
+    double build_seconds;      /* the mean of those so far */
     int n_builds;
     uint64_t lot;
 } search;
@@ -32,22 +54,41 @@ typedef struct search {
 /* --- pick.c: from the table to plans ---------------------------------------------------------------------------------
  */
 
-/* Bit k: options of kind k may be chosen (dense always). */
-enum { EVERY_KIND = (1 << TERSE_OPTION_KINDS) - 1 };
+/* Bit k: options of kind k may be chosen (dense always); and channels may go. */
+enum { WITH_CHANNELS = 1 << TERSE_OPTION_KINDS, EVERY_KIND = 2 * WITH_CHANNELS - 1 };
 
-/* The sum over layers of what is chosen: microseconds or bytes, whichever the goal is about; cost. */
-double terse_search_weight(const search *s, const int *chosen);
+/* All of these are about layers without the share of channels that is set (terse_search_set_amount). */
+
 double terse_search_cost(const search *s, const int *chosen);
-/* The least weight that those kinds allow. */
-double terse_search_lightest(const search *s, unsigned kinds);
-/* What costs least with at most that weight; losses are multiplied by factors[layer] (NULL: 1). False: memory is out.
- */
-bool terse_search_pick(const search *s, unsigned kinds, double budget, const double *factors, int *ret_chosen);
-/* What the whole network should weigh: microseconds or bytes. */
+/* What the whole network should weigh: microseconds or bytes, whichever the goal is about; and lose. */
 double terse_search_predict(const search *s, const int *chosen);
+double terse_search_expect(const search *s, const int *chosen);
+/* Whether anything that those kinds allow can weigh so little, and what of it costs least; losses are multiplied by
+ * factors[layer] (NULL: 1). */
+int terse_search_pick(const search *s, unsigned kinds, double total, const double *factors, int *ret_chosen,
+                      bool *ret_fits, terse_error *error);
+/* Of all shares of channels too: sets the best. The lightest of all where nothing fits. */
+int terse_search_pick_any(search *s, unsigned kinds, double total, int *ret_chosen, terse_error *error);
+/* The least that those kinds allow. */
+double terse_search_lightest(search *s, unsigned kinds);
 int terse_search_plan_of(const search *s, const int *chosen, terse_search_plan *ret_plan, terse_error *error);
-/* Names the layer that loses most, in s->best. */
+/* Names the layer that loses most, or channels, in s->best. */
 void terse_search_find_culprit(search *s);
+
+/* --- channels.c ------------------------------------------------------------------------------------------------------
+ */
+
+/* What goes before layers become something: everything above is on top of that. False: memory is out. */
+bool terse_search_set_amount(search *s, double amount);
+/* Shares that are worth a look: 0, and around what was measured. */
+enum { CHANNELS_AMOUNTS = 2 * CHANNELS_POINTS + 1 };
+int terse_search_amounts(const search *s, unsigned kinds, double *ret_list);
+/* Builds networks of this technique alone: for `target`, or by the drop (target 0). */
+int terse_search_channels(search *s, double target, terse_error *error);
+/* Where none can go the table's layers say why. */
+void terse_search_refuse_channels(search *s);
+void terse_search_say_channels(const search *s, terse_search_plan *plan);
+void terse_search_channels_done(search *s);
 
 /* --- measure.c: plans that are built and judged ----------------------------------------------------------------------
  */
@@ -73,11 +114,11 @@ void terse_search_mark_pareto(terse_search_plan *plan);
 /* --- search.c --------------------------------------------------------------------------------------------------------
  */
 
-/* The least budget whose choice should lose at most `drop`, by what was seen so far. */
-int terse_search_budget_for(search *s, unsigned kinds, double drop, double low, double high, int *chosen,
-                            double *ret_budget, terse_error *error);
-/* The choices of the best plan, by its names. */
-void terse_search_choices_of_best(const search *s, int *chosen);
+/* The lightest network that should lose at most `drop`, by what was seen so far, between `low` and `high`. */
+int terse_search_total_for(search *s, unsigned kinds, double drop, double low, double high, int *chosen,
+                           double *ret_total, terse_error *error);
+/* The choices of the best plan, by its names; sets its channels. */
+void terse_search_choices_of_best(search *s, int *chosen);
 
 /* --- train.c ---------------------------------------------------------------------------------------------------------
  */

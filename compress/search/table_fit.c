@@ -13,10 +13,11 @@
 #include "compress/prune/obs.h"
 #include "compress/search/table_steps.h"
 
-enum { SAMPLES = 64, MAX_RANKS = 8, LEAST_PER_CODE = 4 };
+enum { SAMPLES = 64, MAX_RANKS = 8, LEAST_PER_CODE = 4, COARSE = 3 };
 #define ROOM ((size_t)512 << 20)         /* bytes that the samples' numbers may take */
 #define WEIGHTS_ROOM ((size_t)768 << 20) /* ... and the weights of all options */
 static const double worth = 0.97;
+static const double late_share = 1.25; /* of the time for all: layers behind that have nothing */
 
 typedef struct fitting {
     const terse_table *table;
@@ -24,9 +25,15 @@ typedef struct fitting {
     terse_table_layer *layer;
     terse_low_rank_product product;
     terse_metric metric;
-    size_t room;        /* for the weights of one layer's options */
-    bool hurried, late; /* half of the time is over; all of it */
+    size_t room;       /* for the weights of one layer's options */
+    uint64_t deadline; /* of this layer: what is coarse is looked at all the same, what is fine is not */
+    bool late;         /* there is no time for anything */
 } fitting;
+
+static bool is_over(const fitting *f)
+{
+    return terse_now_ns() > f->deadline;
+}
 
 static int out_of_memory(terse_error *error)
 {
@@ -109,6 +116,16 @@ static int add_chain(fitting *f, const terse_low_rank_candidate *c, double us, t
     return o->weights ? TERSE_OK : out_of_memory(error);
 }
 
+/* The candidates lie by their work: first some all over it, then those between. */
+static int in_order(int index, int n)
+{
+    static const int order[MAX_RANKS] = {4, 2, 6, 8, 1, 3, 5, 7};
+    for (int i = 0; i < MAX_RANKS; i++)
+        if (order[i] < n && index-- == 0)
+            return order[i];
+    return 0;
+}
+
 static int add_chains(fitting *f, terse_error *error)
 {
     terse_low_rank_choice choice;
@@ -123,8 +140,10 @@ static int add_chains(fitting *f, terse_error *error)
                                        error);
     }
     for (int i = 1; i < choice.n && status == TERSE_OK && dense_us > 0 && has_room(f); i++) {
-        const terse_low_rank_candidate *c = &choice.list[i];
+        const terse_low_rank_candidate *c = &choice.list[in_order(i - 1, choice.n)];
         double us;
+        if (i > COARSE && is_over(f))
+            break;
         status = terse_times_candidate(f->table->graph, f->product.node, c, f->options->bytes, &us, error);
         if (status != TERSE_OK || !(us > 0))
             break;
@@ -294,7 +313,7 @@ static int add_clusters(fitting *f, terse_error *error)
     for (int bits = f->options->bytes ? 7 : 8; bits >= 2 && status == TERSE_OK; bits--)
         if (!f->late || (bits >= 4 && bits <= 6))
             status = add_cluster(f, NULL, 0, bits, error);
-    for (int i = 0; i < 3 && !f->hurried && status == TERSE_OK && f->product.o >= 4 && f->product.k >= 16; i++) {
+    for (int i = 0; i < 3 && !is_over(f) && status == TERSE_OK && f->product.o >= 4 && f->product.k >= 16; i++) {
         TERSE_AUTO(terse_freep) double *w = NULL;
         status = pruned(f, amounts[i], &w, error);
         for (int bits = 6; bits >= 4 && status == TERSE_OK; bits--)
@@ -342,6 +361,16 @@ static void tell(const terse_table_options *o, int layer, int n, const char *nam
         o->progress(o->context, text);
 }
 
+/* What a layer's options take beside those of others, roughly: something each, and by its work. */
+static double effort(const terse_table *t, int layer)
+{
+    const terse_value *y = &t->graph->values[t->graph->nodes[t->layers[layer].node].outputs[0]];
+    double positions = 1;
+    for (int i = 2; i < y->rank; i++)
+        positions *= y->dims[i] > 0 ? (double)y->dims[i] : 1;
+    return sqrt((double)t->layers[layer].weights * positions);
+}
+
 /* What stands without weights was not measured: it goes. */
 static void drop_unfitted(terse_table_layer *layer)
 {
@@ -361,8 +390,11 @@ int terse_table_walk(terse_table *t, const terse_table_options *o, double *ret_s
     if (status == TERSE_OK)
         status = terse_walk_open(&t->state->samples, samples, NULL, &s, error);
     int64_t weights = 1;
-    for (int l = 0; l < t->n; l++)
+    double efforts = 0;
+    for (int l = 0; l < t->n; l++) {
         weights += t->layers[l].weights;
+        efforts += effort(t, l);
+    }
     uint64_t walking = 0;
     const uint64_t start = terse_now_ns();
     for (int node = 0, next = 0; node < t->graph->n_nodes && status == TERSE_OK; node++) {
@@ -372,9 +404,12 @@ int terse_table_walk(terse_table *t, const terse_table_options *o, double *ret_s
                          .options = o,
                          .layer = layer,
                          .room = (size_t)((double)WEIGHTS_ROOM * ((double)layer->weights / (double)weights))};
+            /* a layer has its share of what is left: the first ones must not take the time of the last */
+            const double gone = (double)(terse_now_ns() - start) / 1e9, mine = effort(t, next);
+            f.late = gone > (o->by_size ? 1 : late_share) * o->seconds;
+            f.deadline = terse_now_ns() + (uint64_t)(fmax(0, o->seconds - gone) * mine / efforts * 1e9);
+            efforts -= mine;
             tell(o, next++, t->n, layer->name);
-            f.late = (double)(terse_now_ns() - start) / 1e9 > o->seconds;
-            f.hurried = (double)(terse_now_ns() - start) / 1e9 > o->seconds / 2;
             if (f.late && !o->by_size)
                 terse_table_refuse(layer, "there was no time to look at it");
             else if (!o->stopped || !o->stopped(o->context))

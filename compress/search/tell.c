@@ -64,7 +64,9 @@ static void print_layers(const terse_search_plan *plan, FILE *out)
         const terse_choice *c = &plan->layers.list[i];
         char text[TERSE_CHOICE_WHY];
         fprintf(out, "%-32.32s %-26.26s %10.1f %10" PRId64 " %10.3g  %s", c->name,
-                terse_choice_text(c, text, sizeof text), c->us, c->bytes, c->cost, c->why);
+                terse_choice_becomes(c, text, sizeof text), c->us, c->bytes, c->cost, c->why);
+        if (*c->left)
+            fprintf(out, "%s%s", *c->why ? "; channels: " : "channels: ", c->left);
         for (int r = 0; r < c->n_refused; r++)
             fprintf(out, "; %s", c->refused[r]);
         fputc('\n', out);
@@ -123,6 +125,8 @@ void terse_tell_search_print(const terse_search_plan *plan, FILE *out)
     if (chosen)
         fprintf(out, "chosen: %s, %.4g ms, %" PRId64 " bytes, drop %.2f (95 %%: %.2f to %.2f)\n", chosen->label,
                 chosen->us / 1000, chosen->bytes, chosen->drop, chosen->low, chosen->high);
+    if (*plan->channels_why)
+        fprintf(out, "channels: %s\n", plan->channels_why);
     if (*plan->recovered)
         fprintf(out, "training: %s\n", plan->recovered);
     if (chosen)
@@ -159,7 +163,9 @@ static void json_layer(terse_json *json, const terse_choice *c)
     char text[TERSE_CHOICE_WHY];
     terse_json_object(json, NULL);
     terse_json_text(json, "name", c->name);
-    terse_json_text(json, "becomes", terse_choice_text(c, text, sizeof text));
+    terse_json_text(json, "becomes", terse_choice_becomes(c, text, sizeof text));
+    if (*c->left)
+        terse_json_text(json, "channels", c->left);
     terse_json_double(json, "us", c->us);
     terse_json_int(json, "bytes", c->bytes);
     terse_json_double(json, "cost", c->cost);
@@ -182,6 +188,9 @@ void terse_tell_search_json(const terse_search_plan *plan, terse_json *json)
     for (int i = 0; i < plan->n_measured; i++)
         json_measured(json, &plan->measured[i]);
     terse_json_end(json);
+    terse_json_double(json, "channels", plan->channels);
+    if (*plan->channels_why)
+        terse_json_text(json, "channels_why", plan->channels_why);
     if (*plan->recovered)
         terse_json_text(json, "recovered", plan->recovered);
     const terse_measured *list[TECHNIQUES];

@@ -145,9 +145,13 @@ static void write_layers(const terse_search_plan *plan, void (*escaped)(FILE *, 
         fputs("<tr><td>", out);
         escaped(out, c->name);
         fputs("</td><td class=\"t\">", out);
-        escaped(out, terse_choice_text(c, text, sizeof text));
+        escaped(out, terse_choice_becomes(c, text, sizeof text));
         fprintf(out, "</td><td>%.1f</td><td>%" PRId64 "</td><td>%.3g</td><td class=\"t\">", c->us, c->bytes, c->cost);
         escaped(out, c->why);
+        if (*c->left) {
+            fputs(*c->why ? "; channels: " : "channels: ", out);
+            escaped(out, c->left);
+        }
         fputs("</td><td class=\"t\">", out);
         for (int r = 0; r < c->n_refused; r++) {
             fputs(r ? "; " : "", out);
@@ -170,6 +174,11 @@ void terse_tell_search_html(const terse_search_plan *plan, void (*escaped)(FILE 
         write_picture(plan, escaped, out);
         write_measured(plan, escaped, out);
         write_techniques(plan, escaped, out);
+    }
+    if (*plan->channels_why) {
+        fputs("<p id=\"channels\">Channels: ", out);
+        escaped(out, plan->channels_why);
+        fputs(".</p>\n", out);
     }
     if (*plan->recovered) {
         fputs("<p id=\"recovered\">Training: ", out);

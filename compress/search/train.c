@@ -67,8 +67,12 @@ static int train(search *s, const int *chosen, attempt *a, int *ret_index, terse
     const bool bytes = s->base.quantize == TERSE_QUANTIZE_INT8;
     plan.recover_epochs = epochs_for(s, a);
     plan.recover_seconds = a->seconds;
-    status = terse_search_measure(s, &plan, bytes ? "int8, all together, trained" : "all together, trained", OF_TRAINED,
-                                  ret_index, error);
+    bool any = false;
+    for (int l = 0; l < s->table.n; l++)
+        any = any || chosen[l];
+    char label[TERSE_PLAN_LABEL];
+    snprintf(label, sizeof label, "%s%s, trained", bytes ? "int8, " : "", any ? "all together" : "channels");
+    status = terse_search_measure(s, &plan, label, OF_TRAINED, ret_index, error);
     a->pace = plan.recover_pace > 0 ? plan.recover_pace : a->pace;
     a->refused = status == TERSE_UNIMPLEMENTED || status == TERSE_INVALID_ARGUMENT;
     if (a->refused)
@@ -89,15 +93,15 @@ static bool take_time(const search *s, attempt *a, double share)
 static int reach_by_training(search *s, int *chosen, attempt *a, terse_error *error)
 {
     const double allowed = fmax(s->goal->max_drop, 0.1);
-    double low = terse_search_lightest(s, EVERY_KIND), high = terse_search_weight(s, chosen), aim = first_aim;
-    const double all = high;
+    const double all = terse_search_predict(s, chosen);
+    double low = terse_search_lightest(s, EVERY_KIND), high = all, aim = first_aim;
     int status = TERSE_OK;
     for (int i = 0; i < ATTEMPTS && status == TERSE_OK && high - low > near * all && take_time(s, a, i ? 0.85 : 0.5);
          i++) {
-        double budget;
+        double total;
         int index = -1;
-        status = terse_search_budget_for(s, EVERY_KIND, aim * allowed, low, high, chosen, &budget, error);
-        if (status == TERSE_OK && budget > high - near * all)
+        status = terse_search_total_for(s, EVERY_KIND, aim * allowed, low, high, chosen, &total, error);
+        if (status == TERSE_OK && total > high - near * all)
             break; /* nothing lighter loses so little */
         if (status == TERSE_OK)
             status = train(s, chosen, a, &index, error);
@@ -105,10 +109,10 @@ static int reach_by_training(search *s, int *chosen, attempt *a, terse_error *er
             break;
         const double drop = s->book.measured[index].drop;
         if (terse_search_meets(s, &s->book.measured[index])) {
-            high = budget;
+            high = total;
             aim *= fmin(2, fmax(1.2, 0.9 * allowed / fmax(drop, 0.1 * allowed)));
         } else {
-            low = budget;
+            low = total;
             aim /= fmin(2.5, fmax(1.25, drop / allowed));
         }
     }
@@ -150,7 +154,7 @@ int terse_search_train(search *s, terse_error *error)
         return status;
     if (!targeted)
         return reach_by_training(s, chosen, &a, error);
-    bool any = false;
+    bool any = s->at.amount > 0;
     for (int l = 0; l < s->table.n; l++)
         any = any || (chosen[l] && !s->table.layers[l].options[chosen[l]].choice.keep_float);
     return any && s->best.recover_epochs == 0 && take_time(s, &a, 0.9) ? train(s, chosen, &a, &index, error) : TERSE_OK;

@@ -84,6 +84,28 @@ def maps_network(folder, seed=5):
     return f"{folder}/maps.onnx", f"{folder}/maps.npz"
 
 
+def idle_network(folder, seed=5):
+    """Half of the channels are as strong as the others and next to nobody listens to them: neither low rank nor zeros in
+    single layers take away what they cost."""
+    lots = numpy.random.default_rng(seed)
+
+    def kernel(o, c, used):
+        w = lots.standard_normal((o, c, 3, 3)) / numpy.sqrt(used * 9)
+        w[:, used:] *= 0.02
+        return w.astype("f4")
+
+    pads = [1, 1, 1, 1]
+    constants = {"w1": kernel(64, 3, 3), "w2": kernel(64, 64, 32), "w3": kernel(64, 64, 32), "w4": kernel(12, 64, 32)}
+    nodes = [("Conv", ["x", "w1"], ["a"], {"pads": pads}), ("Relu", ["a"], ["b"], {}),
+             ("Conv", ["b", "w2"], ["c"], {"pads": pads}), ("Relu", ["c"], ["d"], {}),
+             ("Conv", ["d", "w3"], ["e"], {"pads": pads}), ("Relu", ["e"], ["f"], {}),
+             ("Conv", ["f", "w4"], ["y"], {"pads": pads, "strides": [2, 2]})]
+    onnx_writer.write(f"{folder}/idle.onnx", inputs=[("x", "f4", ["N", 3, 16, 16])], outputs=[("y", "f4", ["N", 12, 8, 8])],
+                      nodes=nodes, constants=constants)
+    numpy.savez(f"{folder}/idle.npz", x=lots.standard_normal((40, 3, 16, 16)).astype("f4"))
+    return f"{folder}/idle.onnx", f"{folder}/idle.npz"
+
+
 with harness.story("the search for speed is never slower than dense and its plan gives the same bytes") as story:
     calibration, figures = halves(story)
     out, said = search(story, "fast", "--max-drop", "1", "--time", "120s", "--seed", "3", "--recover", "10")
@@ -226,6 +248,71 @@ with harness.story("what loses too much is trained in the last part of the time,
         if not more:
             story.check(said["recover"]["floats"]["epochs"] == 2 and "rounded" not in said["recover"], f"{said['recover']}")
     story.check(same(both[0], both[1]) and not same(both[0], both[2]), "trained alike twice, and not like untrained")
+
+with harness.story("whole channels go where they cost more than they give, and other choices come on top") as story:
+    onnx, data = idle_network(story.folder)
+    plan, page, again = f"{story.folder}/idle.plan.json", f"{story.folder}/page.html", f"{story.folder}/again.terse"
+    out, said = search(story, "idle", "--max-drop", "3", "--time", "60s", "--report", page, onnx=onnx, calibration=data)
+    best = chosen(said)
+    alone = [m for m in said["search"]["techniques"] if m["label"].startswith(("int8, channels", "channels"))]
+    story.check(len(alone) == 1 and alone[0]["meets"], f"{said['search']['techniques']}")
+    story.check(best["meets"] and best["us"] <= 0.75 * said["search"]["dense_us"], f"{best}, {said['search']['dense_us']}")
+    story.check(said["search"]["channels"] >= 0.3, f"channels: {said['search']['channels']}, {said['search']['measured']}")
+    story.check(said["after"]["macs"] < 0.75 * said["before"]["macs"], f"{said['after']}")
+    gone = said["channels"]["macs_gone"]
+    story.check(abs(gone - said["search"]["channels"]) < 0.12, f"{gone} gone, {said['search']['channels']} asked for")
+    layers = {l["name"]: l for l in said["search"]["layers"]}
+    told = [l for l in layers.values() if "outputs left" in l["channels"] or "inputs left" in l["channels"]]
+    story.check(len(layers) == 4 and len(told) >= 3, f"{layers}")
+    story.check("coupled to the network's output 'y'" in said["search"]["layers"][-1]["channels"], f"{layers}")
+    with open(page) as file:
+        story.check('id="channels"' in file.read(), "the page says what channels brought")
+    text = harness.run("terse", "explain", out, told[0]["name"]).stdout
+    story.check("left" in text and told[0]["channels"] in text, text)
+    harness.run("terse", "compress", onnx, "-o", again, "--calibrate", data, "--plan", plan)
+    story.check(same(out, again), "the plan gives the same bytes")
+
+    # for a speed and for a size: the same technique
+    out, said = search(story, "twice", "--target-speedup", "1.5", "--time", "60s", "--recover", "none", onnx=onnx,
+                       calibration=data)
+    alone = [m for m in said["search"]["measured"] if m["label"].startswith(("int8, channels", "channels"))]
+    story.check(chosen(said)["meets"] and any(m["us"] <= said["search"]["dense_us"] / 1.5 for m in alone), f"{alone}")
+    out, said = search(story, "small", "--target-size", "35k", "--time", "60s", onnx=onnx, calibration=data)
+    alone = [m for m in said["search"]["measured"] if m["label"].startswith(("int8, channels", "channels"))]
+    story.check(os.path.getsize(out) <= 35000 and any(m["bytes"] <= 35000 for m in alone), f"{alone}")
+
+    # what people change of it is done, trained or not, and done alike
+    with open(plan) as file:
+        changed = json.load(file)
+    changed.update(channels=0.25, is_tuned=False, tuned=[])
+    both = []
+    for name, recover in [("a", 0), ("b", 3), ("c", 3)]:
+        changed.update(recover_epochs=recover, recover_done=0, recover_done_rounded=0)
+        with open(f"{story.folder}/changed.json", "w") as file:
+            json.dump(changed, file)
+        both.append(f"{story.folder}/{name}.terse")
+        said = harness.run_json("terse", "compress", onnx, "-o", both[-1], "--calibrate", data, "--plan",
+                                f"{story.folder}/changed.json", "--no-tune", "--json")
+        story.check(said["channels"]["amount"] == 0.25 and 0.2 < said["channels"]["macs_gone"] < 0.5, f"{said['channels']}")
+        story.check(("recover" in said) == (recover > 0), f"{said.get('recover')}")
+    story.check(same(both[1], both[2]) and not same(both[0], both[1]), "trained alike twice, and not like untrained")
+    for value, says in [(1.5, "'channels' is 1.5, allowed are 0 to 0.99"), ("all", "'channels' is a text, allowed is a number")]:
+        changed["channels"] = value
+        with open(f"{story.folder}/changed.json", "w") as file:
+            json.dump(changed, file)
+        done = harness.run("terse", "compress", onnx, "-o", again, "--calibrate", data, "--plan",
+                           f"{story.folder}/changed.json", code=1)
+        story.check(says in done.stderr and done.stderr.count("\n") == 1, done.stderr)
+
+    # one layer alone has no channels that could go, and says so
+    onnx_writer.write(f"{story.folder}/one.onnx", inputs=[("x", "f4", ["N", 3, 16, 16])], outputs=[("y", "f4", ["N", 32, 16, 16])],
+                      nodes=[("Conv", ["x", "w"], ["y"], {"pads": [1, 1, 1, 1]})],
+                      constants={"w": numpy.random.default_rng(3).standard_normal((32, 3, 3, 3)).astype("f4")})
+    out, said = search(story, "one", "--max-drop", "3", "--time", "20s", "--recover", "none", onnx=f"{story.folder}/one.onnx",
+                       calibration=data)
+    story.check("none can go" in said["search"]["channels_why"] and "output 'y'" in said["search"]["channels_why"],
+                f"{said['search']['channels_why']}")
+    story.check(any("output 'y'" in r for r in said["search"]["layers"][0]["refused"]), f"{said['search']['layers']}")
 
 with harness.story("what does not go with a search is refused in one line") as story:
     calibration, figures = halves(story)

@@ -343,11 +343,74 @@ static void the_cheapest_unit_goes_first(void **state)
     }
 }
 
+/* --- several amounts of one network ---------------------------------------------------------------------------------
+ */
+
+static terse_graph *chain_of_convolutions(void)
+{
+    terse_graph *g = terse_graph_new();
+    assert_non_null(g);
+    random_state = 3;
+    const int x = make_input(g, "x", DIMS(8, 4, SIDE, SIDE));
+    int y = make_relu(g, make_conv(g, x, 4, 64, 3, 1, 1, 1));
+    y = make_relu(g, make_conv(g, y, 64, 64, 3, 1, 1, 1));
+    y = make_relu(g, make_conv(g, y, 64, 64, 1, 1, 0, 1));
+    make_output(g, make_conv(g, y, 64, 8, 3, 1, 1, 1));
+    state_values(g);
+    return g;
+}
+
+static answers pruned_answers(double amount, const terse_npz *data, terse_channels_orders *orders, double *ret_left)
+{
+    terse_graph *g = chain_of_convolutions();
+    terse_error error = {0};
+    terse_prune_report report = {0};
+    const terse_prune_options options = {.amount = amount, .kind = TERSE_PRUNE_CHANNELS, .orders = orders};
+    if (terse_prune_run(g, data, &options, &report, &error) != TERSE_OK)
+        fail_msg("%s", error.message);
+    *ret_left = report.macs_after / report.macs_before;
+    answers a = answer(g, 8, 5);
+    terse_prune_report_done(&report);
+    terse_graph_free(g);
+    return a;
+}
+
+/* What the first amount has found out serves the others, and changes no bit of what they become. */
+static void orders_serve_every_amount(void **state)
+{
+    (void)state;
+    enum { COUNT_X = 16 * 4 * SIDE * SIDE };
+    static float numbers[COUNT_X];
+    char name[] = "x", *names[] = {name};
+    const int64_t dims[] = {16, 4, SIDE, SIDE};
+    random_state = 17;
+    for (int i = 0; i < COUNT_X; i++)
+        numbers[i] = random_number();
+    terse_tensor samples = terse_tensor_view(numbers, TERSE_FP32, 4, dims);
+    const terse_npz data = {.n = 1, .names = names, .tensors = &samples};
+    terse_channels_orders orders = {0};
+    const double amounts[] = {0.5, 0.2, 0.7, 0.5};
+    double least = 1;
+    for (int i = 0; i < COUNT(amounts); i++) {
+        double left, again;
+        answers anew = pruned_answers(amounts[i], &data, NULL, &left);
+        answers lent = pruned_answers(amounts[i], &data, &orders, &again);
+        assert_true(orders.n > 0 && left == again && left <= 1 - amounts[i] + 1e-9);
+        assert_true(apart(&anew, &lent) == 0);
+        least = left < least ? left : least;
+        answers_done(&anew);
+        answers_done(&lent);
+    }
+    assert_true(least < 0.35);
+    terse_channels_orders_done(&orders);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cut_networks_are_masked_networks),
         cmocka_unit_test(the_cheapest_unit_goes_first),
+        cmocka_unit_test(orders_serve_every_amount),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

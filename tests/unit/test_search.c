@@ -18,6 +18,7 @@
 #include "compress/search/knapsack.h"
 #include "compress/search/plan.h"
 #include "compress/search/read_json.h"
+#include "compress/search/search_steps.h"
 
 enum { LAYERS = 5, OPTIONS = 5 };
 
@@ -220,7 +221,11 @@ static void fill(terse_search_plan *plan)
     c = terse_choices_add(&plan->layers, "c");
     assert_non_null(c);
     c->keep_float = true;
+    c->kept = 0.375;
+    snprintf(c->left, sizeof c->left, "24 of 64 outputs left");
     plan->quantize = TERSE_QUANTIZE_INT8;
+    plan->channels = 0.215;
+    snprintf(plan->channels_why, sizeof plan->channels_why, "21.9 %% go");
     plan->pack = true;
     plan->seed = 7;
     plan->held_out = 2;
@@ -257,6 +262,12 @@ static void a_plan_that_is_written_is_read_as_it_was(void **state)
     }
     assert_int_equal(read.layers.list[0].n_refused, 1);
     assert_string_equal(read.layers.list[0].refused[0], plan.layers.list[0].refused[0]);
+    assert_true(read.channels == 0.215 && read.layers.list[2].kept == 0.375);
+    assert_string_equal(read.channels_why, plan.channels_why);
+    assert_string_equal(read.layers.list[2].left, plan.layers.list[2].left);
+    read.channels = 0.22;
+    terse_search_plan_key(&read, b);
+    assert_string_not_equal(a, b);
     assert_true(read.is_tuned && read.pack && read.seed == 7 && read.held_out == 2);
     assert_int_equal(read.n_measured, 1);
     assert_true(read.measured[0].drop == plan.measured[0].drop && isnan(read.measured[0].agreement));
@@ -277,6 +288,99 @@ static void names_of_parts_find_the_choice_of_the_whole(void **state)
     terse_search_plan_done(&plan);
 }
 
+/* What channels leave is told of every layer, as it is now and not as it was. */
+static void a_plan_says_what_channels_leave(void **state)
+{
+    (void)state;
+    terse_search_plan plan = {0};
+    terse_error error;
+    char text[TERSE_CHOICE_WHY];
+    terse_prune_layer lines[2] = {{.name = "b", .pruned = true, .kept = 0.5, .reason = "32 of 64 outputs left"},
+                                  {.name = "new", .kept = 0.7, .reason = "coupled to the network's output 'y'"}};
+    const terse_prune_report gone = {.amount = 0.3, .macs_before = 1000, .macs_after = 750, .layers = lines, .n = 2};
+    fill(&plan);
+    assert_int_equal(terse_search_plan_tell_channels(&plan, &gone, &error), TERSE_OK);
+    assert_int_equal(plan.layers.n, 4);
+    assert_string_equal(terse_choice_becomes(&plan.layers.list[1], text, sizeof text), "4x1 70 %, 5 bits, 50 % left");
+    assert_string_equal(plan.layers.list[1].left, "32 of 64 outputs left");
+    assert_string_equal(plan.layers.list[2].left, ""); /* no longer */
+    assert_string_equal(plan.layers.list[3].name, "new");
+    assert_string_equal(terse_choice_becomes(&plan.layers.list[3], text, sizeof text), "dense");
+    assert_non_null(strstr(plan.channels_why, "25.0 %"));
+    assert_non_null(strstr(plan.channels_why, "no more channels can go"));
+    terse_search_plan_done(&plan);
+}
+
+/* --- channels beside choices of layers -----------------------------------------------------------------------------
+ */
+
+/* Two layers of 100 us and as much that belongs to none; half of the work without channels takes half of the time. */
+static void make_search(search *s, terse_search_goal *goal, terse_table_layer layers[2])
+{
+    terse_goal_init(goal);
+    goal->target_speedup = 2;
+    *s = (search){.goal = goal, .base_us = 400, .base_bytes = 4000, .base_drop = 0.5, .per_cost = 10};
+    s->table = (terse_table){.layers = layers, .n = 2, .other_us = 200};
+    for (int l = 0; l < 2; l++) {
+        layers[l] = (terse_table_layer){.n = 2};
+        snprintf(layers[l].name, sizeof layers[l].name, "%c", 'a' + l);
+        layers[l].options[0] = (terse_table_option){.us = 100, .bytes = 1000};
+        layers[l].options[1] = (terse_table_option){.kind = TERSE_OPTION_LOW_RANK, .us = 50, .cost = 0.2, .bytes = 500};
+    }
+    s->points[0] = (channels_point){.amount = 0.5, .us = 200, .bytes = 2200, .drop = 1};
+    terse_choice *a = terse_choices_add(&s->points[0].layers, "a"), *b;
+    assert_non_null(a);
+    a->kept = 0.25;
+    assert_non_null(b = terse_choices_add(&s->points[0].layers, "b"));
+    b->kept = 0.75;
+    s->n_points = 1;
+}
+
+static void channels_are_weighed_beside_choices_of_layers(void **state)
+{
+    (void)state;
+    search s;
+    terse_search_goal goal;
+    static terse_table_layer layers[2];
+    int chosen[2] = {0, 0};
+    bool fits;
+    terse_error error;
+    make_search(&s, &goal, layers);
+    /* what was measured is expected, and between it a straight line */
+    const double amounts[] = {0, 0.5, 0.25, 0.75}, us[] = {400, 200, 300, 100}, drops[] = {0, 1, 0.25, 2.25};
+    for (int i = 0; i < 4; i++) {
+        assert_true(terse_search_set_amount(&s, amounts[i]));
+        assert_true(fabs(terse_search_predict(&s, chosen) - us[i]) < 1e-6);
+        assert_true(fabs(terse_search_expect(&s, chosen) - drops[i]) < 1e-6);
+    }
+    assert_true(terse_search_set_amount(&s, 0.5));
+    assert_true(fabs(s.at.kept[0] - 0.25) < 1e-9 && fabs(s.at.kept[1] - 0.75) < 1e-9);
+    /* a chain in what is left of a layer saves less than it would in all of it */
+    chosen[0] = 1;
+    assert_true(terse_search_predict(&s, chosen) >= 200 - 1e-6);
+    /* half of the time: channels lose 1 point, chains 4 and do not reach it; three quarters: channels, 0.25 */
+    assert_int_equal(terse_search_pick_any(&s, EVERY_KIND, 200, chosen, &error), TERSE_OK);
+    assert_true(s.at.amount == 0.5 && chosen[0] == 0 && chosen[1] == 0);
+    assert_int_equal(terse_search_pick_any(&s, EVERY_KIND, 301, chosen, &error), TERSE_OK);
+    assert_true(s.at.amount == 0.25);
+    /* where they may not go, chains are what there is */
+    assert_int_equal(terse_search_pick_any(&s, EVERY_KIND & ~WITH_CHANNELS, 301, chosen, &error), TERSE_OK);
+    assert_true(s.at.amount == 0 && chosen[0] == 1 && chosen[1] == 1);
+    assert_int_equal(terse_search_pick(&s, EVERY_KIND, 250, NULL, chosen, &fits, &error), TERSE_OK);
+    assert_false(fits);
+    /* the lightest network within a drop */
+    double total = 0;
+    assert_int_equal(
+        terse_search_total_for(&s, EVERY_KIND, 1.1, terse_search_lightest(&s, EVERY_KIND), 400, chosen, &total, &error),
+        TERSE_OK);
+    assert_true(s.at.amount == 0.5 && total < 202);
+    /* by bytes */
+    goal = (terse_search_goal){.max_drop = -1, .target_bytes = 2200};
+    assert_int_equal(terse_search_pick_any(&s, EVERY_KIND, 2200, chosen, &error), TERSE_OK);
+    assert_true(s.at.amount == 0.5 && fabs(terse_search_predict(&s, chosen) - 2200) < 1e-6);
+    terse_search_channels_done(&s);
+}
+
 static void plans_that_are_broken_are_refused_with_the_place(void **state)
 {
     (void)state;
@@ -295,6 +399,9 @@ static void plans_that_are_broken_are_refused_with_the_place(void **state)
         {"{\"terse_plan\": 1, \"layers\": [{\"name\": \"a\", \"form\": \"x\"}]}", "'form' is 'x', allowed are svd,"},
         {"{\"terse_plan\": 1, \"quantize\": \"int9\"}", "'quantize' is 'int9', allowed are none, int8"},
         {"{\"terse_plan\": 1, \"held_out\": 1}", "'held_out' is 1"},
+        {"{\"terse_plan\": 1,\n \"channels\": 1}", "line 2: 'channels' is 1, allowed are 0 to 0.99"},
+        {"{\"terse_plan\": 1, \"channels\": \"0.2\"}", "'channels' is a text, allowed is a number"},
+        {"{\"terse_plan\": 1, \"layers\": [{\"name\": \"a\", \"kept\": 2}]}", "'kept' is 2, allowed are 0 to 1"},
         {"{\"terse_plan\": 1, \"seed\": 1e999}", "is too large"},
         {"{\"terse_plan\": 1} x", "found 'x', needed is the end"},
         {"{\"terse_plan\": 01}", "found '0', needed is a value"},
@@ -326,6 +433,8 @@ int main(void)
         cmocka_unit_test(goals_that_are_none_are_refused),
         cmocka_unit_test(names_of_parts_find_the_choice_of_the_whole),
         cmocka_unit_test(a_plan_that_is_written_is_read_as_it_was),
+        cmocka_unit_test(a_plan_says_what_channels_leave),
+        cmocka_unit_test(channels_are_weighed_beside_choices_of_layers),
         cmocka_unit_test(plans_that_are_broken_are_refused_with_the_place),
     };
     return cmocka_run_group_tests(tests, make_path, remove_path);
