@@ -15,7 +15,7 @@ enum { MAX_SIDE = 4608, TRIAL_SAMPLES = 32 }; /* of second moments; that the out
 #define MOMENTS_ROOM ((size_t)3 << 29)        /* bytes of all layers' moments; the others go by size */
 #define PROBE 0.4                             /* of a group's units, gone to see what that does to the outputs */
 /* Kernels take sixteen columns at a time; a few channels less are worth it only where there are few. */
-enum { LEAST = 8, FEW = 64, STEP_FEW = 8, STEP_MANY = 16 };
+enum { FEW = 64, STEP_FEW = 8, STEP_MANY = 16 };
 
 static int out_of_memory(terse_error *error)
 {
@@ -181,7 +181,7 @@ static int find_layers(channel_plan *p, int group, terse_error *error)
     g->touches = room(p, 2 * (size_t)p->n_layers, sizeof *g->touches);
     if (!g->readers || !g->touches)
         return out_of_memory(error);
-    int64_t each = 0;
+    int64_t each = 0, fewest = INT64_MAX;
     for (int l = 0; l < p->n_layers; l++)
         for (int out = 0; out < 2; out++) {
             int64_t n, here = 0;
@@ -193,13 +193,15 @@ static int find_layers(channel_plan *p, int group, terse_error *error)
             g->touches[g->n_touches++] = (channel_touch){.layer = l, .out = out};
             if (out && each == 0)
                 each = n / (g->n_units + g->n_fixed);
+            if (out && n < fewest)
+                fewest = n;
             if (!out)
                 g->readers[g->n_readers++] = (channel_reader){.layer = l, .weight = 1};
         }
     const int64_t channels = (each > 0 ? each : 1) * (g->n_units + g->n_fixed);
-    const int step = channels >= FEW ? STEP_MANY : STEP_FEW;
+    const int step = channels >= FEW && fewest >= FEW ? STEP_MANY : STEP_FEW;
     g->step = each > 1 && step % each == 0 ? step / (int)each : each > step ? 1 : step;
-    g->least = each > 1 ? (int)((LEAST + each - 1) / each) : LEAST;
+    g->least = each > 1 ? (int)((CHANNEL_LEAST + each - 1) / each) : CHANNEL_LEAST;
     return TERSE_OK;
 }
 
@@ -556,6 +558,76 @@ static int finish_group(channel_plan *p, int group, terse_error *error)
     return TERSE_OK;
 }
 
+/* Units of the group that each touch has, by their place in the order. */
+static int32_t *count_units(channel_plan *p, int group, const channel_touch *touch, int64_t *ret_all)
+{
+    int32_t *counts = room(p, (size_t)p->groups[group].n_units, sizeof *counts);
+    const int32_t *labels = side_labels(p, &p->layers[touch->layer], touch->out, ret_all);
+    for (int64_t i = 0; counts && i < *ret_all; i++) {
+        const int32_t unit = terse_couple_unit(&p->choice->couple, labels[i]);
+        if (p->unit_group[unit] == group)
+            counts[p->unit_index[unit]]++;
+    }
+    return counts;
+}
+
+/* place[i]: of the units in their order those that leave enough of every layer, then those that do not. */
+static int sort_out(channel_plan *p, int group, int32_t *place, terse_error *error)
+{
+    const channel_group *g = &p->groups[group];
+    int32_t **counts = room(p, (size_t)g->n_touches, sizeof *counts);
+    int64_t *left = room(p, (size_t)g->n_touches, sizeof *left), *least = room(p, (size_t)g->n_touches, sizeof *least);
+    bool *late = room(p, (size_t)g->n_units, sizeof *late);
+    if (!counts || !left || !least || !late)
+        return out_of_memory(error);
+    for (int t = 0; t < g->n_touches; t++) {
+        if (!(counts[t] = count_units(p, group, &g->touches[t], &left[t])))
+            return out_of_memory(error);
+        least[t] = !p->layers[g->touches[t].layer].product ? 0 : left[t] < CHANNEL_LEAST ? left[t] : CHANNEL_LEAST;
+    }
+    int n = 0;
+    for (int i = 0; i < g->n_units; i++) {
+        for (int t = 0; t < g->n_touches; t++)
+            late[i] = late[i] || (counts[t][i] > 0 && left[t] - counts[t][i] < least[t]);
+        for (int t = 0; t < g->n_touches && !late[i]; t++)
+            left[t] -= counts[t][i];
+        if (!late[i])
+            place[n++] = i;
+    }
+    for (int i = 0; i < g->n_units; i++)
+        if (late[i])
+            place[n++] = i;
+    return TERSE_OK;
+}
+
+/* Shortcuts that add channels tie narrow layers to wide ones: the last channels of a narrow one go behind all others,
+ * whatever they cost, or nothing of it would be left when much of the group goes. */
+static int spare_narrow_layers(channel_plan *p, int group, terse_error *error)
+{
+    channel_group *g = &p->groups[group];
+    const size_t n = (size_t)g->n_units;
+    int32_t *place = room(p, n, sizeof *place), *units = room(p, n, sizeof *units);
+    double *lost = room(p, n, sizeof *lost);
+    const int status = place && units && lost ? sort_out(p, group, place, error) : out_of_memory(error);
+    if (status != TERSE_OK)
+        return status;
+    for (int r = 0; r < g->n_readers; r++) {
+        double sum = 0;
+        const double *was = g->readers[r].lost;
+        for (size_t i = 0; i < n; i++) {
+            sum += was[place[i]] - (place[i] > 0 ? was[place[i] - 1] : 0);
+            lost[i] = sum;
+        }
+        memcpy(g->readers[r].lost, lost, n * sizeof *lost);
+    }
+    for (size_t i = 0; i < n; i++)
+        units[i] = g->units[place[i]];
+    memcpy(g->units, units, n * sizeof *units);
+    for (size_t i = 0; i < n; i++)
+        p->unit_index[units[i]] = (int32_t)i;
+    return TERSE_OK;
+}
+
 static int order_groups(channel_plan *p, terse_error *error)
 {
     int status = p->samples ? measure_layers(p, error) : TERSE_OK;
@@ -567,6 +639,9 @@ static int order_groups(channel_plan *p, terse_error *error)
             status = order_group(p, g, &probed[g], error);
     if (status == TERSE_OK && p->samples)
         status = weigh_readers(p, probed, error);
+    for (int g = 0; g < p->n_groups && status == TERSE_OK; g++)
+        if (p->groups[g].n_units > 0)
+            status = spare_narrow_layers(p, g, error);
     return status;
 }
 

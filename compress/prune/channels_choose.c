@@ -49,11 +49,18 @@ static void apply(sides *s, channel_group *g, int r)
     g->chosen = r;
 }
 
-/* May the group lose r units? What is left is a multiple of the step. */
-static bool is_level(const channel_group *g, int r)
+/* May the group lose r units? What is left is a multiple of the step; and a layer that has only some of the group's
+ * units (shortcuts that add channels tie narrow layers to wide ones) is not emptied for the others. */
+static bool is_level(const channel_plan *p, const sides *s, const channel_group *g, int r)
 {
     const int left = g->n_units + g->n_fixed - r;
-    return left >= g->least && left % g->step == 0;
+    bool good = left >= g->least && left % g->step == 0;
+    for (int t = 0; t < g->n_touches && good; t++) {
+        const channel_touch *a = &g->touches[t];
+        const double all = (a->out ? s->all_out : s->all_in)[a->layer];
+        good = !p->layers[a->layer].product || all + a->without[r] >= fmin(CHANNEL_LEAST, all);
+    }
+    return good;
 }
 
 /* The next step: which group, and to what. False: nothing can go. */
@@ -64,7 +71,7 @@ static bool best_step(const channel_plan *p, const sides *s, double needed, int 
         const channel_group *g = &p->groups[i];
         const double here = touched_macs(p, s, g, g->chosen);
         for (int r = g->chosen + 1; r <= g->n_units; r++) {
-            if (!is_level(g, r))
+            if (!is_level(p, s, g, r))
                 continue;
             const double saves = here - touched_macs(p, s, g, r);
             const double useful = saves < needed ? saves : needed;

@@ -6,6 +6,8 @@
 
 #include "compress/prune/channels.h"
 
+enum { CHANNEL_LEAST = 8 }; /* that are left of a group, and of each side of a layer */
+
 /* A node with weights of its own. */
 typedef struct channel_layer {
     int node;

@@ -215,7 +215,8 @@ static int reach_target(search *s, double target, terse_error *error)
         const double found = terse_goal_by_size(s->goal) ? (double)m->bytes : m->us;
         if (found <= target && found > 0.97 * target)
             break;
-        amount = amount_for(s, 0.99 * target);
+        /* behind the last point the line may be wrong by far */
+        amount = fmin(amount_for(s, 0.99 * target), rounded(1.6 * s->points[s->n_points - 1].amount));
     }
     return status;
 }

@@ -405,12 +405,46 @@ static void orders_serve_every_amount(void **state)
     terse_channels_orders_done(&orders);
 }
 
+/* A shortcut that fills up channels with zeros ties 16 channels to 64 of which the others must stay. */
+static void narrow_layers_are_not_emptied(void **state)
+{
+    (void)state;
+    terse_graph *g = terse_graph_new();
+    terse_error error = {0};
+    terse_prune_report report = {0};
+    assert_non_null(g);
+    random_state = 9;
+    const int64_t wider[8] = {0, 24, 0, 0, 0, 24, 0, 0};
+    const int x = make_input(g, "x", DIMS(8, 4, SIDE, SIDE));
+    const int narrow = make_relu(g, make_conv(g, x, 4, 16, 3, 1, 1, 1));
+    const int inner = make_relu(g, make_conv(g, narrow, 16, 32, 3, 1, 1, 1));
+    const int filled = make_node(g, TERSE_OP_PAD, INPUTS(narrow, make_ints(g, 8, wider)));
+    const int sum = make_node(g, TERSE_OP_ADD, INPUTS(make_conv(g, inner, 32, 64, 3, 1, 1, 1), filled));
+    make_output(g, make_conv(g, make_relu(g, sum), 64, 8, 3, 1, 1, 1));
+    state_values(g);
+    const terse_prune_options options = {.amount = 0.95, .kind = TERSE_PRUNE_CHANNELS};
+    if (terse_prune_run(g, NULL, &options, &report, &error) != TERSE_OK)
+        fail_msg("%s", error.message);
+    int cut = 0;
+    for (int node = 0; node < g->n_nodes; node++) {
+        if (g->nodes[node].op != TERSE_OP_CONV)
+            continue;
+        const terse_value *w = &g->values[g->nodes[node].inputs[1]];
+        assert_true(w->dims[0] >= 8 && (w->dims[1] == 4 || w->dims[1] >= 8));
+        cut += w->dims[0] == 8 && w->dims[1] == 4; /* the first one: half of its channels are gone, not all */
+    }
+    assert_int_equal(cut, 1);
+    terse_prune_report_done(&report);
+    terse_graph_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cut_networks_are_masked_networks),
         cmocka_unit_test(the_cheapest_unit_goes_first),
         cmocka_unit_test(orders_serve_every_amount),
+        cmocka_unit_test(narrow_layers_are_not_emptied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
