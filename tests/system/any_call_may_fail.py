@@ -41,7 +41,12 @@ def play(story, model, image, want, program, call, nth, times):
             for pid, name in harness.children(tersed.pid):
                 if victim and name.startswith(victim):
                     os.kill(pid, signal.SIGKILL)
-            got = tersed.infer("digits", {"image": image})
+            try:
+                got = tersed.infer("digits", {"image": image})
+            except AssertionError as lost:
+                # It was ready for a moment between two of these processes: then it tries on, says so, and clients are told that nobody is there.
+                story.check(times > 1 and "no daemon" in str(lost) and "times in a row" in tersed.log(), f"{what}: {lost}")
+                break
             story.check(all((got[name] == want[name]).all() for name in want), f"{what}: the right answer after {victim}")
         ended = tersed.stop()
         story.check(ended == 0 or (program == "tersed" and ended_well(tersed)), f"{what}: it ends with 0, or says why not: {ended}")
