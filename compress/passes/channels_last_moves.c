@@ -335,6 +335,8 @@ bool terse_region_visit_reshape(terse_region *region, int node)
         return true;
     terse_edit_set_input(edit, node, 0, swapped);
     terse_edit_set_input(edit, node, 1, shape_operand(region, from.dims, rank));
+    if (!terse_node_set_int(edit->graph, &edit->graph->nodes[node], "allowzero", 0)) /* of the operand that it had */
+        edit->failed = true;
     terse_region_make_twin(region, node, 0);
     return true;
 }

@@ -269,21 +269,27 @@ static void one_and_three_dimensional_convolutions_move_too(void **state)
     }
 }
 
+/* As exporters write it: with 0 for the batch, and with -1 where a 0 would be none. */
 static void a_channel_shuffle_moves_its_elements_once(void **state)
 {
     (void)state;
-    terse_graph *g = start();
-    int x = make_conv(g, make_input(g, "x", DIMS(BATCH, 3, 6, 5)), 3, 12, 3, 1, 1, 1);
-    x = make_node(g, TERSE_OP_RESHAPE, INPUTS(x, make_ints(g, 5, (int64_t[]){0, 3, 4, 6, 5})));
-    x = make_transpose(g, x, DIMS(0, 2, 1, 3, 4));
-    x = make_node(g, TERSE_OP_RESHAPE, INPUTS(x, make_ints(g, 4, (int64_t[]){0, -1, 6, 5})));
-    x = make_node(
-        g, TERSE_OP_SLICE,
-        INPUTS(x, make_ints(g, 1, (int64_t[]){2}), make_ints(g, 1, (int64_t[]){12}), make_ints(g, 1, (int64_t[]){1})));
-    make_output(g, make_node(g, TERSE_OP_GLOBAL_AVERAGE_POOL, INPUTS(make_conv(g, x, 10, 6, 1, 1, 0, 1))));
-    check_passes(g);
-    assert_int_equal(count_ops(g, TERSE_OP_TRANSPOSE), 2); /* of the input and of the shuffle */
-    terse_graph_free(g);
+    for (int allowzero = 0; allowzero < 2; allowzero++) {
+        terse_graph *g = start();
+        const int64_t batch = allowzero ? -1 : 0, channels = allowzero ? 12 : -1;
+        int x = make_conv(g, make_input(g, "x", DIMS(BATCH, 3, 6, 5)), 3, 12, 3, 1, 1, 1);
+        x = make_node(g, TERSE_OP_RESHAPE, INPUTS(x, make_ints(g, 5, (int64_t[]){batch, 3, 4, 6, 5})));
+        terse_node_set_int(g, last_node(g), "allowzero", allowzero);
+        x = make_transpose(g, x, DIMS(0, 2, 1, 3, 4));
+        x = make_node(g, TERSE_OP_RESHAPE, INPUTS(x, make_ints(g, 4, (int64_t[]){batch, channels, 6, 5})));
+        terse_node_set_int(g, last_node(g), "allowzero", allowzero);
+        x = make_node(g, TERSE_OP_SLICE,
+                      INPUTS(x, make_ints(g, 1, (int64_t[]){2}), make_ints(g, 1, (int64_t[]){12}),
+                             make_ints(g, 1, (int64_t[]){1})));
+        make_output(g, make_node(g, TERSE_OP_GLOBAL_AVERAGE_POOL, INPUTS(make_conv(g, x, 10, 6, 1, 1, 0, 1))));
+        check_passes(g);
+        assert_int_equal(count_ops(g, TERSE_OP_TRANSPOSE), 2); /* of the input and of the shuffle */
+        terse_graph_free(g);
+    }
 }
 
 static void heads_and_patches_move_their_elements_once(void **state)
