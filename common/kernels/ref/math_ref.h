@@ -43,7 +43,9 @@ static inline float ref_from_bits(uint32_t bits)
 
 static inline float ref_exp(float x)
 {
-    x = ref_min(EXP_HIGH, ref_max(EXP_LOW, x));
+    if (x < EXP_LOW)
+        return 0.0f;
+    x = ref_min(EXP_HIGH, x);
     float z = fmaf(x, EXP_LOG2E, EXP_ROUND);
     float n = z - EXP_ROUND;
     float r = fmaf(n, -EXP_LN2_HIGH, x);
