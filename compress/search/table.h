@@ -47,7 +47,7 @@ typedef struct terse_table_layer {
 typedef struct terse_table_options {
     bool bytes;                             /* dense layers are int8 */
     bool by_size;                           /* options for few bytes, else for little time */
-    double seconds;                         /* that it may take, about */
+    double seconds;                         /* that it may take, about; 0: what is coarse, whatever that takes */
     const terse_graph *dense, *dense_float; /* finished networks, for times; dense_float may be NULL */
     const terse_quantize_report *int8;      /* what int8 alone costs each layer, or NULL */
     void (*progress)(void *context, const char *text);

@@ -406,7 +406,7 @@ int terse_table_walk(terse_table *t, const terse_table_options *o, double *ret_s
                          .room = (size_t)((double)WEIGHTS_ROOM * ((double)layer->weights / (double)weights))};
             /* a layer has its share of what is left: the first ones must not take the time of the last */
             const double gone = (double)(terse_now_ns() - start) / 1e9, mine = effort(t, next);
-            f.late = gone > (o->by_size ? 1 : late_share) * o->seconds;
+            f.late = o->seconds > 0 && gone > (o->by_size ? 1 : late_share) * o->seconds;
             f.deadline = terse_now_ns() + (uint64_t)(fmax(0, o->seconds - gone) * mine / efforts * 1e9);
             efforts -= mine;
             tell(o, next++, t->n, layer->name);
