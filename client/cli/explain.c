@@ -199,7 +199,9 @@ static double loss_by_noise(const msgpack_object *layer)
 
 static double loss_by_zeros(const msgpack_object *layer)
 {
-    return truth_of(layer, "pruned") == 1 ? number_of(layer, "prune_error") : 0.0;
+    if (truth_of(layer, "pruned") == 1)
+        return number_of(layer, "prune_error");
+    return number_of(layer, "channels_left") < 1 ? number_of(layer, "channels_error") : 0.0;
 }
 
 static double loss_by_rank(const msgpack_object *layer)

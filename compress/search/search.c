@@ -370,7 +370,7 @@ static int propose(search *s, double total, double around, double *factors, int 
         status = terse_search_pick(s, EVERY_KIND, total, factors, trial, &fits, error);
         if (status != TERSE_OK || !fits || was_measured(s, trial, error))
             continue;
-        double cost;
+        double cost = 0;
         terse_search_tell(s, "comparing variants, %d of %d", i + 1, PROPOSALS);
         status = terse_table_score(&s->table, trial, &cost, error);
         cost = cost * s->per_cost + (s->at.amount > 0 ? s->at.drop : 0);
