@@ -120,7 +120,30 @@ bool terse_search_set_amount(search *s, double amount)
     return true;
 }
 
-int terse_search_amounts(const search *s, unsigned kinds, double *ret_list)
+double terse_search_settle(search *s, double amount)
+{
+    double gone;
+    if (amount <= 0 || !s->hooks || !s->hooks->foresee || !s->hooks->foresee(s->hooks->context, amount, &gone))
+        return amount;
+    if (gone < 1e-9)
+        return 0;
+    for (int i = 0; i < s->n_seen; i++)
+        if (fabs(s->seen[i].gone - gone) < 1e-9)
+            return s->seen[i].amount;
+    if (s->n_seen < CHANNELS_SEEN)
+        s->seen[s->n_seen++] = (struct channels_seen){amount, gone};
+    return amount;
+}
+
+static const channels_point *point_at(const search *s, double amount)
+{
+    for (int i = 0; i < s->n_points; i++)
+        if (fabs(s->points[i].amount - amount) < 0.5 * step)
+            return &s->points[i];
+    return NULL;
+}
+
+int terse_search_amounts(search *s, unsigned kinds, double *ret_list)
 {
     int n = 0;
     ret_list[n++] = 0;
@@ -129,8 +152,9 @@ int terse_search_amounts(const search *s, unsigned kinds, double *ret_list)
     for (int i = 0; i < s->n_points; i++) {
         const double here = s->points[i].amount, last = i > 0 ? s->points[i - 1].amount : 0,
                      half = rounded((last + here) / 2);
-        if (half > last && half < here && half >= least_amount)
-            ret_list[n++] = half;
+        const double settled = terse_search_settle(s, half);
+        if (settled > last && settled < here && settled >= least_amount && !point_at(s, settled))
+            ret_list[n++] = settled;
         ret_list[n++] = here;
     }
     return n;
@@ -163,14 +187,6 @@ static int add_point(search *s, double amount, const terse_search_plan *plan, co
     return TERSE_OK;
 }
 
-static bool is_point(const search *s, double amount)
-{
-    for (int i = 0; i < s->n_points; i++)
-        if (fabs(s->points[i].amount - amount) < 0.5 * step)
-            return true;
-    return false;
-}
-
 static int try_amount(search *s, double amount, int *ret_index, terse_error *error)
 {
     const bool bytes = s->base.quantize == TERSE_QUANTIZE_INT8;
@@ -184,6 +200,7 @@ static int try_amount(search *s, double amount, int *ret_index, terse_error *err
     status = terse_search_measure(s, &plan, bytes ? "int8, channels" : "channels", OF_ONE_TECHNIQUE, ret_index, error);
     if (status == TERSE_OK)
         status = add_point(s, amount, &plan, &s->book.measured[*ret_index], error);
+    terse_search_settle(s, amount); /* known from here on */
     terse_search_plan_done(&plan);
     return status;
 }
@@ -200,12 +217,28 @@ static double amount_for(search *s, double target)
     return amount;
 }
 
+/* The next one to build: where that is a network that misses the target, the first one that is another. */
+static double next_for(search *s, double target)
+{
+    /* behind the last point the line may be wrong by far */
+    const double most = fmin(s->most_channels, rounded(1.6 * s->points[s->n_points - 1].amount));
+    for (double amount = amount_for(s, 0.99 * target);; amount = rounded(amount + step)) {
+        const double settled = terse_search_settle(s, fmin(amount, most));
+        const channels_point *known = point_at(s, settled);
+        const bool misses =
+            settled <= 0 || (known && (terse_goal_by_size(s->goal) ? known->bytes : known->us) > target);
+        if (!misses || amount >= most)
+            return settled;
+    }
+}
+
 static int reach_target(search *s, double target, terse_error *error)
 {
     const double whole = terse_goal_by_size(s->goal) ? s->base_bytes : s->base_us;
     double amount = rounded(fmin(s->most_channels, fmax(least_amount, 1 - target / whole)));
     int status = TERSE_OK;
-    for (int i = 0; i < TRIALS_OF_TARGET && status == TERSE_OK && !is_point(s, amount) && !terse_search_is_over(s);
+    for (int i = 0;
+         i < TRIALS_OF_TARGET && status == TERSE_OK && amount > 0 && !point_at(s, amount) && !terse_search_is_over(s);
          i++) {
         int index;
         status = try_amount(s, amount, &index, error);
@@ -215,8 +248,7 @@ static int reach_target(search *s, double target, terse_error *error)
         const double found = terse_goal_by_size(s->goal) ? (double)m->bytes : m->us;
         if (found <= target && found > 0.97 * target)
             break;
-        /* behind the last point the line may be wrong by far */
-        amount = fmin(amount_for(s, 0.99 * target), rounded(1.6 * s->points[s->n_points - 1].amount));
+        amount = next_for(s, target);
     }
     return status;
 }
@@ -235,22 +267,35 @@ static double amount_within(search *s, double low, double high)
     return rounded(fmin(fmax(amount, low + (high - low) / 6), high - (high - low) / 6));
 }
 
+static bool is_within(const search *s, const channels_point *p)
+{
+    return p->drop + s->base_drop <= s->goal->max_drop;
+}
+
+/* The next amount to build; what would be a network that is known narrows the bracket. 0: none is left. */
+static double next_within(search *s, double *low, double *high)
+{
+    while (*high - *low >= narrow && *high > least_amount) {
+        const double amount = amount_within(s, *low, *high), settled = terse_search_settle(s, amount);
+        const channels_point *known = point_at(s, settled);
+        if (settled > 0 && !known)
+            return settled;
+        *(settled <= 0 || is_within(s, known) ? low : high) = amount;
+    }
+    return 0;
+}
+
 static int reach_drop(search *s, terse_error *error)
 {
     double low = 0, high = s->most_channels, amount = rounded(fmin(first_amount, high));
     int status = TERSE_OK;
-    for (int i = 0; i < TRIALS_OF_DROP && status == TERSE_OK && !is_point(s, amount) && !terse_search_is_over(s); i++) {
+    for (int i = 0; i < TRIALS_OF_DROP && status == TERSE_OK && amount > 0 && !terse_search_is_over(s); i++) {
         int index;
         status = try_amount(s, amount, &index, error);
         if (status != TERSE_OK)
             break;
-        if (s->book.measured[index].drop > s->goal->max_drop)
-            high = amount;
-        else
-            low = amount;
-        if (high - low < narrow || high <= least_amount)
-            break;
-        amount = fmax(rounded(least_amount), amount_within(s, low, high));
+        *(s->book.measured[index].drop > s->goal->max_drop ? &high : &low) = amount;
+        amount = next_within(s, &low, &high);
     }
     return status;
 }

@@ -40,6 +40,7 @@ typedef struct drive {
     made *now, *best;
     made *held[HELD];
     int n_held;
+    const terse_graph *prepared;
     terse_channels_orders orders[2]; /* of all samples that are fitted to; of those that training leaves */
     char plan_path[4096];
 } drive;
@@ -123,6 +124,22 @@ static int build(void *context, terse_search_plan *plan, const terse_graph **ret
     d->now = m;
     *ret_graph = m->graph;
     return TERSE_OK;
+}
+
+static bool foresee(void *context, double amount, double *ret_gone)
+{
+    drive *d = context;
+    terse_channels_orders *orders = d->orders[0].n > 0 ? &d->orders[0] : &d->orders[1];
+    TERSE_AUTO(terse_graph_freep) terse_graph *graph = NULL;
+    const terse_prune_options options = {.amount = amount, .kind = TERSE_PRUNE_CHANNELS, .orders = orders};
+    terse_channels_choice choice = {0};
+    const bool known = orders->n > 0 && terse_edit_clone(d->prepared, &graph, NULL) == TERSE_OK &&
+                       terse_channels_choose(graph, NULL, 0, &options, &choice, NULL) == TERSE_OK &&
+                       choice.macs_before > 0;
+    if (known)
+        *ret_gone = 1 - choice.macs_after / choice.macs_before;
+    terse_channels_done(&choice);
+    return known;
 }
 
 static int size(void *context, int64_t *ret_bytes, int64_t *ret_memory, terse_error *error)
@@ -360,6 +377,7 @@ static int search(drive *d, terse_error *error)
              d->options.goal.batch, d->options.goal.threads);
     const terse_search_hooks hooks = {.context = d,
                                       .build = build,
+                                      .foresee = foresee,
                                       .size = size,
                                       .hold = hold,
                                       .keep = keep,
@@ -378,6 +396,7 @@ static int search(drive *d, terse_error *error)
         status = split(j, &every, &held, error);
     if (status == TERSE_OK)
         status = prepare(j, &prepared, error);
+    d->prepared = prepared;
     const terse_search_input input = {.imported = j->imported,
                                       .prepared = prepared,
                                       .fit = j->fit,

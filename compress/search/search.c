@@ -350,8 +350,8 @@ static double draw_amount(search *s, double around)
 {
     const double last = s->n_points > 0 ? s->points[s->n_points - 1].amount : 0;
     const double by = lot(s), to = around > 0 ? around * (0.75 + 0.5 * lot(s)) : s->n_points > 0 ? last * lot(s) : 0;
-    return by < 0.4 ? around
-                    : terse_search_plan_number(round(200 * fmin(to, fmin(1.2 * last, s->most_channels))) / 200);
+    const double amount = terse_search_plan_number(round(200 * fmin(to, fmin(1.2 * last, s->most_channels))) / 200);
+    return by < 0.4 ? around : terse_search_settle(s, amount);
 }
 
 /* The best of a few choices that should weigh about that, as the network with all their weights put together loses; its

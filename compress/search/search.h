@@ -25,6 +25,9 @@ typedef struct terse_search_hooks {
     void *context;
     /* Builds what the plan says and keeps what it measured for kernels in it. The graph is good until the next call. */
     int (*build)(void *context, terse_search_plan *plan, const terse_graph **ret_graph, terse_error *error);
+    /* The share of the work that would really go with channels, *ret_gone, without building anything: channels go by
+     * the dozen, so many amounts make the same network. False: not known yet (before one was built). Or NULL. */
+    bool (*foresee)(void *context, double amount, double *ret_gone);
     /* Bytes of the file that the last one would be, and of its constants in memory. */
     int (*size)(void *context, int64_t *ret_bytes, int64_t *ret_memory, terse_error *error);
     /* The last one's graph stays until the search ends; with what int8 alone costs each layer, or NULL. */

@@ -7,7 +7,7 @@
 #include "compress/search/search.h"
 #include "compress/search/table.h"
 
-enum { CHANNELS_POINTS = 12 };
+enum { CHANNELS_POINTS = 12, CHANNELS_SEEN = 64 };
 
 /* A network of dense layers without that share of the work. */
 typedef struct channels_point {
@@ -41,6 +41,10 @@ typedef struct search {
     double base_us, base_bytes, base_drop;  /* measured of `base` */
     channels_point points[CHANNELS_POINTS]; /* by amount */
     int n_points;
+    struct channels_seen {
+        double amount, gone;
+    } seen[CHANNELS_SEEN]; /* the first amount of each network */
+    int n_seen;
     channels_at at;
     double most_channels;      /* share of the work that could go; 0: none */
     terse_prune_report pinned; /* why not more, layer by layer */
@@ -80,9 +84,11 @@ void terse_search_find_culprit(search *s);
 
 /* What goes before layers become something: everything above is on top of that. False: memory is out. */
 bool terse_search_set_amount(search *s, double amount);
+/* The amount that was first seen of those that make the same network. */
+double terse_search_settle(search *s, double amount);
 /* Shares that are worth a look: 0, and around what was measured. */
 enum { CHANNELS_AMOUNTS = 2 * CHANNELS_POINTS + 1 };
-int terse_search_amounts(const search *s, unsigned kinds, double *ret_list);
+int terse_search_amounts(search *s, unsigned kinds, double *ret_list);
 /* Builds networks of this technique alone: for `target`, or by the drop (target 0). */
 int terse_search_channels(search *s, double target, terse_error *error);
 /* Where none can go the table's layers say why. */
