@@ -93,16 +93,23 @@ isa_flags = $(if $(filter %_avx2,$(1)),-mavx2 -mfma) \
 plain_kernel = $(if $(filter fuzz,$(FLAVOR)),$(if $(filter common/kernels/%,$(1)),-fno-sanitize=all))
 # Without -fno-trapping-math gcc turns no choice between two floats into a select; values stay the same.
 # Loops of kernels and operators are made vectors, but not unrolled, peeled and split as -O3 does: that is much code for
-# little speed, as what is to be unrolled says so; but products of bytes are 1.5 % faster by it. Small is the scalar tier, a
-# definition and no CPU's best, and what runs when a model comes, a setting changes, a process ends or an operator asks.
+# little speed, as what is to be unrolled says so; but products of bytes are 1.5 % faster by it. What ends them asks the same
+# in each turn of a loop: gcc 14 makes a copy of the loop for each answer, 14 KB that are no faster. Small is the scalar tier, a
+# definition and no CPU's best, what runs when a model or a shape comes, a setting changes, a process ends, a call fails or an
+# operator asks, and what leaves its loops to kernels.
 EACH_BATCH := $(addprefix common/graph/,engine.c run.c steps.c threads.c) $(wildcard common/graph/split*.c)
 SMALL := common/kernels/ref/% $(filter-out $(EACH_BATCH),$(wildcard common/graph/*.c)) common/model% common/npz% \
-	$(addprefix common/ops/,resize_taps.c rnn_plan.c window.c) daemon/supervisor/% daemon/loader/% \
+	common/curve.c common/sparse.c common/status.c \
+	$(addprefix common/ops/,einsum.c op.c quantized.c reshape.c resize_taps.c rnn_plan.c support.c window.c) \
+	daemon/supervisor/% daemon/loader/% \
 	$(filter-out $(addprefix daemon/gate/,forward.c remotes.c),$(wildcard daemon/gate/*.c)) \
-	daemon/log.c daemon/sandbox.c daemon/pages.c daemon/worker/models.c \
+	daemon/log.c daemon/sandbox.c daemon/pages.c daemon/worker/live.c daemon/worker/models.c \
 	$(addprefix daemon/frontend/,admin.c attach.c control.c main.c reload.c)
-VECTORS := $(shell $(CC) --version | grep -q 'Free Software' && echo -fvect-cost-model=dynamic)
+GCC := $(shell $(CC) --version | grep -q 'Free Software' && echo yes)
+VECTORS := $(if $(GCC),-fvect-cost-model=dynamic)
+ENDS := $(if $(GCC),-fno-unswitch-loops)
 kernel_opt = $(if $(filter release,$(FLAVOR)),$(if $(filter compress/train/% common/kernels/x86/products_u8_% common/kernels/x86/dot_finish_%,$(1)),-O3) \
+	$(if $(filter common/kernels/x86/dot_finish_%,$(1)),$(ENDS)) \
 	$(if $(filter $(SMALL),$(1)),-Os) \
 	$(if $(filter common/ops/% common/kernels/%,$(filter-out common/kernels/ref/%,$(1))),$(VECTORS))) $(if $(filter common/kernels/% common/ops/% compress/train/%,$(1)),-fno-trapping-math)
 
