@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # deb-check.sh SUITE...: what Debian asks of packages, in a bare root of each suite (`make deb-check`; root, mmdebstrap, network):
 #   built from nothing there, and again elsewhere, later, with other locale, time zone and umask: the same bytes;
+#   tersed, the daemon with its own files, has less than 2 MB installed as Debian counts (each file and folder in whole KiB);
 #   lintian has no error and no warning;
 #   piuparts installs, removes, installs again, removes and purges them, and finds nothing that is left or broken;
 #   autopkgtest (debian/tests) has the installed packages answer.
@@ -39,6 +40,10 @@ for suite in "$@"; do
     (cd "$out.first" && sha256sum *.deb) >"$out/first.sha256"
     (cd "$out" && cat first.sha256 && sha256sum -c --quiet first.sha256) >"$out/reproducible.log" 2>&1 && same=0 || same=1
     tell $same "built again elsewhere they have the same bytes" "$out/reproducible.log"
+    bytes=$(($(dpkg-deb -f "$out"/tersed_*.deb Installed-Size) * 1024))
+    dpkg-deb -c "$out"/tersed_*.deb >"$out/size.log"
+    [ $bytes -lt 2000000 ] && r=0 || r=1
+    tell $r "tersed has $bytes bytes installed, less than 2 MB" "$out/size.log"
 
     if [ ! -x "$tools/usr/bin/autopkgtest" ]; then
         rm -rf "$tools" "$tools".tmp
