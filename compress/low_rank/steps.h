@@ -76,6 +76,9 @@ typedef struct terse_metric {
     double total;             /* the sum of `values` */
 } terse_metric;
 
+/* x [rows][n] becomes x (cov + damping I)^-1; factor: room for [n][n]. Moments of samples that hardly differ are what
+ * rounding left of them, and may be no sum of squares: damping grows up to a thousand times then. false: no help. */
+bool terse_metric_solve(const double *cov, double damping, int64_t n, double *factor, int64_t rows, double *x);
 /* moments NULL: the weights alone. Takes the matrices out of `moments`. */
 int terse_metric_init(const terse_low_rank_product *product, terse_moments *moments, terse_metric *ret_metric,
                       terse_error *error);

@@ -198,9 +198,25 @@ static void work_is_counted_as_kernels_do_it(void **state)
     assert_int_equal(terse_select_macs(&p, TERSE_FORM_SPATIAL, 4, 0, false), 200 * 10 * 3 * 4 + 100 * 4 * 20 * 3);
 }
 
+/* Second moments of samples that hardly differ are mostly rounding, and need not be a sum of squares. */
+static void moments_that_rounding_has_bent_are_damped_more(void **state)
+{
+    double factor[4], x[2] = {1, -1};
+    (void)state;
+    assert_true(terse_metric_solve((double[]){2, 0, 0, 4}, 0, 2, factor, 1, x));
+    assert_float_equal(x[0], 0.5, 1e-12);
+    assert_float_equal(x[1], -0.25, 1e-12);
+    x[0] = 1, x[1] = -1; /* along the value of -0.05: with 0.1, which is the third trial */
+    assert_true(terse_metric_solve((double[]){1, 1.05, 1.05, 1}, 1e-3, 2, factor, 1, x));
+    assert_float_equal(x[0], 1 / (0.1 - 0.05), 1e-9);
+    assert_false(terse_metric_solve((double[]){1, 9, 9, 1}, 1e-3, 2, factor, 1, x));
+    assert_false(terse_metric_solve((double[]){NAN, 0, 0, 1}, 1e-3, 2, factor, 1, x));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(moments_that_rounding_has_bent_are_damped_more),
         cmocka_unit_test(full_energy_finds_the_true_rank_and_the_same_answer),
         cmocka_unit_test(more_energy_means_more_rank_and_less_error),
         cmocka_unit_test(what_saves_nothing_stays_dense_with_its_reason),
