@@ -48,9 +48,8 @@ static void product(const double *a, const double *b, bool transposed, int64_t m
 static int regress(const terse_metric *m, const double *t, int64_t z, double *g, double *cross_z, double *ret_kept,
                    terse_error *error)
 {
-    TERSE_AUTO(terse_freep)
-    double *half = m->cov ? matrix(z, m->k) : NULL,
-           *cov_z = matrix(z, z), *factor = matrix(z, z);
+    TERSE_AUTO(terse_freep) double *half = m->cov ? matrix(z, m->k) : NULL;
+    TERSE_AUTO(terse_freep) double *cov_z = matrix(z, z), *factor = matrix(z, z);
     if (!cov_z || !factor || (m->cov && !half))
         return out_of_memory(error);
     if (m->cov)
