@@ -111,7 +111,9 @@ int terse_job_recover(job *j, const terse_graph *teacher, terse_graph *graph, bo
                                              : o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS ? 4
                                                                                           : 0,
                                      .group = o->quantize_group,
-                                     .mixed = &j->report.mixed};
+                                     .mixed = &j->report.mixed,
+                                     .kept = j->report.channels.kept.n > 0 ? &j->report.channels.kept
+                                                                           : &j->report.pruned.kept};
     if (!terse_job_recovers(j) || !(rounded ? fewer : smaller))
         return TERSE_OK;
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;

@@ -221,6 +221,7 @@ static terse_train_options options_for(const terse_graph *graph, const terse_rec
                              .features = texts ? 0 : 1,
                              .mix = images,
                              .flip = images,
+                             .kept = form->kept,
                              .shift = images ? 2 : 0,
                              .patience_share = 0.5,
                              .checkpoint = from->checkpoint,

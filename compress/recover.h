@@ -47,6 +47,7 @@ typedef struct terse_recover_form {
     int bits;      /* ... with 8 or 4, FP32 ones as --quantize int8-weights or int4-weights will round them; else 0 */
     int64_t group; /* of 4 bits */
     const terse_mixed *mixed; /* products that keep 8 where the others take 4; or NULL */
+    const terse_kept *kept;   /* channels that are left of what the teacher has; NULL: all */
 } terse_recover_form;
 
 /* Trains `graph` for `share` of what the options give. Zeros stay zero, factors stay factors. */

@@ -55,5 +55,7 @@ int terse_channels_disguise(const terse_channels_choice *choice, terse_arena *ar
                             terse_error *error);
 /* Fills the line of a weighted node: what is left of it, and why not less. True: something is gone. */
 bool terse_channels_line(const terse_channels_choice *choice, int node, terse_prune_layer *line);
+/* Values of which channels are gone, before the choice is finished. */
+int terse_channels_kept(const terse_channels_choice *choice, terse_kept *ret_kept, terse_error *error);
 
 #endif

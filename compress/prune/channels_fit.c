@@ -105,6 +105,38 @@ int terse_channels_disguise(const terse_channels_choice *choice, terse_arena *ar
     return TERSE_OK;
 }
 
+static bool keep_value(const terse_channels_choice *choice, int value, terse_kept_value *to)
+{
+    const terse_channels *c = &choice->couple.values[value];
+    *to = (terse_kept_value){.name = strdup(choice->edit.graph->values[value].name),
+                             .axis = c->axis,
+                             .before = c->n,
+                             .channels = malloc((size_t)c->n * sizeof *to->channels + 1)};
+    for (int64_t i = 0; i < c->n && to->channels; i++)
+        if (!choice->gone[terse_couple_unit(&choice->couple, c->labels[i])])
+            to->channels[to->n++] = (int32_t)i;
+    return to->name && to->channels;
+}
+
+int terse_channels_kept(const terse_channels_choice *choice, terse_kept *ret_kept, terse_error *error)
+{
+    const terse_couple *couple = &choice->couple;
+    terse_kept kept = {.list = calloc((size_t)couple->n_values + 1, sizeof *kept.list)};
+    bool good = kept.list != NULL;
+    for (int v = 0; v < couple->n_values && good; v++) {
+        const terse_value *value = &choice->edit.graph->values[v];
+        if (couple->values[v].axis >= 1 && !value->data && *value->name &&
+            terse_couple_left(couple, choice->gone, v) < couple->values[v].n)
+            good = keep_value(choice, v, &kept.list[kept.n++]);
+    }
+    if (!good) {
+        terse_kept_done(&kept);
+        return out_of_memory(error);
+    }
+    *ret_kept = kept;
+    return TERSE_OK;
+}
+
 static const char *why_it_stays(const terse_channels_choice *choice, int value)
 {
     const terse_channels *c = &choice->couple.values[value];

@@ -47,6 +47,7 @@ static int out_of_memory(terse_error *error)
 void terse_prune_report_done(terse_prune_report *report)
 {
     free(report->layers);
+    terse_kept_done(&report->kept);
     *report = (terse_prune_report){0};
 }
 
@@ -361,7 +362,9 @@ static int run_channels(job *j, int64_t samples, terse_error *error)
     if (status != TERSE_OK)
         return status;
     tell_channels(j);
-    status = fit_layers(j, samples, error);
+    status = terse_channels_kept(c, &j->report.kept, error);
+    if (status == TERSE_OK)
+        status = fit_layers(j, samples, error);
     if (status != TERSE_OK)
         return status;
     for (int i = 0; i < j->n && !c->edit.failed; i++)

@@ -13,6 +13,7 @@
 #include "common/model.h"
 #include "common/npz.h"
 #include "compress/passes/edit.h"
+#include "compress/prune/kept.h"
 #include "compress/search/choices.h"
 
 typedef enum terse_prune_kind {
@@ -53,6 +54,7 @@ typedef struct terse_prune_report {
     double amount;                  /* 0: not asked for */
     int64_t samples;                /* 0: no data, chosen by magnitude */
     double macs_before, macs_after; /* channels: of products, a sample */
+    terse_kept kept;                /* channels: what is left of the network's values */
     terse_prune_layer *layers;
     int n, capacity;
 } terse_prune_report;

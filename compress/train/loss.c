@@ -75,11 +75,18 @@ static int pair_outputs(const terse_graph *teacher, const terse_graph *student, 
                 : terse_fail(error, TERSE_INVALID_ARGUMENT, "no output is FP32: there is nothing to learn from");
 }
 
-static bool same_dims(const terse_graph *a, const terse_value *x, const terse_graph *b, const terse_value *y)
+/* But for the channels of which `kept` says which are left. */
+static bool same_dims(const terse_graph *a, const terse_value *x, const terse_graph *b, const terse_value *y,
+                      const terse_kept_value *kept)
 {
     if (x->dtype != TERSE_FP32 || y->dtype != TERSE_FP32 || x->rank < 2 || x->rank != y->rank)
         return false;
     for (int i = 0; i < x->rank; i++) {
+        if (kept && i == kept->axis) {
+            if (x->dims[i] != kept->before || y->dims[i] != kept->n)
+                return false;
+            continue;
+        }
         if ((x->dims[i] < 0) != (y->dims[i] < 0) || (x->dims[i] >= 0 && x->dims[i] != y->dims[i]))
             return false;
         if (x->dims[i] < 0 &&
@@ -116,9 +123,11 @@ static bool is_paired(const terse_distance *d, int value)
 }
 
 /* At most MAX_FEATURES, evenly spread; they share the weight. */
-static bool pair_features(const terse_graph *teacher, const terse_graph *student, double weight, terse_distance *d)
+static bool pair_features(const terse_graph *teacher, const terse_graph *student, double weight, const terse_kept *kept,
+                          terse_distance *d)
 {
-    int *found = calloc(2 * (size_t)teacher->n_nodes + 2, sizeof *found), n = 0;
+    terse_loss_pair *found = calloc((size_t)teacher->n_nodes + 1, sizeof *found);
+    int n = 0;
     if (!found)
         return false;
     for (int i = 0; i < teacher->n_nodes; i++) {
@@ -127,23 +136,21 @@ static bool pair_features(const terse_graph *teacher, const terse_graph *student
         if (v < 0 || !ends_block(node->op) || !*teacher->values[v].name || is_paired(d, v))
             continue;
         const int other = by_name(student, teacher->values[v].name);
-        if (other < 0 || !same_dims(teacher, &teacher->values[v], student, &student->values[other]))
-            continue;
-        found[2 * n] = v;
-        found[2 * n++ + 1] = other;
+        const terse_kept_value *left = terse_kept_find(kept, teacher->values[v].name);
+        if (other >= 0 && same_dims(teacher, &teacher->values[v], student, &student->values[other], left))
+            found[n++] = (terse_loss_pair){.teacher = v, .student = other, .feature = true, .kept = left};
     }
     const int take = n < MAX_FEATURES ? n : MAX_FEATURES;
     for (int i = 0; i < take; i++) {
-        const int at = (int)((int64_t)(i + 1) * n / take) - 1;
-        d->pairs[d->n++] = (terse_loss_pair){
-            .teacher = found[2 * at], .student = found[2 * at + 1], .feature = true, .weight = weight / take};
+        d->pairs[d->n] = found[(int)((int64_t)(i + 1) * n / take) - 1];
+        d->pairs[d->n++].weight = weight / take;
     }
     d->n_features = take;
     free(found);
     return true;
 }
 
-int terse_distance_new(const terse_graph *teacher, const terse_graph *student, double features,
+int terse_distance_new(const terse_graph *teacher, const terse_graph *student, double features, const terse_kept *kept,
                        terse_distance *ret_distance, terse_error *error)
 {
     terse_distance d = {0};
@@ -153,7 +160,7 @@ int terse_distance_new(const terse_graph *teacher, const terse_graph *student, d
     int status = d.pairs && d.of_teacher && d.of_student
                      ? pair_outputs(teacher, student, &d, error)
                      : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the loss");
-    if (status == TERSE_OK && features > 0 && !pair_features(teacher, student, features, &d))
+    if (status == TERSE_OK && features > 0 && !pair_features(teacher, student, features, kept, &d))
         status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for the loss");
     for (int i = 0; i < d.n; i++) {
         d.of_teacher[d.pairs[i].teacher] = 1;
@@ -212,7 +219,10 @@ static bool add_classes(const terse_loss_pair *pair, const terse_tensor *t, cons
     for (int64_t r = 0; r < rows; r++, x += n, y += n) {
         sum->same += largest(x, n) == largest(y, n);
         if (!gradient) {
-            sum->divergence += divergence(x, y, n, 1, NULL, NULL);
+            const double found = divergence(x, y, n, 1, NULL, NULL);
+            sum->divergence += found;
+            if (sum->each)
+                sum->each[r * counted / rows] += found * (double)counted / (double)rows;
             continue;
         }
         loss += divergence(x, y, n, temperature, p, q) * temperature * temperature;
@@ -226,26 +236,60 @@ static bool add_classes(const terse_loss_pair *pair, const terse_tensor *t, cons
     return true;
 }
 
-/* Squared error over the teacher's mean square. */
+/* Numbers that lie side by side in both tensors: a channel of a sample where some are gone, else all that count. */
+typedef struct runs {
+    int64_t n, length;
+} runs;
+
+static runs runs_of(const terse_kept_value *kept, const terse_tensor *s, int64_t counted)
+{
+    const int64_t all = terse_tensor_count(s) / s->dims[0] * counted;
+    const int64_t n = kept ? counted * terse_dims_count(s->dims + 1, kept->axis) : 1;
+    return (runs){n, n > 0 ? all / n : 0};
+}
+
+/* Where the teacher has a run of the student's. */
+static const float *teacher_run(const terse_kept_value *kept, const terse_tensor *t, const runs *r, int64_t run)
+{
+    return (const float *)t->data +
+           (kept ? (run / kept->n * kept->before + kept->channels[run % kept->n]) * r->length : 0);
+}
+
+/* Squared error over the teacher's mean square, of the channels that the student has. */
 static void add_numbers(const terse_loss_pair *pair, const terse_tensor *t, const terse_tensor *s, float *gradient,
                         int64_t counted, double share, terse_distance_sum *sum)
 {
-    const int64_t n = terse_tensor_count(t) / t->dims[0] * counted;
-    const float *x = t->data, *y = s->data;
+    const runs r = runs_of(pair->kept, s, counted);
     double square = 0, error = 0;
-    for (int64_t i = 0; i < n; i++) {
-        square += (double)x[i] * (double)x[i];
-        error += ((double)y[i] - (double)x[i]) * ((double)y[i] - (double)x[i]);
+    for (int64_t run = 0; run < r.n; run++) {
+        const float *x = teacher_run(pair->kept, t, &r, run), *y = (const float *)s->data + run * r.length;
+        for (int64_t i = 0; i < r.length; i++) {
+            square += (double)x[i] * (double)x[i];
+            error += ((double)y[i] - (double)x[i]) * ((double)y[i] - (double)x[i]);
+        }
     }
     square = square > 1e-12 ? square : 1e-12;
     const float factor = (float)(share * pair->weight * 2 / square);
-    for (int64_t i = 0; gradient && i < n; i++)
-        gradient[i] += factor * (y[i] - x[i]);
+    for (int64_t run = 0; gradient && run < r.n; run++) {
+        const float *x = teacher_run(pair->kept, t, &r, run), *y = (const float *)s->data + run * r.length;
+        for (int64_t i = 0; i < r.length; i++)
+            gradient[run * r.length + i] += factor * (y[i] - x[i]);
+    }
     sum->loss += share * pair->weight * error / square;
     if (!pair->feature) {
         sum->error += error / square * (double)counted;
         sum->n_errors += counted;
+        for (int64_t i = 0; sum->each && i < counted; i++)
+            sum->each[i] += error / square;
     }
+}
+
+static bool fits(const terse_tensor *t, const terse_tensor *s, const terse_kept_value *kept)
+{
+    bool same = t->rank == s->rank;
+    for (int i = 0; same && i < t->rank; i++)
+        same = kept && i == kept->axis ? t->dims[i] == kept->before && s->dims[i] == kept->n : t->dims[i] == s->dims[i];
+    return same;
 }
 
 int terse_distance_add(const terse_distance *d, const terse_tape *teacher, terse_tape *student, int64_t rows,
@@ -255,7 +299,7 @@ int terse_distance_add(const terse_distance *d, const terse_tape *teacher, terse
         const terse_loss_pair *pair = &d->pairs[i];
         const terse_tensor *t = terse_tape_value(teacher, pair->teacher), *s = terse_tape_value(student, pair->student);
         char found[128], wanted[128];
-        if (t->rank != s->rank || memcmp(t->dims, s->dims, (size_t)t->rank * sizeof *t->dims) != 0)
+        if (!fits(t, s, pair->kept))
             return terse_fail(error, TERSE_INVALID_ARGUMENT,
                               "output '%.100s' has shape %s in the student, %s in the teacher", pair->name,
                               terse_dims_text(s->dims, s->rank, found, sizeof found),

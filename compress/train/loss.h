@@ -4,12 +4,14 @@
 #ifndef TERSE_TRAIN_LOSS_H
 #define TERSE_TRAIN_LOSS_H
 
+#include "compress/prune/kept.h"
 #include "compress/train/tape.h"
 
 typedef struct terse_loss_pair {
     int teacher, student; /* values */
     bool classes;         /* logits along the last axis: KL; else squared error */
     bool feature;
+    const terse_kept_value *kept; /* the teacher's channels that the student has; NULL: all */
     double weight;
     char name[128];
 } terse_loss_pair;
@@ -25,11 +27,13 @@ typedef struct terse_distance_sum {
     double divergence, error; /* of the outputs: KL at temperature 1 per row, relative squared error */
     int64_t same, rows;       /* equal largest outputs */
     int64_t n_errors;
+    double *each; /* of every sample that counts: its part of both is added; NULL: not wanted */
 } terse_distance_sum;
 
-/* Pairs outputs (behind a Softmax or LogSoftmax its input is taken) and, with features > 0, values of equal name and
- * dims in between. INVALID_ARGUMENT where signatures differ. */
-int terse_distance_new(const terse_graph *teacher, const terse_graph *student, double features,
+/* Pairs outputs (behind a Softmax or LogSoftmax its input is taken) and, with features > 0, values of equal name in
+ * between, of equal dims or with those of the teacher's channels that `kept` (borrowed; or NULL) names.
+ * INVALID_ARGUMENT where signatures differ. */
+int terse_distance_new(const terse_graph *teacher, const terse_graph *student, double features, const terse_kept *kept,
                        terse_distance *ret_distance, terse_error *error);
 void terse_distance_done(terse_distance *d);
 /* Compares what two tapes have computed for `rows` samples, of which the first `counted` count, and adds up.

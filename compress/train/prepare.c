@@ -232,7 +232,7 @@ int terse_trainer_prepare(terse_trainer *t, const terse_graph *teacher, const te
         status = split_samples(t, error);
     if (status == TERSE_OK) {
         choose_batch(t);
-        status = terse_distance_new(t->teacher, t->student, t->options.features, &t->distance, error);
+        status = terse_distance_new(t->teacher, t->student, t->options.features, t->options.kept, &t->distance, error);
     }
     if (status == TERSE_OK)
         status = terse_parameters_new(t->student, &t->options, &t->parameters, error);

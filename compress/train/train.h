@@ -17,6 +17,7 @@
 #define TERSE_TRAIN_TRAIN_H
 
 #include "common/npz.h"
+#include "compress/prune/kept.h"
 #include "compress/train/tape.h"
 
 /* Weights as bytes or less would have them: round(w / scale) cut to -127..127 (bits 8) or -8..7 (bits 4), times scale.
@@ -74,6 +75,7 @@ typedef struct terse_train_options {
                          * (Polyak and Juditsky 1992; at most (1 + step) / (10 + step)); 0: the weights */
     double features;    /* weight of the squared error of features; 0: none */
     uint64_t seed;
+    const terse_kept *kept; /* features with fewer channels than the teacher's are compared with those; or NULL */
     int64_t patience;      /* epochs without a better held-out agreement or divergence until it ends; 0: never early */
     double patience_share; /* the same as a share of the whole training (and five epochs), a third of it lowers the
                               rate; 0: never */
