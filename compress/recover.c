@@ -202,6 +202,7 @@ static terse_train_options options_for(const terse_graph *graph, const terse_rec
                                        const terse_recover_form *form, double share)
 {
     const bool images = are_images(graph), texts = are_texts(graph);
+    const bool channels = form->kept && form->kept->n > 0 && !form->rounded && !texts;
     const int64_t epochs = from->epochs ? (int64_t)ceil((double)from->epochs * share) : 0;
     terse_train_options o = {.epochs = epochs,
                              .seconds = from->seconds * share,
@@ -212,16 +213,18 @@ static terse_train_options options_for(const terse_graph *graph, const terse_rec
                                    : !form->rounded  ? rate_floats
                                    : form->bits == 4 ? rate_halves
                                                      : rate_bytes,
-                             .find_rate = !texts,
+                             .find_rate = !texts && !channels,
+                             .muon = channels,
+                             .tolerance = channels ? 2 : 0,
                              .relative = !texts,
                              .average = 0.98,
                              .batch = texts ? TEXT_BATCH : 0,
                              .steps = LEAST_STEPS,
                              .temperature = texts ? 1 : 0,
                              .features = texts ? 0 : 1,
+                             .kept = form->kept,
                              .mix = images,
                              .flip = images,
-                             .kept = form->kept,
                              .shift = images ? 2 : 0,
                              .patience_share = 0.5,
                              .checkpoint = from->checkpoint,

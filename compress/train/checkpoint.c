@@ -8,7 +8,7 @@
 #include <xxhash.h>
 
 static const char magic[8] = {'T', 'E', 'R', 'S', 'E', 'T', 'R', 'N'};
-enum { VERSION = 3, N_PARTS = 7 };
+enum { VERSION = 4, N_PARTS = 8 };
 
 typedef struct header {
     char magic[8];
@@ -33,6 +33,7 @@ static void parts_of(const terse_train_state *s, part *parts)
     parts[4] = (part){p->averaged, numbers};
     parts[5] = (part){p->running, statistics};
     parts[6] = (part){s->best, numbers + statistics};
+    parts[7] = (part){s->least, (size_t)s->n_held * sizeof *s->least};
 }
 
 int terse_checkpoint_write(const char *path, const terse_train_state *state, terse_error *error)

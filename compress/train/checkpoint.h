@@ -2,9 +2,9 @@
 /* checkpoint.h: the state of a training in a file, so that it can go on with the same bits.
  * Runs in: terse-compress. Ownership: a state borrows the parameters and owns `best`.
  *
- *     0   "TERSETRN", u32 version = 3, u32 zero, XXH3-64 of what follows, key (XXH3-64 of graphs, samples, options)
+ *     0   "TERSETRN", u32 version = 4, u32 zero, XXH3-64 of what follows, key (XXH3-64 of graphs, samples, options)
  *     32  state's numbers, then weights, first and second moments, averages,
- *         statistics, best weights, best statistics */
+ *         statistics, best weights, best statistics, and how far held-out samples were at the least */
 #ifndef TERSE_TRAIN_CHECKPOINT_H
 #define TERSE_TRAIN_CHECKPOINT_H
 
@@ -17,13 +17,16 @@ typedef struct terse_train_marks {
     double good_share; /* of the whole training, when there was a better epoch last */
     int64_t cuts;      /* how often the rate was lowered since it was chosen ... */
     double cut_share;  /* ... and when that was last */
-    double agreement_before, divergence_before, best_agreement, best_divergence, most_agreement;
+    double agreement_before, divergence_before, most_agreement, least_divergence; /* held-out */
+    double best_agreement, best_divergence;                                       /* of what is kept */
 } terse_train_marks;
 
 typedef struct terse_train_state {
     terse_train_marks marks;
     terse_parameters *parameters;
-    float *best; /* [n_numbers + n_statistic_numbers] */
+    float *best;   /* [n_numbers + n_statistic_numbers] */
+    double *least; /* [n_held] of every held-out sample, where all together were closest */
+    int64_t n_held;
     uint64_t key;
 } terse_train_state;
 

@@ -178,6 +178,7 @@ typedef struct work {
     int64_t n, first, last;
     bool training;
     uint64_t key;
+    double *each;
     terse_distance_sum sum;
     int status;
     terse_error error;
@@ -189,6 +190,7 @@ static int run_rows(work *w, int64_t first)
     const terse_lane *lane = &l->lanes[w->lane];
     const int64_t counted = w->last - first < l->rows ? w->last - first : l->rows;
     load_rows(l, lane, w->list, w->n, first, w->training, w->key);
+    w->sum.each = w->each ? w->each + first : NULL;
     int status = terse_tape_forward(lane->teacher, (const void *const *)lane->inputs, &w->error);
     if (status == TERSE_OK)
         status = terse_tape_forward(lane->student, (const void *const *)lane->inputs, &w->error);
@@ -240,19 +242,21 @@ static void count_step(terse_lanes *l, bool two, uint64_t ns)
         l->spent[two] += ns;
 }
 
-int terse_lanes_run(terse_lanes *l, const int64_t *list, int64_t n, bool training, uint64_t key,
+int terse_lanes_run(terse_lanes *l, const int64_t *list, int64_t n, bool training, uint64_t key, double *each,
                     terse_distance_sum *ret_sum, terse_error *error)
 {
     work halves[TERSE_LANES];
     pthread_t thread;
     const int64_t half = (n + l->n - 1) / l->n;
     for (int i = 0; i < l->n; i++) {
-        halves[i] = (work){.l = l, .lane = i, .list = list, .n = n, .training = training, .key = key};
+        halves[i] = (work){.l = l, .lane = i, .list = list, .n = n, .training = training, .key = key, .each = each};
         halves[i].first = i * half < n ? i * half : n;
         halves[i].last = (i + 1) * half < n ? (i + 1) * half : n;
         if (training)
             terse_parameters_clear(l->parameters, l->lanes[i].student);
     }
+    if (each)
+        memset(each, 0, (size_t)n * sizeof *each);
     const uint64_t began = terse_now_ns();
     const bool wanted = use_two(l, training);
     const bool beside = wanted && pthread_create(&thread, NULL, run_half, &halves[1]) == 0;

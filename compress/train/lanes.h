@@ -34,8 +34,8 @@ int terse_lanes_new(terse_lanes *l, int64_t batch, terse_error *error);
 void terse_lanes_done(terse_lanes *l);
 
 /* Samples list[0..n): forwards, the loss, and in training backwards: gradients lie in l->parameters->gradient. `key`
- * says how samples are varied (training). */
-int terse_lanes_run(terse_lanes *l, const int64_t *list, int64_t n, bool training, uint64_t key,
+ * says how samples are varied (training). each[n]: how far every sample is; or NULL. */
+int terse_lanes_run(terse_lanes *l, const int64_t *list, int64_t n, bool training, uint64_t key, double *each,
                     terse_distance_sum *ret_sum, terse_error *error);
 
 /* Random numbers without state: the same for the same key. */

@@ -49,6 +49,8 @@ int terse_trainer_take_options(terse_trainer *t, const terse_train_options *from
         return bad_option(error, "features", o->features, "0 to 1e6");
     if (!(o->patience_share >= 0 && o->patience_share <= 1) || !(o->average >= 0 && o->average < 1))
         return bad_option(error, "average", o->average, "0 to below 1, as is patience_share");
+    if (!(o->tolerance >= 0 && o->tolerance <= 100))
+        return bad_option(error, "tolerance", o->tolerance, "0 to 100");
     if (o->shift < 0 || o->shift > 64)
         return bad_option(error, "shift", o->shift, "0 to 64");
     return TERSE_OK;
@@ -147,8 +149,10 @@ static uint64_t key_of(const terse_trainer *t)
                               (double)o->patience,
                               o->patience_share,
                               o->average,
+                              o->tolerance,
                               o->find_rate,
                               o->relative,
+                              o->muon,
                               o->batch_statistics,
                               o->flip,
                               (double)o->shift,
@@ -251,8 +255,11 @@ int terse_trainer_prepare(terse_trainer *t, const terse_graph *teacher, const te
     const size_t kept = (size_t)(t->parameters.n_numbers + t->parameters.n_statistic_numbers);
     t->state.parameters = &t->parameters;
     t->state.best = calloc(kept + 1, sizeof *t->state.best);
+    t->state.least = calloc((size_t)t->n_held + 1, sizeof *t->state.least);
+    t->state.n_held = t->n_held;
+    t->held = calloc((size_t)t->n_held + 1, sizeof *t->held);
     t->state.key = key_of(t);
-    if (status == TERSE_OK && !t->state.best)
+    if (status == TERSE_OK && (!t->state.best || !t->state.least || !t->held))
         status = terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %zu parameters", kept);
     return status;
 }

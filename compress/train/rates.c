@@ -69,7 +69,6 @@ static void start_from(terse_trainer *t, const float *kept)
 static int try_rate(terse_trainer *t, int64_t *order, double factor, double *ret_divergence, terse_error *error)
 {
     const terse_train_options *o = &t->options;
-    terse_train_marks *m = &t->state.marks;
     const int64_t steps = t->n_train / o->batch;
     double agreement, loss;
     int64_t s = 0;
@@ -88,11 +87,8 @@ static int try_rate(terse_trainer *t, int64_t *order, double factor, double *ret
         return status;
     terse_trainer_use_averages(t);
     status = terse_trainer_evaluate(t, &agreement, ret_divergence, error);
-    if (status == TERSE_OK && *ret_divergence < m->best_divergence) {
-        m->best_agreement = agreement;
-        m->best_divergence = *ret_divergence;
-        terse_trainer_keep(t);
-    }
+    if (status == TERSE_OK)
+        terse_trainer_keep(t, agreement, *ret_divergence, 0);
     return status;
 }
 

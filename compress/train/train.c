@@ -21,6 +21,8 @@ static void trainer_done(terse_trainer *t)
     terse_train_bytes_done(&t->bytes);
     free(t->said);
     free(t->state.best);
+    free(t->state.least);
+    free(t->held);
     free(t->order);
 }
 
@@ -90,7 +92,8 @@ int terse_trainer_evaluate(terse_trainer *t, double *ret_agreement, double *ret_
     for (int64_t first = 0; first < t->n_held; first += chunk) {
         terse_distance_sum sum;
         const int64_t n = t->n_held - first < chunk ? t->n_held - first : chunk;
-        const int status = terse_lanes_run(&t->lanes, t->order + t->n_train + first, n, false, 0, &sum, error);
+        const int status =
+            terse_lanes_run(&t->lanes, t->order + t->n_train + first, n, false, 0, t->held + first, &sum, error);
         if (status != TERSE_OK)
             return status;
         total.divergence += sum.divergence;
@@ -109,11 +112,42 @@ int terse_trainer_evaluate(terse_trainer *t, double *ret_agreement, double *ret_
     return TERSE_OK;
 }
 
-void terse_trainer_keep(terse_trainer *t)
+/* By how many standard errors held-out samples are farther than they were at the least, sample by sample: what differs
+ * between samples, which is much more, does not count. */
+static double farther(const terse_trainer *t)
+{
+    const double n = (double)t->n_held;
+    double mean = 0, square = 0;
+    for (int64_t i = 0; i < t->n_held; i++)
+        mean += (t->held[i] - t->state.least[i]) / n;
+    for (int64_t i = 0; i < t->n_held; i++) {
+        const double d = t->held[i] - t->state.least[i] - mean;
+        square += d * d;
+    }
+    return n < 2 ? (double)INFINITY : mean / sqrt(square / (n * (n - 1)) + 1e-30);
+}
+
+static void take(terse_trainer *t, double agreement, double divergence)
 {
     const terse_parameters *p = &t->parameters;
     memcpy(t->state.best, p->weights, (size_t)p->n_numbers * sizeof(float));
     memcpy(t->state.best + p->n_numbers, p->running, (size_t)p->n_statistic_numbers * sizeof(float));
+    t->state.marks.best_agreement = agreement;
+    t->state.marks.best_divergence = divergence;
+}
+
+bool terse_trainer_keep(terse_trainer *t, double agreement, double divergence, double tolerance)
+{
+    terse_train_marks *m = &t->state.marks;
+    const bool least = divergence < m->least_divergence;
+    if (!least && !(tolerance > 0 && isfinite(divergence) && farther(t) < tolerance))
+        return false;
+    take(t, agreement, divergence);
+    if (least) {
+        m->least_divergence = divergence;
+        memcpy(t->state.least, t->held, (size_t)t->n_held * sizeof *t->held);
+    }
+    return true;
 }
 
 void terse_trainer_use_averages(terse_trainer *t)
@@ -131,14 +165,11 @@ static int finish_epoch(terse_trainer *t, terse_error *error)
     const int status = terse_trainer_evaluate(t, &agreement, &divergence, error);
     if (status != TERSE_OK)
         return status;
-    /* With few samples held out agreement is mostly luck: what is kept is where divergence is least. */
-    const bool agrees = agreement > m->most_agreement, better = divergence < m->best_divergence;
+    /* With few samples held out agreement is mostly luck, and of divergence much: what has been trained for longer is
+     * kept unless they are sure that it is worse. */
+    const bool agrees = agreement > m->most_agreement,
+               better = terse_trainer_keep(t, agreement, divergence, t->options.tolerance);
     m->most_agreement = agrees ? agreement : m->most_agreement;
-    if (better) {
-        m->best_agreement = agreement;
-        m->best_divergence = divergence;
-        terse_trainer_keep(t);
-    }
     terse_trainer_use_averages(t);
     m->bad_epochs = better || agrees ? 0 : m->bad_epochs + 1;
     m->good_share = better || agrees ? terse_trainer_done_share(t) : m->good_share;
@@ -160,7 +191,7 @@ int terse_trainer_step(terse_trainer *t, const int64_t *batch, uint64_t key, dou
     terse_train_marks *m = &t->state.marks;
     terse_distance_sum sum;
     terse_parameters_round(t->student, &t->parameters);
-    const int status = terse_lanes_run(&t->lanes, batch, t->options.batch, true, key, &sum, error);
+    const int status = terse_lanes_run(&t->lanes, batch, t->options.batch, true, key, NULL, &sum, error);
     if (status != TERSE_OK)
         return status;
     m->step++;
@@ -217,10 +248,11 @@ static int begin(terse_trainer *t, int64_t *order, terse_error *error)
         }
     }
     const int status = terse_trainer_evaluate(t, &m->agreement_before, &m->divergence_before, error);
-    m->best_agreement = m->most_agreement = m->agreement_before;
-    m->best_divergence = m->divergence_before;
+    m->most_agreement = m->agreement_before;
+    m->least_divergence = (double)INFINITY;
     memcpy(t->parameters.averaged, t->parameters.weights, (size_t)t->parameters.n_numbers * sizeof(float));
-    terse_trainer_keep(t);
+    take(t, m->agreement_before, m->divergence_before);
+    terse_trainer_keep(t, m->agreement_before, m->divergence_before, 0);
     terse_trainer_tell(t, true);
     return status == TERSE_OK ? terse_trainer_find_rate(t, order, error) : status;
 }

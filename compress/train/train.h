@@ -64,6 +64,7 @@ typedef struct terse_train_options {
     int64_t steps;      /* that a training should have; with fewer a step is of fewer than 32 samples, down to 8; 0: any
                          * number will do. Not looked at where `batch` is given */
     double lr;          /* at its highest; 0: 1e-3 */
+    bool muon;          /* matrices move as a whole (muon.h), not number by number; what is no matrix does as before */
     bool relative;      /* weights move as much of their own size, not all alike */
     bool find_rate;     /* a third, 3 and 10 times `lr` are tried for a few steps too, and what leaves held-out samples
                          * closest is taken: the rate and the weights that it led to */
@@ -74,8 +75,11 @@ typedef struct terse_train_options {
     double average;     /* what is judged and kept is the mean of the weights, older ones counting `average` a step less
                          * (Polyak and Juditsky 1992; at most (1 + step) / (10 + step)); 0: the weights */
     double features;    /* weight of the squared error of features; 0: none */
-    uint64_t seed;
     const terse_kept *kept; /* features with fewer channels than the teacher's are compared with those; or NULL */
+    uint64_t seed;
+    double tolerance;      /* weights of a later epoch are kept unless held-out samples are farther by more standard
+                              errors than this (paired, sample by sample) than they were at the least; 0: only those of
+                              the closest epoch */
     int64_t patience;      /* epochs without a better held-out agreement or divergence until it ends; 0: never early */
     double patience_share; /* the same as a share of the whole training (and five epochs), a third of it lowers the
                               rate; 0: never */
@@ -111,11 +115,11 @@ void terse_train_split(int64_t n, uint64_t seed, int64_t *order, int64_t *ret_he
 
 /* Trains `student` on `data` (every input under its name, axis 0 = samples; labels are not read) and changes its
  * constants in place: new bytes in its arena, never through pointers that the teacher may share. What is kept is what
- * diverged least on held-out samples (a tenth of all, never trained on), the student as it came included.
- * Both graphs: canonical ONNX form, before the passes FINISH (fused activations are understood); same inputs, outputs
- * of equal dims in the same order. On failure the student is as it was.
- * INVALID_ARGUMENT names the input, output, option or sample that does not fit; UNIMPLEMENTED the node;
- * RESOURCE_EXHAUSTED when max_bytes does not allow a single sample. */
+ * diverged least on held-out samples (a tenth of all, never trained on), the student as it came included; see
+ * tolerance. Both graphs: canonical ONNX form, before the passes FINISH (fused activations are understood); same
+ * inputs, outputs of equal dims in the same order. On failure the student is as it was. INVALID_ARGUMENT names the
+ * input, output, option or sample that does not fit; UNIMPLEMENTED the node; RESOURCE_EXHAUSTED when max_bytes does not
+ * allow a single sample. */
 int terse_train_recover(const terse_graph *teacher, terse_graph *student, const terse_npz *data,
                         const terse_train_options *options, terse_train_report *report, void *context,
                         terse_train_summary *ret_summary, terse_error *error);

@@ -23,6 +23,7 @@ typedef struct terse_trainer {
     terse_train_state state;
     int64_t *order; /* of all samples: those to train on, then those held out */
     int64_t n_train, n_held;
+    double *held; /* [n_held] how far each of them is now */
     terse_train_report *report;
     void *context;
     uint64_t started_ns, reported_ns;
@@ -47,8 +48,9 @@ bool terse_trainer_is_late(const terse_trainer *t, double share);
 double terse_trainer_done_share(const terse_trainer *t);
 void terse_trainer_tell(terse_trainer *t, bool now);
 int terse_trainer_evaluate(terse_trainer *t, double *ret_agreement, double *ret_divergence, terse_error *error);
-/* These weights are the best so far. */
-void terse_trainer_keep(terse_trainer *t);
+/* Keeps the weights that have just been evaluated if all held-out samples together are closer than ever, or no more
+ * than `tolerance` standard errors farther than that. */
+bool terse_trainer_keep(terse_trainer *t, double agreement, double divergence, double tolerance);
 /* The means of the weights in their place, or the other way round, where they are wanted. */
 void terse_trainer_use_averages(terse_trainer *t);
 /* One batch, forwards and backwards, and what follows from it. */

@@ -151,8 +151,15 @@ static void results_repeat_whatever_the_threads_and_after_a_break(void **state)
     assert_true(fd >= 0);
     close(fd);
     unlink(path);
-    terse_train_options options = {
-        .epochs = 6, .lr = 3e-3, .seed = 5, .batch_statistics = true, .mix = true, .shift = 1, .flip = true};
+    terse_train_options options = {.epochs = 6,
+                                   .lr = 3e-3,
+                                   .seed = 5,
+                                   .batch_statistics = true,
+                                   .muon = true,
+                                   .tolerance = 1,
+                                   .mix = true,
+                                   .shift = 1,
+                                   .flip = true};
     terse_graph *whole = clone_of(teacher), *single = clone_of(teacher), *other = clone_of(teacher),
                 *broken = clone_of(teacher);
     terse_graph *students[] = {whole, single, other, broken};
@@ -282,9 +289,53 @@ static void a_rate_that_leads_nowhere_is_lowered(void **state)
     samples_done(&data);
 }
 
-static void pruned_weights_stay_zero_and_quantized_ones_on_their_steps(void **state)
+typedef struct divergences {
+    double last, least;
+} divergences;
+
+static bool note_divergence(void *context, const terse_train_progress *progress)
+{
+    divergences *d = context;
+    if (progress->evaluated) {
+        d->last = progress->divergence;
+        d->least = fmin(d->least, progress->divergence);
+    }
+    return true;
+}
+
+static void later_weights_are_kept_unless_they_are_worse_for_sure(void **state)
 {
     (void)state;
+    terse_graph *teacher = network(27);
+    terse_npz data = samples(SAMPLES);
+    const double tolerances[] = {0, 2, 100};
+    for (int spoilt = 0; spoilt < 2; spoilt++) /* by a rate that destroys a network which was almost right */
+        for (int i = 0; i < 3; i++) {
+            terse_graph *student = clone_of(teacher);
+            random_state = 77;
+            disturb(student, spoilt ? 0.01f : 0.1f);
+            divergences d = {.least = INFINITY};
+            const terse_train_options options = {
+                .epochs = 5, .lr = spoilt ? 0.5 : 2e-3, .seed = 5, .tolerance = tolerances[i]};
+            terse_train_summary s;
+            terse_error error = {0};
+            if (terse_train_recover(teacher, student, &data, &options, note_divergence, &d, &s, &error) != TERSE_OK)
+                fail_msg("%s", error.message);
+            d.least = fmin(d.least, s.divergence_before);
+            print_message("# tolerance %g: %g, at the least %g, at last %g\n", tolerances[i], s.divergence, d.least,
+                          d.last);
+            if (tolerances[i] == 0 || (spoilt && tolerances[i] < 3))
+                assert_true(s.divergence == d.least);
+            else if (!spoilt)
+                assert_true(s.divergence == d.last);
+            terse_graph_free(student);
+        }
+    terse_graph_free(teacher);
+    samples_done(&data);
+}
+
+static void check_constraints(bool muon)
+{
     terse_graph *teacher = network(11), *student = clone_of(teacher);
     terse_npz data = samples(SAMPLES);
     const int pruned = weights_of(student, TERSE_OP_CONV, 0), dense = weights_of(student, TERSE_OP_CONV, 2),
@@ -308,7 +359,7 @@ static void pruned_weights_stay_zero_and_quantized_ones_on_their_steps(void **st
     float kept[72];
     memcpy(kept, student->values[still].data, sizeof kept);
     const terse_train_options options = {
-        .epochs = 12, .lr = 3e-3, .seed = 2, .parameters = said, .n_parameters = 4, .affine = affine};
+        .epochs = 12, .lr = 3e-3, .seed = 2, .muon = muon, .parameters = said, .n_parameters = 4, .affine = affine};
     const terse_train_summary s = train(teacher, student, &data, &options);
     print_message("# divergence %g -> %g\n", s.divergence_before, s.divergence);
     assert_true(s.divergence < s.divergence_before);
@@ -343,6 +394,13 @@ static void pruned_weights_stay_zero_and_quantized_ones_on_their_steps(void **st
     terse_graph_free(student);
     terse_graph_free(teacher);
     samples_done(&data);
+}
+
+static void pruned_weights_stay_zero_and_quantized_ones_on_their_steps(void **state)
+{
+    (void)state;
+    check_constraints(false);
+    check_constraints(true);
 }
 
 static void a_student_is_made_from_its_teacher(void **state)
@@ -435,6 +493,7 @@ int main(void)
         cmocka_unit_test(a_short_training_takes_many_small_steps),
         cmocka_unit_test(rates_are_tried_and_what_the_best_has_reached_stays),
         cmocka_unit_test(a_rate_that_leads_nowhere_is_lowered),
+        cmocka_unit_test(later_weights_are_kept_unless_they_are_worse_for_sure),
         cmocka_unit_test(pruned_weights_stay_zero_and_quantized_ones_on_their_steps),
         cmocka_unit_test(a_student_is_made_from_its_teacher),
         cmocka_unit_test(what_does_not_fit_is_named),
