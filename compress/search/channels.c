@@ -235,7 +235,8 @@ static double next_for(search *s, double target)
 static int reach_target(search *s, double target, terse_error *error)
 {
     const double whole = terse_goal_by_size(s->goal) ? s->base_bytes : s->base_us;
-    double amount = rounded(fmin(s->most_channels, fmax(least_amount, 1 - target / whole)));
+    /* a little more than that share, as time follows it not quite: a first network that just misses is of little use */
+    double amount = rounded(fmin(s->most_channels, fmax(least_amount, 1 - 0.98 * target / whole)));
     int status = TERSE_OK;
     for (int i = 0;
          i < TRIALS_OF_TARGET && status == TERSE_OK && amount > 0 && !point_at(s, amount) && !terse_search_is_over(s);

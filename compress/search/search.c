@@ -580,6 +580,8 @@ static int run(search *s, terse_error *error)
         status = terse_search_train(s, error);
     if (status == TERSE_OK && s->table.n > 0)
         status = explain_dense(s, error);
+    for (int l = 0; l < s->best.layers.n && status == TERSE_OK && s->table.n == 0; l++)
+        snprintf(s->best.layers.list[l].why, TERSE_CHOICE_WHY, "there was no time to look at single layers");
     if (status == TERSE_OK)
         terse_search_say_channels(s, &s->best);
     return status == TERSE_OK ? terse_search_write(s, error) : status;
