@@ -214,7 +214,6 @@ static terse_train_options options_for(const terse_graph *graph, const terse_rec
                                    : form->bits == 4 ? rate_halves
                                                      : rate_bytes,
                              .find_rate = !texts && !channels,
-                             .muon = channels,
                              .tolerance = channels ? 2 : 0,
                              .relative = !texts,
                              .average = 0.98,

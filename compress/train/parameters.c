@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "compress/train/muon.h"
-
 static const double usual_weight = 0.1; /* root of the mean square */
 static const double beta_first = 0.9, beta_second = 0.999, adam_epsilon = 1e-8, momentum = 0.1;
 
@@ -20,7 +18,6 @@ void terse_parameters_done(terse_parameters *p)
     free(p->second);
     free(p->gradient);
     free(p->averaged);
-    free(p->direction);
     free(p->statistics);
     free(p->running);
     free(p->trained);
@@ -29,7 +26,7 @@ void terse_parameters_done(terse_parameters *p)
 
 size_t terse_parameters_bytes(const terse_parameters *p)
 {
-    size_t bytes = ((size_t)p->n_numbers * 5 + (size_t)p->n_room) * sizeof(float);
+    size_t bytes = (size_t)p->n_numbers * 5 * sizeof(float);
     for (int i = 0; i < p->n; i++)
         bytes += p->list[i].rounded ? (size_t)p->list[i].n * sizeof(float) : 0;
     return bytes;
@@ -115,22 +112,6 @@ static const terse_train_parameter *said_about(const terse_train_options *option
     return NULL;
 }
 
-/* Weights that mix what they read: those of one filter a channel do not, a table's rows have nothing to do with each
- * other, and zeros that stay have a part in every direction. */
-static void see_matrix(const terse_graph *graph, const terse_node *node, int input, terse_parameter *to)
-{
-    const terse_value *v = &graph->values[to->value];
-    const bool product = node->op == TERSE_OP_CONV || node->op == TERSE_OP_GEMM || node->op == TERSE_OP_MATMUL;
-    if (!product || v->rank < 2 || (node->op != TERSE_OP_CONV && v->rank > 2) ||
-        (node->op == TERSE_OP_CONV && (input != 1 || terse_node_int(node, "group", 1) != 1)))
-        return;
-    const int64_t columns = v->dims[0] > 0 ? to->n / v->dims[0] : 0;
-    if (to->decays && !to->mask && terse_muon_takes(v->dims[0], columns)) {
-        to->rows = v->dims[0];
-        to->columns = columns;
-    }
-}
-
 static void find_parameters(const terse_graph *graph, const terse_train_options *options, terse_parameters *p)
 {
     char *seen = p->trained; /* 1: trained, 2: only rounded */
@@ -154,8 +135,6 @@ static void find_parameters(const terse_graph *graph, const terse_train_options 
                 to->mask = said->mask;
                 to->quantizer = said->quantizer;
             }
-            if (options->muon)
-                see_matrix(graph, node, k, to);
             p->n_numbers += to->n;
             seen[v] = to->trained ? 1 : 2;
         }
@@ -232,18 +211,6 @@ static bool allocate(const terse_graph *graph, bool relative, terse_parameters *
     p->running = calloc(s, sizeof(float));
     if (!p->weights || !p->first || !p->second || !p->gradient || !p->averaged || !p->running)
         return false;
-    int64_t largest = 0;
-    for (int i = 0; i < p->n; i++) {
-        const terse_parameter *q = &p->list[i];
-        const int64_t room = q->rows ? terse_muon_room(q->rows, q->columns) : 0;
-        largest = q->rows && q->n > largest ? q->n : largest;
-        p->n_room = room > p->n_room ? room : p->n_room;
-    }
-    p->n_room += largest;
-    p->direction = malloc((size_t)p->n_room * sizeof(float) + 1);
-    if (!p->direction)
-        return false;
-    p->room = p->direction + largest;
     for (int i = 0; i < p->n; i++) {
         terse_parameter *q = &p->list[i];
         memcpy(p->weights + q->first, graph->values[q->value].data, (size_t)q->n * sizeof(float));
@@ -389,28 +356,6 @@ void terse_parameters_gather(terse_parameters *p, terse_tape *tape, bool first)
     }
 }
 
-static void step_matrix(terse_parameters *p, const terse_parameter *q, float rate, float shrink)
-{
-    float *w = p->weights + q->first;
-    terse_muon_direction(p->gradient + q->first, p->first + q->first, q->rows, q->columns, p->direction, p->room);
-    for (int64_t k = 0; k < q->n; k++)
-        w[k] -= shrink * w[k] + rate * q->unit * p->direction[k];
-}
-
-static void step_numbers(terse_parameters *p, const terse_parameter *q, int64_t step, double lr, float shrink,
-                         float cut)
-{
-    const double correct_first = 1 - pow(beta_first, (double)step), correct_second = 1 - pow(beta_second, (double)step);
-    const float unit = (float)(lr / correct_first) * q->unit, root = (float)(1 / sqrt(correct_second));
-    const float b1 = (float)beta_first, b2 = (float)beta_second, epsilon = (float)adam_epsilon;
-    for (int64_t k = q->first; k < q->first + q->n; k++) {
-        const float g = p->gradient[k] * cut;
-        p->first[k] = b1 * p->first[k] + (1 - b1) * g;
-        p->second[k] = b2 * p->second[k] + (1 - b2) * g * g;
-        p->weights[k] -= shrink * p->weights[k] + unit * p->first[k] / (sqrtf(p->second[k]) * root + epsilon);
-    }
-}
-
 void terse_parameters_step(terse_parameters *p, int64_t step, double lr, double decay, double clip)
 {
     double norm = 0;
@@ -420,13 +365,18 @@ void terse_parameters_step(terse_parameters *p, int64_t step, double lr, double 
     if (!isfinite(norm)) /* a step that went wrong changes nothing */
         return;
     const float cut = norm > clip ? (float)(clip / norm) : 1;
+    const double correct_first = 1 - pow(beta_first, (double)step), correct_second = 1 - pow(beta_second, (double)step);
+    const float rate = (float)(lr / correct_first), root = (float)(1 / sqrt(correct_second));
+    const float b1 = (float)beta_first, b2 = (float)beta_second, epsilon = (float)adam_epsilon;
     for (int i = 0; i < p->n; i++) {
         const terse_parameter *q = &p->list[i];
-        const float shrink = q->decays ? (float)(lr * decay) : 0;
-        if (q->trained && q->rows)
-            step_matrix(p, q, (float)lr, shrink);
-        else if (q->trained)
-            step_numbers(p, q, step, lr, shrink, cut);
+        const float shrink = q->decays ? (float)(lr * decay) : 0, unit = rate * q->unit;
+        for (int64_t k = q->first; q->trained && k < q->first + q->n; k++) {
+            const float g = p->gradient[k] * cut;
+            p->first[k] = b1 * p->first[k] + (1 - b1) * g;
+            p->second[k] = b2 * p->second[k] + (1 - b2) * g * g;
+            p->weights[k] -= shrink * p->weights[k] + unit * p->first[k] / (sqrtf(p->second[k]) * root + epsilon);
+        }
         for (int64_t k = 0; q->mask && k < q->n; k++)
             if (!q->mask[k])
                 p->weights[q->first + k] = 0;

@@ -10,8 +10,7 @@ typedef struct terse_parameter {
     int value;
     int64_t first, n; /* its numbers among all */
     bool decays, trained;
-    int64_t rows, columns; /* of a matrix that moves as a whole (muon.h); else 0 */
-    float unit;            /* of a step: weights of another size are moved as much of it */
+    float unit; /* of a step: weights of another size are moved as much of it */
     const uint8_t *mask;
     terse_train_quantizer quantizer;
     float *rounded; /* what the network reads where there is a quantizer, else NULL */
@@ -29,8 +28,6 @@ typedef struct terse_parameters {
     int64_t n_numbers;
     float *weights, *first, *second, *gradient; /* [n_numbers]: masters, Adam's moments, the step's gradient */
     float *averaged;                            /* [n_numbers]: means over steps */
-    float *direction, *room;                    /* of the largest matrix that moves as a whole */
-    int64_t n_room;                             /* floats of both */
     terse_statistic *statistics;
     int n_statistics;
     int64_t n_statistic_numbers;
@@ -51,8 +48,7 @@ void terse_parameters_round(const terse_graph *graph, terse_parameters *p);
 /* Adds what a tape has found to the gradient, or sets it (first). */
 void terse_parameters_gather(terse_parameters *p, terse_tape *tape, bool first);
 void terse_parameters_clear(const terse_parameters *p, terse_tape *tape);
-/* One step of AdamW, or of Muon where matrices move as a whole; `step` counts from 1; the gradient is cut to norm
- * `clip` before. */
+/* One step of AdamW; `step` counts from 1; the gradient is cut to norm `clip` before. */
 void terse_parameters_step(terse_parameters *p, int64_t step, double lr, double decay, double clip);
 /* The weights of step `step` (from 1) into their means. */
 void terse_parameters_average(terse_parameters *p, int64_t step, double average);

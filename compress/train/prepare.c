@@ -152,7 +152,6 @@ static uint64_t key_of(const terse_trainer *t)
                               o->tolerance,
                               o->find_rate,
                               o->relative,
-                              o->muon,
                               o->batch_statistics,
                               o->flip,
                               (double)o->shift,

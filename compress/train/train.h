@@ -64,7 +64,6 @@ typedef struct terse_train_options {
     int64_t steps;      /* that a training should have; with fewer a step is of fewer than 32 samples, down to 8; 0: any
                          * number will do. Not looked at where `batch` is given */
     double lr;          /* at its highest; 0: 1e-3 */
-    bool muon;          /* matrices move as a whole (muon.h), not number by number; what is no matrix does as before */
     bool relative;      /* weights move as much of their own size, not all alike */
     bool find_rate;     /* a third, 3 and 10 times `lr` are tried for a few steps too, and what leaves held-out samples
                          * closest is taken: the rate and the weights that it led to */
