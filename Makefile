@@ -100,10 +100,10 @@ plain_kernel = $(if $(filter fuzz,$(FLAVOR)),$(if $(filter common/kernels/%,$(1)
 EACH_BATCH := $(addprefix common/graph/,engine.c run.c steps.c threads.c) $(wildcard common/graph/split*.c)
 SMALL := common/kernels/ref/% $(filter-out $(EACH_BATCH),$(wildcard common/graph/*.c)) common/model% common/npz% \
 	common/curve.c common/sparse.c common/status.c \
-	$(addprefix common/ops/,einsum.c op.c quantized.c reshape.c resize_taps.c rnn_plan.c support.c window.c) \
+	$(addprefix common/ops/,einsum.c op.c quantized.c resize_taps.c rnn_plan.c support.c window.c) \
 	daemon/supervisor/% daemon/loader/% \
 	$(filter-out $(addprefix daemon/gate/,forward.c remotes.c),$(wildcard daemon/gate/*.c)) \
-	daemon/log.c daemon/sandbox.c daemon/pages.c daemon/worker/live.c daemon/worker/models.c \
+	daemon/log.c daemon/protocol.c daemon/sandbox.c daemon/pages.c daemon/worker/live.c daemon/worker/models.c \
 	$(addprefix daemon/frontend/,admin.c attach.c control.c main.c reload.c)
 GCC := $(shell $(CC) --version | grep -q 'Free Software' && echo yes)
 VECTORS := $(if $(GCC),-fvect-cost-model=dynamic)

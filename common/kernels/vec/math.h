@@ -13,12 +13,12 @@ INLINE v16 v16_step(v16 p, v16 x, float c)
     return v16_fma(p, x, v16_set1(c));
 }
 
-/* What is below EXP_LOW, as masked scores are, is left out of the arithmetic: a result that underflows takes a
- * processor of Intel's ten times as long. */
+/* What is below EXP_LOW, as masked scores are, is 0 before it is scaled: a result that underflows takes a processor of
+ * Intel's ten times as long. */
 INLINE v16 v16_exp(v16 given)
 {
-    const v16 round = v16_set1(EXP_ROUND), low = v16_set1(EXP_LOW), zero = v16_zero();
-    const v16 x = v16_min(v16_set1(EXP_HIGH), v16_less(given, low, zero, given));
+    const v16 round = v16_set1(EXP_ROUND), low = v16_set1(EXP_LOW);
+    const v16 x = v16_min(v16_set1(EXP_HIGH), v16_max(low, given));
     v16 z = v16_fma(x, v16_set1(EXP_LOG2E), round);
     v16 n = v16_sub(z, round);
     v16 r = v16_fma(n, v16_set1(-EXP_LN2_HIGH), x);
@@ -29,7 +29,7 @@ INLINE v16 v16_exp(v16 given)
     p = v16_step(p, r, EXP_C2);
     p = v16_step(p, r, 1.0f);
     p = v16_step(p, r, 1.0f);
-    return v16_less(given, low, zero, v16_scale(p, z, round));
+    return v16_scale(v16_less(given, low, v16_zero(), p), z, round);
 }
 
 INLINE v16 v16_sigmoid(v16 x)
