@@ -576,7 +576,7 @@ static int run(search *s, terse_error *error)
     if (status == TERSE_OK && s->table.n > 0)
         status = search_layers(s, error);
     s->deadline = s->start + (uint64_t)(s->goal->seconds * 1e9);
-    if (status == TERSE_OK && s->table.n > 0)
+    if (status == TERSE_OK && (s->table.n > 0 || s->best.channels > 0))
         status = terse_search_train(s, error);
     if (status == TERSE_OK && s->table.n > 0)
         status = explain_dense(s, error);

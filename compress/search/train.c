@@ -133,11 +133,22 @@ static int go_on(search *s, terse_error *error)
     return status;
 }
 
+/* That weights are fitted to; also where there was no time for a table. */
+static int64_t count_samples(const search *s)
+{
+    terse_samples f = {0};
+    if (s->table.n > 0)
+        return terse_table_samples(&s->table);
+    const int64_t n = terse_samples_open(s->in->imported, s->in->fit, &f, NULL) == TERSE_OK ? f.samples : 0;
+    terse_samples_done(&f);
+    return n;
+}
+
 int terse_search_train(search *s, terse_error *error)
 {
     TERSE_AUTO(terse_freep) int *chosen = calloc((size_t)s->table.n + 1, sizeof *chosen);
     attempt a = {.pace = steps_per_run * fmax(1, s->book.measured[0].us) / (double)s->goal->batch,
-                 .samples = terse_table_samples(&s->table)};
+                 .samples = count_samples(s)};
     if (!chosen)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
     if (!terse_search_trains(s->goal) || is_ended(s))
@@ -152,6 +163,8 @@ int terse_search_train(search *s, terse_error *error)
     const bool targeted = s->goal->target_ms > 0 || s->goal->target_speedup > 0;
     if (status != TERSE_OK)
         return status;
+    if (!targeted && s->table.n == 0)
+        return TERSE_OK; /* what is best loses no more than it may */
     if (!targeted)
         return reach_by_training(s, chosen, &a, error);
     bool any = s->at.amount > 0;
