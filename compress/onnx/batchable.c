@@ -6,13 +6,42 @@
 
 enum { N_ONLY = 3 }; /* bindings 0, 1, 2 differ in N alone */
 
-/* The dimension of axis `axis` under all bindings: the same for every N, or N itself. */
-static bool follows_n(const terse_onnx_lanes *lanes, int value, int axis)
+bool terse_onnx_find_each(const terse_onnx_lanes *lanes, int value, int axis, terse_onnx_split *split)
 {
-    for (int b = 0; b < lanes->probe->n_bindings; b++)
-        if (terse_onnx_lanes_view(lanes, b, value)->dims[axis] != terse_onnx_lanes_n(lanes, b))
+    for (int b = 0; b < lanes->probe->n_bindings; b++) {
+        const int64_t rows = terse_onnx_lanes_n(lanes, b) * split->outer[b];
+        const int64_t size = terse_onnx_lanes_view(lanes, b, value)->dims[axis];
+        split->each[b] = rows > 0 ? size / rows : 0;
+        if (split->each[b] < 1 || size % rows != 0 ||
+            (b < N_ONLY && (split->each[b] != split->each[0] || split->outer[b] != split->outer[0])))
             return false;
+    }
     return true;
+}
+
+terse_onnx_split terse_onnx_one_each(void)
+{
+    terse_onnx_split split;
+    for (int b = 0; b < TERSE_ONNX_BINDINGS; b++)
+        split.outer[b] = split.each[b] = 1;
+    return split;
+}
+
+bool terse_onnx_same_split(const terse_onnx_lane *a, const terse_onnx_lane *b)
+{
+    return memcmp(&a->split, &b->split, sizeof a->split) == 0;
+}
+
+/* The axis has as many entries as the lane says, for every N. */
+static bool follows_n(const terse_onnx_lanes *lanes, int value, const terse_onnx_lane *lane)
+{
+    terse_onnx_lane found = *lane;
+    return terse_onnx_find_each(lanes, value, lane->axis, &found.split) && terse_onnx_same_split(&found, lane);
+}
+
+static bool has_axis(terse_onnx_lane_kind kind)
+{
+    return kind >= TERSE_ONNX_ROWS;
 }
 
 static bool ignores_n(const terse_onnx_lanes *lanes, int value, int axis)
@@ -31,10 +60,10 @@ static bool shape_fits(const terse_onnx_lanes *lanes, int value, terse_onnx_lane
         if (terse_onnx_lanes_view(lanes, b, value)->dtype == TERSE_DTYPE_NONE ||
             terse_onnx_lanes_view(lanes, b, value)->rank != rank)
             return false;
-    if (lane.kind == TERSE_ONNX_ROWS && (lane.axis < 0 || lane.axis >= rank || !follows_n(lanes, value, lane.axis)))
+    if (has_axis(lane.kind) && (lane.axis < 0 || lane.axis >= rank || !follows_n(lanes, value, &lane)))
         return false;
     for (int a = 0; a < rank; a++)
-        if (!(lane.kind == TERSE_ONNX_ROWS && a == lane.axis) && !ignores_n(lanes, value, a))
+        if (!(has_axis(lane.kind) && a == lane.axis) && !ignores_n(lanes, value, a))
             return false;
     return true;
 }
@@ -57,7 +86,7 @@ static terse_onnx_lane_kind kind_of(const terse_onnx_lanes *lanes, const terse_n
     return input < node->n_inputs && node->inputs[input] >= 0 ? lanes->of[node->inputs[input]].kind : TERSE_ONNX_FREE;
 }
 
-/* The one axis along which a value made from a COUNT shape has N entries; FREE when none has. */
+/* The one axis along which a value made from a COUNT shape has entries for each row; FREE when none has. */
 static bool spread(const terse_onnx_lanes *lanes, int value, terse_onnx_lane *ret_lane)
 {
     const terse_tensor *view = terse_onnx_lanes_view(lanes, 0, value);
@@ -66,57 +95,53 @@ static bool spread(const terse_onnx_lanes *lanes, int value, terse_onnx_lane *re
         if (!ignores_n(lanes, value, a)) {
             if (ret_lane->kind == TERSE_ONNX_ROWS)
                 return false;
-            *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS, .axis = a};
+            *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS, .axis = a, .split = terse_onnx_one_each()};
+            if (!terse_onnx_find_each(lanes, value, a, &ret_lane->split))
+                return false;
         }
     return true;
 }
 
-static bool negative_everywhere(const terse_onnx_lanes *lanes, int value)
+/* Exporters ask whether a dimension is -1. A list that is linear in N beside a free one: the answer is the same for
+ * every N where an element does not depend on N, or is larger than the other one for N = 1 and grows with N. */
+static bool compares_alike(const terse_onnx_lanes *lanes, const terse_node *node)
 {
-    const terse_value *v = &lanes->graph->values[value];
-    if (!v->data || v->dtype != TERSE_INT64)
+    const int list = kind_of(lanes, node, 0) == TERSE_ONNX_COUNT ? 0 : 1;
+    const terse_tensor *x[N_ONLY], *other = terse_onnx_lanes_view(lanes, 0, node->inputs[1 - list]);
+    if (kind_of(lanes, node, 1 - list) != TERSE_ONNX_FREE || !other->data || other->dtype != TERSE_INT64)
         return false;
-    for (size_t i = 0; i < v->bytes / sizeof(int64_t); i++)
-        if (((const int64_t *)v->data)[i] >= 0)
+    const int64_t n_other = terse_tensor_count(other);
+    for (int b = 0; b < N_ONLY; b++) {
+        x[b] = terse_onnx_lanes_view(lanes, b, node->inputs[list]);
+        if (!x[b]->data || x[b]->dtype != TERSE_INT64 || (n_other != 1 && n_other != terse_tensor_count(x[b])))
             return false;
+    }
+    const int64_t step = terse_onnx_lanes_n(lanes, 1) - terse_onnx_lanes_n(lanes, 0);
+    for (int64_t i = 0; i < terse_tensor_count(x[0]); i++) {
+        const int64_t first = ((const int64_t *)x[0]->data)[i], grows = ((const int64_t *)x[1]->data)[i] - first;
+        const int64_t alone = first - grows * (terse_onnx_lanes_n(lanes, 0) - 1); /* for N = 1 */
+        if (grows != 0 && (step != 1 || grows < 0 || alone <= ((const int64_t *)other->data)[n_other == 1 ? 0 : i]))
+            return false;
+    }
     return true;
 }
 
-static bool never_negative(const terse_value *value)
+/* A list that is linear in N, by a free one that divides it for N of 2, 3 and 5: it does so for every N. */
+static bool divides(const terse_onnx_lanes *lanes, const terse_node *node)
 {
-    for (size_t i = 0; i < value->bytes / sizeof(int64_t); i++)
-        if (((const int64_t *)value->data)[i] < 0)
+    for (int b = 0; b < N_ONLY; b++) {
+        const terse_tensor *x = terse_onnx_lanes_view(lanes, b, node->inputs[0]);
+        const terse_tensor *by = terse_onnx_lanes_view(lanes, b, node->inputs[1]);
+        const int64_t n = terse_tensor_count(x), n_by = terse_tensor_count(by);
+        if (!x->data || !by->data || x->dtype != TERSE_INT64 || by->dtype != TERSE_INT64 || (n_by != 1 && n_by != n))
             return false;
-    return value->dtype == TERSE_INT64;
-}
-
-static bool is_dimension_list(const terse_onnx_lanes *lanes, int value)
-{
-    const terse_value *v = &lanes->graph->values[value];
-    return v->data ? never_negative(v) : lanes->of[value].dimensions;
-}
-
-/* Made of Shape's results and constants by operators that only move elements: never negative. */
-static bool makes_dimensions(const terse_onnx_lanes *lanes, const terse_node *node)
-{
-    switch (node->op) {
-    case TERSE_OP_SHAPE:
-        return true;
-    case TERSE_OP_GATHER:
-    case TERSE_OP_SLICE:
-    case TERSE_OP_UNSQUEEZE:
-    case TERSE_OP_SQUEEZE:
-    case TERSE_OP_RESHAPE:
-    case TERSE_OP_IDENTITY:
-        return is_dimension_list(lanes, node->inputs[0]);
-    case TERSE_OP_CONCAT:
-        for (int i = 0; i < node->n_inputs; i++)
-            if (node->inputs[i] < 0 || !is_dimension_list(lanes, node->inputs[i]))
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t divisor = ((const int64_t *)by->data)[n_by == 1 ? 0 : i];
+            if (divisor == 0 || ((const int64_t *)x->data)[i] % divisor != 0)
                 return false;
-        return true;
-    default:
-        return false;
+        }
     }
+    return true;
 }
 
 /* Inputs FREE and COUNT only, at least one COUNT. Lists stay linear in N, so that three values of N tell all. */
@@ -143,15 +168,20 @@ static bool count_rule(const terse_onnx_lanes *lanes, const terse_node *node, te
         return true;
     case TERSE_OP_MUL:
         return kind_of(lanes, node, 0) != kind_of(lanes, node, 1);
+    case TERSE_OP_DIV:
+        return kind_of(lanes, node, 1) == TERSE_ONNX_FREE && divides(lanes, node);
     case TERSE_OP_WHERE:
         return kind_of(lanes, node, 0) == TERSE_ONNX_FREE;
-    case TERSE_OP_EQUAL: /* exporters ask whether a dimension is -1: it never is */
+    case TERSE_OP_EQUAL:
         *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
-        return node->n_inputs == 2 &&
-               ((negative_everywhere(lanes, node->inputs[1]) && is_dimension_list(lanes, node->inputs[0])) ||
-                (negative_everywhere(lanes, node->inputs[0]) && is_dimension_list(lanes, node->inputs[1])));
+        return node->n_inputs == 2 && compares_alike(lanes, node);
     case TERSE_OP_CONSTANT_OF_SHAPE: /* all entries are equal */
         return spread(lanes, node->outputs[0], ret_lane);
+    case TERSE_OP_RANGE: /* start + i step */
+        *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_INDEX, .split = terse_onnx_one_each()};
+        return kind_of(lanes, node, 0) == TERSE_ONNX_FREE && kind_of(lanes, node, 2) == TERSE_ONNX_FREE &&
+               terse_onnx_find_each(lanes, node->outputs[0], 0, &ret_lane->split);
+    case TERSE_OP_TILE:   /* the operand again for each row */
     case TERSE_OP_EXPAND: /* all entries along a new axis are equal: the operand has 1 there, whatever N is */
         return kind_of(lanes, node, 0) == TERSE_ONNX_FREE && spread(lanes, node->outputs[0], ret_lane);
     default:
@@ -167,17 +197,20 @@ static terse_onnx_lane shape_rule(const terse_onnx_lanes *lanes, const terse_nod
     int64_t start = terse_node_int(node, "start", 0), end = terse_node_int(node, "end", rank);
     start = start < 0 ? start + rank : start;
     end = end < 0 ? end + rank : end;
-    const bool names_n = lane.kind == TERSE_ONNX_ROWS && lane.axis >= start && lane.axis < end;
+    const bool names_n = has_axis(lane.kind) && lane.axis >= start && lane.axis < end;
     return (terse_onnx_lane){.kind = names_n ? TERSE_ONNX_COUNT : TERSE_ONNX_FREE};
 }
 
 static bool node_lanes(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lanes)
 {
-    bool rows = false, count = false;
+    bool rows = false, count = false, places = false;
     for (int i = 0; i < node->n_inputs; i++) {
         rows = rows || kind_of(lanes, node, i) == TERSE_ONNX_ROWS;
         count = count || kind_of(lanes, node, i) == TERSE_ONNX_COUNT;
+        places = places || kind_of(lanes, node, i) > TERSE_ONNX_ROWS;
     }
+    if (places && node->op != TERSE_OP_SHAPE)
+        return terse_onnx_places_rule(lanes, node, ret_lanes);
     if (rows && node->op != TERSE_OP_SHAPE)
         return terse_onnx_rows_rule(lanes, node, ret_lanes);
     terse_onnx_lane lane = {.kind = TERSE_ONNX_FREE};
@@ -207,13 +240,17 @@ static bool walk(const terse_onnx_lanes *lanes, terse_onnx_lane *made)
                 made[i].kind = TERSE_ONNX_FREE;
             if (!shape_fits(lanes, v, made[i]))
                 return false;
-            made[i].dimensions = makes_dimensions(lanes, node);
             lanes->of[v] = made[i];
         }
     }
-    for (int i = 0; i < graph->n_outputs; i++)
-        if (lanes->of[graph->outputs[i]].kind != TERSE_ONNX_ROWS || lanes->of[graph->outputs[i]].axis != 0)
+    for (int i = 0; i < graph->n_outputs; i++) {
+        const terse_onnx_lane *lane = &lanes->of[graph->outputs[i]];
+        if (lane->kind != TERSE_ONNX_ROWS || lane->axis != 0)
             return false;
+        const terse_onnx_lane plain = {.split = terse_onnx_one_each()};
+        if (!terse_onnx_same_split(lane, &plain))
+            return false;
+    }
     return true;
 }
 
@@ -228,7 +265,8 @@ static bool start_lanes(const terse_onnx_lanes *lanes)
             if (is_batch != (a == 0))
                 return false;
         }
-        lanes->of[graph->inputs[i]] = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS};
+        terse_onnx_lane *lane = &lanes->of[graph->inputs[i]];
+        *lane = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS, .split = terse_onnx_one_each()};
     }
     return graph->n_inputs > 0;
 }

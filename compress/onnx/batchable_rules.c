@@ -59,7 +59,7 @@ static int axis_attribute(const terse_node *node, const char *name, int64_t fall
 }
 
 /* Operands broadcast: all rows must meet in one axis of the output, where whatever is free has 1. Returns that axis or
- * -1. */
+ * -1. (That they have them in the same way is all_outputs' to see.) */
 static int meet(const terse_onnx_lanes *lanes, const terse_node *node, int n_inputs, int rank)
 {
     int axis = -1;
@@ -84,10 +84,21 @@ static int meet(const terse_onnx_lanes *lanes, const terse_node *node, int n_inp
     return axis;
 }
 
-static bool all_outputs(const terse_node *node, terse_onnx_lane *ret_lanes, int axis)
+/* Entries belong to rows behind the operator as in all of its inputs that have rows. */
+static bool all_outputs(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lanes, int axis)
 {
+    terse_onnx_lane lane = {.kind = TERSE_ONNX_FREE};
+    for (int i = 0; i < node->n_inputs; i++) {
+        const terse_onnx_lane in = lane_of(lanes, node, i);
+        if (in.kind != TERSE_ONNX_ROWS)
+            continue;
+        if (lane.kind == TERSE_ONNX_ROWS && !terse_onnx_same_split(&lane, &in))
+            return false;
+        lane = in;
+    }
+    lane.axis = axis;
     for (int i = 0; i < node->n_outputs; i++)
-        ret_lanes[i] = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS, .axis = axis};
+        ret_lanes[i] = lane;
     return axis >= 0;
 }
 
@@ -251,26 +262,38 @@ static int64_t elements_before(const terse_tensor *view, int axis)
     return terse_dims_count(view->dims, axis);
 }
 
-/* Elements keep their order, so an output axis of N entries with as many elements in front of it (under every binding)
- * has the rows. The list of dimensions may name N. */
-static int reshape_rule(const terse_onnx_lanes *lanes, const terse_node *node)
+/* Elements keep their order, so the rows have the output axis in which they find as many elements in front of them as
+ * before, under every binding; what of these the axis does not leave to those before it is `outer`. The list of
+ * dimensions may name N. */
+bool terse_onnx_reshaped_lane(const terse_onnx_lanes *lanes, const terse_node *node, const terse_onnx_lane *lane,
+                              terse_onnx_lane *ret_lane)
 {
-    const int at = rows_of(lanes, node, 0);
-    if (at < 0 || lane_of(lanes, node, 1).kind == TERSE_ONNX_ROWS)
-        return -1;
+    if (lane_of(lanes, node, 1).kind > TERSE_ONNX_COUNT)
+        return false;
     const int rank = output_rank(lanes, node);
+    *ret_lane = *lane;
     for (int axis = 0; axis < rank; axis++) {
         bool fits = true;
         for (int b = 0; b < lanes->probe->n_bindings && fits; b++) {
             const terse_tensor *in = terse_onnx_lanes_view(lanes, b, node->inputs[0]);
             const terse_tensor *out = terse_onnx_lanes_view(lanes, b, node->outputs[0]);
-            fits = terse_tensor_count(in) > 0 && out->dims[axis] == terse_onnx_lanes_n(lanes, b) &&
-                   elements_before(in, at) == elements_before(out, axis);
+            const int64_t front = elements_before(in, lane->axis) * lane->split.outer[b];
+            const int64_t before = elements_before(out, axis);
+            fits = terse_tensor_count(in) > 0 && before > 0 && front % before == 0;
+            ret_lane->split.outer[b] = fits ? front / before : 0;
         }
-        if (fits)
-            return axis;
+        ret_lane->axis = axis;
+        if (fits && terse_onnx_find_each(lanes, node->outputs[0], axis, &ret_lane->split))
+            return true;
     }
-    return -1;
+    return false;
+}
+
+static bool reshape_rule(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lanes)
+{
+    const terse_onnx_lane lane = lane_of(lanes, node, 0);
+    ret_lanes[0] = (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
+    return lane.kind == TERSE_ONNX_ROWS && terse_onnx_reshaped_lane(lanes, node, &lane, &ret_lanes[0]);
 }
 
 static int transpose_rule(const terse_onnx_lanes *lanes, const terse_node *node)
@@ -397,9 +420,10 @@ static bool recurrent_rule(const terse_onnx_lanes *lanes, const terse_node *node
         if (has_input(node, i) && (rows != expected || lane_of(lanes, node, i).kind == TERSE_ONNX_COUNT))
             return false;
     }
-    for (int i = 0; i < node->n_outputs; i++)
-        ret_lanes[i] = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS, .axis = batch_first ? 0 : i == 0 ? 2 : 1};
-    return true;
+    const bool good = all_outputs(lanes, node, ret_lanes, batch_first ? 0 : 1);
+    if (!batch_first)
+        ret_lanes[0].axis = 2;
+    return good;
 }
 
 static int trilu_rule(const terse_onnx_lanes *lanes, const terse_node *node)
@@ -444,11 +468,6 @@ static int special_axis(const terse_onnx_lanes *lanes, const terse_node *node)
         return slice_rule(lanes, node);
     case TERSE_OP_PAD:
         return pad_rule(lanes, node);
-    case TERSE_OP_RESHAPE:
-    case TERSE_OP_FLATTEN:
-    case TERSE_OP_SQUEEZE:
-    case TERSE_OP_UNSQUEEZE:
-        return reshape_rule(lanes, node);
     case TERSE_OP_TRANSPOSE:
         return transpose_rule(lanes, node);
     case TERSE_OP_GATHER:
@@ -512,7 +531,7 @@ static bool is_per_image(terse_op op)
 }
 
 /* One element of the output from one element of each input. */
-static bool is_elementwise(terse_op op)
+bool terse_onnx_is_elementwise(terse_op op)
 {
     switch (op) {
     case TERSE_OP_NOT:
@@ -536,12 +555,15 @@ bool terse_onnx_rows_rule(const terse_onnx_lanes *lanes, const terse_node *node,
 {
     if (node->op == TERSE_OP_RNN || node->op == TERSE_OP_GRU || node->op == TERSE_OP_LSTM)
         return recurrent_rule(lanes, node, ret_lanes);
+    if (node->op == TERSE_OP_RESHAPE || node->op == TERSE_OP_FLATTEN || node->op == TERSE_OP_SQUEEZE ||
+        node->op == TERSE_OP_UNSQUEEZE)
+        return reshape_rule(lanes, node, ret_lanes);
     int axis = special_axis(lanes, node);
-    if (axis == -2 && is_elementwise(node->op))
+    if (axis == -2 && terse_onnx_is_elementwise(node->op))
         axis = meet(lanes, node, node->n_inputs, output_rank(lanes, node));
     else if (axis == -2 && is_per_image(node->op))
         axis = only_first(lanes, node, 0);
     if (node->op == TERSE_OP_MAX_POOL && node->n_outputs > 1 && node->outputs[1] >= 0)
         return false; /* indices count through the whole batch */
-    return axis >= 0 && all_outputs(node, ret_lanes, axis);
+    return axis >= 0 && all_outputs(lanes, node, ret_lanes, axis);
 }

@@ -32,7 +32,7 @@ static bool is_heavy(terse_op op)
            op == TERSE_OP_EINSUM || op == TERSE_OP_RNN || op == TERSE_OP_GRU || op == TERSE_OP_LSTM;
 }
 
-/* Backwards from the operands that decide shapes. */
+/* Backwards from the operands that decide shapes, or which rows are picked. */
 static void mark_wanted(const terse_graph *graph, char *wanted)
 {
     for (int n = graph->n_nodes - 1; n >= 0; n--) {
@@ -41,9 +41,10 @@ static void mark_wanted(const terse_graph *graph, char *wanted)
         bool all = false;
         for (int i = 0; i < node->n_outputs; i++)
             all = all || (node->outputs[i] >= 0 && wanted[node->outputs[i]]);
+        const bool picks = node->op == TERSE_OP_GATHER || node->op == TERSE_OP_GATHER_ND;
         for (int i = 0; i < node->n_inputs; i++)
-            if (node->inputs[i] >= 0 &&
-                ((all && node->op != TERSE_OP_SHAPE) || (impl && i < 32 && impl->value_inputs >> i & 1u)))
+            if (node->inputs[i] >= 0 && ((all && node->op != TERSE_OP_SHAPE) ||
+                                         (impl && i < 32 && impl->value_inputs >> i & 1u) || (picks && i == 1)))
                 wanted[node->inputs[i]] = 1;
     }
 }

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Values that say which row they belong to. PyTorch writes the mask of a transformer so: the numbers of the rows are
+ * spread over all pairs of tokens, and GatherND picks mask[n][token] of each. */
+#include "compress/onnx/batchable.h"
+
+#include <string.h>
+
+static terse_onnx_lane lane_of(const terse_onnx_lanes *lanes, const terse_node *node, int input)
+{
+    return input < node->n_inputs && node->inputs[input] >= 0 ? lanes->of[node->inputs[input]]
+                                                              : (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
+}
+
+static int rank_of(const terse_onnx_lanes *lanes, int value)
+{
+    return terse_onnx_lanes_view(lanes, 0, value)->rank;
+}
+
+/* Linear in n: sums of such, and their products with what is not. */
+static bool is_linear(const terse_onnx_lanes *lanes, const terse_node *node)
+{
+    int n = 0;
+    for (int i = 0; i < node->n_inputs; i++) {
+        const terse_onnx_lane_kind kind = lane_of(lanes, node, i).kind;
+        if (kind == TERSE_ONNX_PLACE)
+            return false;
+        n += kind == TERSE_ONNX_INDEX;
+    }
+    return node->op == TERSE_OP_ADD || node->op == TERSE_OP_SUB || (node->op == TERSE_OP_MUL && n == 1);
+}
+
+/* Operands broadcast; all that has rows has them in one axis of the output, and whatever is free 1 there. */
+static bool elementwise(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
+{
+    const int rank = rank_of(lanes, node->outputs[0]);
+    *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
+    for (int i = 0; i < node->n_inputs; i++) {
+        const terse_onnx_lane in = lane_of(lanes, node, i);
+        if (in.kind < TERSE_ONNX_ROWS)
+            continue;
+        const int axis = in.axis + rank - rank_of(lanes, node->inputs[i]);
+        if (ret_lane->kind != TERSE_ONNX_FREE && (axis != ret_lane->axis || !terse_onnx_same_split(ret_lane, &in)))
+            return false;
+        *ret_lane = in;
+        ret_lane->axis = axis;
+    }
+    for (int i = 0; i < node->n_inputs; i++) {
+        const terse_onnx_lane in = lane_of(lanes, node, i);
+        if (node->inputs[i] < 0 || in.kind >= TERSE_ONNX_ROWS)
+            continue;
+        const terse_tensor *view = terse_onnx_lanes_view(lanes, 0, node->inputs[i]);
+        const int own = ret_lane->axis - (rank - view->rank);
+        if (in.kind == TERSE_ONNX_COUNT || (own >= 0 && view->dims[own] != 1))
+            return false;
+    }
+    ret_lane->kind = is_linear(lanes, node) ? TERSE_ONNX_INDEX : TERSE_ONNX_PLACE;
+    return true;
+}
+
+/* Along another axis than that of the rows, which all have. */
+static bool concat(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
+{
+    const int rank = rank_of(lanes, node->outputs[0]);
+    const int64_t axis = terse_node_int(node, "axis", 0);
+    for (int i = 0; i < node->n_inputs; i++) {
+        const terse_onnx_lane in = lane_of(lanes, node, i);
+        if ((in.kind != TERSE_ONNX_INDEX && in.kind != TERSE_ONNX_ROWS) || in.axis == (axis < 0 ? axis + rank : axis) ||
+            (i > 0 && (in.axis != ret_lane->axis || !terse_onnx_same_split(ret_lane, &in))))
+            return false;
+        *ret_lane = in;
+    }
+    ret_lane->kind = TERSE_ONNX_INDEX;
+    return true;
+}
+
+/* Whether row n asks for what belongs to row n, and every row for the same of it. `tuple` indices stand together, and
+ * number `component` of them asks. */
+static bool asks_for_its_own(const terse_tensor *indices, int axis, int64_t each, int64_t of_row, int64_t tuple,
+                             int64_t component)
+{
+    const int64_t *numbers = indices->data, count = terse_tensor_count(indices), size = indices->dims[axis];
+    const int64_t behind = terse_dims_count(indices->dims + axis + 1, indices->rank - axis - 1);
+    if (!numbers || indices->dtype != TERSE_INT64)
+        return false;
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t n = i / behind % size / each;
+        const bool asks = i % tuple == component;
+        const int64_t own = numbers[i] - (asks ? n * of_row : 0);
+        if (own != numbers[i - n * each * behind] || (asks && (own < 0 || own >= of_row)))
+            return false;
+    }
+    return true;
+}
+
+/* Indices are linear in n, and known: so what holds for N of 2, 3, 5 and 7 holds for every N. */
+static bool gather(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
+{
+    const terse_onnx_lane data = lane_of(lanes, node, 0), indices = lane_of(lanes, node, 1);
+    const bool tuples = node->op == TERSE_OP_GATHER_ND;
+    const int rank = rank_of(lanes, node->inputs[0]), rank_indices = rank_of(lanes, node->inputs[1]);
+    const int64_t named = terse_node_int(node, "axis", 0), axis = tuples ? 0 : named < 0 ? named + rank : named;
+    if (data.kind != TERSE_ONNX_ROWS || indices.kind != TERSE_ONNX_INDEX || (!tuples && axis != data.axis) ||
+        (tuples && (terse_node_int(node, "batch_dims", 0) != 0 || indices.axis >= rank_indices - 1)))
+        return false;
+    for (int b = 0; b < lanes->probe->n_bindings; b++) {
+        const terse_tensor *view = terse_onnx_lanes_view(lanes, b, node->inputs[1]);
+        const int64_t tuple = tuples ? view->dims[rank_indices - 1] : 1;
+        if (data.split.outer[b] != 1 || indices.split.outer[b] != 1 || (tuples && data.axis >= tuple) ||
+            !asks_for_its_own(view, indices.axis, indices.split.each[b], data.split.each[b], tuple,
+                              tuples ? data.axis : 0))
+            return false;
+    }
+    *ret_lane = indices;
+    ret_lane->kind = TERSE_ONNX_ROWS;
+    ret_lane->axis = (int)axis + indices.axis;
+    return true;
+}
+
+bool terse_onnx_places_rule(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lanes)
+{
+    const terse_onnx_lane first = lane_of(lanes, node, 0);
+    if (node->n_outputs != 1)
+        return false;
+    switch (node->op) {
+    case TERSE_OP_RESHAPE:
+    case TERSE_OP_FLATTEN:
+    case TERSE_OP_SQUEEZE:
+    case TERSE_OP_UNSQUEEZE:
+        return (first.kind == TERSE_ONNX_INDEX || first.kind == TERSE_ONNX_PLACE) &&
+               terse_onnx_reshaped_lane(lanes, node, &first, &ret_lanes[0]);
+    case TERSE_OP_IDENTITY:
+        ret_lanes[0] = first;
+        return true;
+    case TERSE_OP_CAST: {
+        const int64_t to = terse_node_int(node, "to", 0);
+        ret_lanes[0] = first;
+        if (to != TERSE_INT64 && to != TERSE_INT32)
+            ret_lanes[0].kind = TERSE_ONNX_PLACE;
+        return true;
+    }
+    case TERSE_OP_EXPAND: /* entries along other axes are equal */
+        ret_lanes[0] = first;
+        ret_lanes[0].axis += rank_of(lanes, node->outputs[0]) - rank_of(lanes, node->inputs[0]);
+        return first.kind == TERSE_ONNX_INDEX && lane_of(lanes, node, 1).kind <= TERSE_ONNX_COUNT;
+    case TERSE_OP_CONCAT:
+        return concat(lanes, node, &ret_lanes[0]);
+    case TERSE_OP_GATHER:
+    case TERSE_OP_GATHER_ND:
+        return gather(lanes, node, &ret_lanes[0]);
+    default:
+        return terse_onnx_is_elementwise(node->op) && elementwise(lanes, node, &ret_lanes[0]);
+    }
+}
