@@ -257,7 +257,7 @@ SYSTEM := $(filter-out $(addprefix tests/system/,harness.py gateways.py webdrive
 # install packages into a root of their own.
 COMPRESS_STORIES := weights_only_keeps_accuracy int8_keeps_accuracy bf16_keeps_accuracy pruning_keeps_what_it_promises \
 	what_is_lost_is_won_back compress_keeps_what_it_promises compressed_networks_leave_as_onnx onnx_conformance \
-	quantized_nodes_are_exact a_student_learns models_are_compared_and_explained samples_are_looked_at
+	quantized_nodes_are_exact rows_are_told_apart a_student_learns models_are_compared_and_explained samples_are_looked_at
 TOGETHER := tests/system/packages_on_a_booted_system.sh $(patsubst %,tests/system/%.py,container_is_small_and_serves \
 	$(COMPRESS_STORIES))
 TESTS = --jobs 2 $(TOGETHER) $(UNIT) $(FUZZ) tests/structure.py --alone $(filter-out $(TOGETHER),$(SYSTEM))
