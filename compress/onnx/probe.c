@@ -17,7 +17,7 @@ typedef struct walker {
     terse_tensor *views;
     terse_arena *arena;   /* lives as long as the probe: computed values */
     terse_arena *scratch; /* replaced now and then: what plan functions leave behind */
-    const char *wanted;   /* per value: a shape depends on its elements */
+    const char *wanted;   /* per value: why its elements are */
     char *noted;          /* per node: its reason is in the report already */
     terse_onnx_report *report;
     terse_tensor *outputs; /* TERSE_MAX_NODE_IO of them */
@@ -32,20 +32,40 @@ static bool is_heavy(terse_op op)
            op == TERSE_OP_EINSUM || op == TERSE_OP_RNN || op == TERSE_OP_GRU || op == TERSE_OP_LSTM;
 }
 
-/* Backwards from the operands that decide shapes, or which rows are picked. */
+/* Shapes depend on them; they only say which rows are picked, for the proof of batchable.c. */
+enum { FOR_SHAPES = 2, FOR_PICKING = 1 };
+
+static char more_wanted(char a, char b)
+{
+    return a > b ? a : b;
+}
+
+static char any_wanted(const terse_node *node, const char *wanted)
+{
+    char most = 0;
+    for (int i = 0; i < node->n_outputs; i++)
+        most = node->outputs[i] >= 0 ? more_wanted(most, wanted[node->outputs[i]]) : most;
+    return most;
+}
+
+/* Backwards from the operands that decide. */
 static void mark_wanted(const terse_graph *graph, char *wanted)
 {
     for (int n = graph->n_nodes - 1; n >= 0; n--) {
         const terse_node *node = &graph->nodes[n];
         const terse_op_impl *impl = terse_op_find(node->op);
-        bool all = false;
-        for (int i = 0; i < node->n_outputs; i++)
-            all = all || (node->outputs[i] >= 0 && wanted[node->outputs[i]]);
         const bool picks = node->op == TERSE_OP_GATHER || node->op == TERSE_OP_GATHER_ND;
-        for (int i = 0; i < node->n_inputs; i++)
-            if (node->inputs[i] >= 0 && ((all && node->op != TERSE_OP_SHAPE) ||
-                                         (impl && i < 32 && impl->value_inputs >> i & 1u) || (picks && i == 1)))
-                wanted[node->inputs[i]] = 1;
+        const char all = node->op == TERSE_OP_SHAPE ? 0 : any_wanted(node, wanted);
+        for (int i = 0; i < node->n_inputs; i++) {
+            if (node->inputs[i] < 0)
+                continue;
+            char *w = &wanted[node->inputs[i]];
+            *w = more_wanted(*w, all);
+            if (impl && i < 32 && impl->value_inputs >> i & 1u)
+                *w = FOR_SHAPES;
+            else if (picks && i == 1)
+                *w = more_wanted(*w, FOR_PICKING);
+        }
     }
 }
 
@@ -107,18 +127,12 @@ static bool gather_inputs(const walker *walk, const terse_node *node, unsigned v
     return true;
 }
 
-static bool any_wanted(const walker *walk, const terse_node *node)
-{
-    for (int i = 0; i < node->n_outputs; i++)
-        if (node->outputs[i] >= 0 && walk->wanted[node->outputs[i]])
-            return true;
-    return false;
-}
-
 static int plan_node(walker *walk, const terse_node *node, const terse_op_impl *impl, const terse_tensor *const *inputs,
                      bool known, terse_error *error)
 {
-    const bool compute = known && any_wanted(walk, node) && !is_heavy(node->op);
+    const char wanted = any_wanted(node, walk->wanted);
+    const bool compute = known && wanted && !is_heavy(node->op);
+    const size_t room = wanted == FOR_SHAPES ? MAX_KNOWN_TOTAL : MAX_KNOWN_TOTAL / 4;
     terse_op_plan plan = {.node = node,
                           .kernels = walk->kernels,
                           .n_inputs = node->n_inputs,
@@ -131,7 +145,7 @@ static int plan_node(walker *walk, const terse_node *node, const terse_op_impl *
     if (status != TERSE_OK || !compute)
         return status;
     const size_t bytes = terse_evaluate_bytes(&plan);
-    if (bytes > MAX_KNOWN_BYTES || bytes > MAX_KNOWN_TOTAL - walk->known_bytes)
+    if (bytes > MAX_KNOWN_BYTES || walk->known_bytes + bytes > room)
         return TERSE_OK;
     walk->known_bytes += bytes;
     return terse_evaluate_run(impl, &plan, error);
