@@ -19,6 +19,14 @@ bool terse_onnx_find_each(const terse_onnx_lanes *lanes, int value, int axis, te
     return true;
 }
 
+bool terse_onnx_is_fixed(const int64_t *numbers, int n)
+{
+    for (int b = 1; b < n; b++)
+        if (numbers[b] != numbers[0])
+            return false;
+    return true;
+}
+
 terse_onnx_split terse_onnx_one_each(void)
 {
     terse_onnx_split split;
@@ -96,50 +104,107 @@ static bool spread(const terse_onnx_lanes *lanes, int value, terse_onnx_lane *re
             if (ret_lane->kind == TERSE_ONNX_ROWS)
                 return false;
             *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_ROWS, .axis = a, .split = terse_onnx_one_each()};
-            if (!terse_onnx_find_each(lanes, value, a, &ret_lane->split))
+            if (!terse_onnx_find_each(lanes, value, a, &ret_lane->split) ||
+                !terse_onnx_is_fixed(ret_lane->split.each, lanes->probe->n_bindings))
                 return false;
         }
     return true;
 }
 
-/* Exporters ask whether a dimension is -1. A list that is linear in N beside a free one: the answer is the same for
- * every N where an element does not depend on N, or is larger than the other one for N = 1 and grows with N. */
-static bool compares_alike(const terse_onnx_lanes *lanes, const terse_node *node)
+static bool negative_everywhere(const terse_onnx_lanes *lanes, int value)
 {
-    const int list = kind_of(lanes, node, 0) == TERSE_ONNX_COUNT ? 0 : 1;
-    const terse_tensor *x[N_ONLY], *other = terse_onnx_lanes_view(lanes, 0, node->inputs[1 - list]);
-    if (kind_of(lanes, node, 1 - list) != TERSE_ONNX_FREE || !other->data || other->dtype != TERSE_INT64)
+    const terse_value *v = &lanes->graph->values[value];
+    if (!v->data || v->dtype != TERSE_INT64)
         return false;
-    const int64_t n_other = terse_tensor_count(other);
-    for (int b = 0; b < N_ONLY; b++) {
-        x[b] = terse_onnx_lanes_view(lanes, b, node->inputs[list]);
-        if (!x[b]->data || x[b]->dtype != TERSE_INT64 || (n_other != 1 && n_other != terse_tensor_count(x[b])))
+    for (size_t i = 0; i < v->bytes / sizeof(int64_t); i++)
+        if (((const int64_t *)v->data)[i] >= 0)
             return false;
-    }
-    const int64_t step = terse_onnx_lanes_n(lanes, 1) - terse_onnx_lanes_n(lanes, 0);
-    for (int64_t i = 0; i < terse_tensor_count(x[0]); i++) {
-        const int64_t first = ((const int64_t *)x[0]->data)[i], grows = ((const int64_t *)x[1]->data)[i] - first;
-        const int64_t alone = first - grows * (terse_onnx_lanes_n(lanes, 0) - 1); /* for N = 1 */
-        if (grows != 0 && (step != 1 || grows < 0 || alone <= ((const int64_t *)other->data)[n_other == 1 ? 0 : i]))
-            return false;
-    }
     return true;
 }
 
-/* A list that is linear in N, by a free one that divides it for N of 2, 3 and 5: it does so for every N. */
+static bool is_dimension_list(const terse_onnx_lanes *lanes, int value)
+{
+    const terse_value *v = &lanes->graph->values[value];
+    return v->data ? v->dtype == TERSE_INT64 : lanes->of[value].dimensions;
+}
+
+/* Made of Shape's results and constants by operators that only move elements. */
+static bool makes_dimensions(const terse_onnx_lanes *lanes, const terse_node *node)
+{
+    switch (node->op) {
+    case TERSE_OP_SHAPE:
+        return true;
+    case TERSE_OP_GATHER:
+    case TERSE_OP_SLICE:
+    case TERSE_OP_UNSQUEEZE:
+    case TERSE_OP_SQUEEZE:
+    case TERSE_OP_RESHAPE:
+    case TERSE_OP_IDENTITY:
+        return is_dimension_list(lanes, node->inputs[0]);
+    case TERSE_OP_CONCAT:
+        for (int i = 0; i < node->n_inputs; i++)
+            if (node->inputs[i] < 0 || !is_dimension_list(lanes, node->inputs[i]))
+                return false;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Known integers of a value, as many as `like` has or one; NULL: they are not. */
+static const int64_t *integers_like(const terse_tensor *view, const terse_tensor *like, int64_t *ret_step)
+{
+    const int64_t n = terse_tensor_count(view);
+    *ret_step = n != 1;
+    return view->dtype == TERSE_INT64 && view->data && (n == 1 || n == terse_tensor_count(like)) ? view->data : NULL;
+}
+
+/* A list that depends on N alone, and linearly, by a constant that divides it for two N that follow on each other: it
+ * divides it for every N. */
 static bool divides(const terse_onnx_lanes *lanes, const terse_node *node)
 {
-    for (int b = 0; b < N_ONLY; b++) {
-        const terse_tensor *x = terse_onnx_lanes_view(lanes, b, node->inputs[0]);
-        const terse_tensor *by = terse_onnx_lanes_view(lanes, b, node->inputs[1]);
-        const int64_t n = terse_tensor_count(x), n_by = terse_tensor_count(by);
-        if (!x->data || !by->data || x->dtype != TERSE_INT64 || by->dtype != TERSE_INT64 || (n_by != 1 && n_by != n))
+    const terse_tensor *first = terse_onnx_lanes_view(lanes, 0, node->inputs[0]);
+    const terse_tensor *next = terse_onnx_lanes_view(lanes, 1, node->inputs[0]);
+    const int64_t n = terse_onnx_lanes_n(lanes, 0);
+    int64_t step, step_by;
+    const int64_t *a = integers_like(first, first, &step), *b = integers_like(next, first, &step);
+    const int64_t *by = integers_like(terse_onnx_lanes_view(lanes, 0, node->inputs[1]), first, &step_by);
+    if (!a || !b || !by || terse_onnx_lanes_n(lanes, 1) != n + 1)
+        return false;
+    for (int k = 0; k < lanes->probe->n_bindings; k++) {
+        int64_t ignored;
+        const int64_t *x = integers_like(terse_onnx_lanes_view(lanes, k, node->inputs[0]), first, &ignored);
+        const int64_t *d = integers_like(terse_onnx_lanes_view(lanes, k, node->inputs[1]), first, &ignored);
+        const int64_t more = terse_onnx_lanes_n(lanes, k) - n;
+        if (!x || !d || ignored != step_by)
             return false;
-        for (int64_t i = 0; i < n; i++) {
-            const int64_t divisor = ((const int64_t *)by->data)[n_by == 1 ? 0 : i];
-            if (divisor == 0 || ((const int64_t *)x->data)[i] % divisor != 0)
+        for (int64_t i = 0; i < terse_tensor_count(first); i++) {
+            const int64_t divisor = by[i * step_by];
+            if (divisor == 0 || d[i * step_by] != divisor || x[i] != a[i] + (b[i] - a[i]) * more || x[i] % divisor != 0)
                 return false;
         }
+    }
+    return true;
+}
+
+/* start + i step, with as many entries for each row and none to spare. */
+static bool range_rule(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
+{
+    *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_INDEX, .split = terse_onnx_one_each()};
+    if (kind_of(lanes, node, 0) != TERSE_ONNX_FREE || kind_of(lanes, node, 2) != TERSE_ONNX_FREE ||
+        !terse_onnx_find_each(lanes, node->outputs[0], 0, &ret_lane->split) ||
+        !terse_onnx_is_fixed(ret_lane->split.each, lanes->probe->n_bindings))
+        return false;
+    for (int b = 0; b < lanes->probe->n_bindings; b++) {
+        int64_t number[3];
+        for (int i = 0; i < 3; i++) {
+            const terse_tensor *view = terse_onnx_lanes_view(lanes, b, node->inputs[i]);
+            if (!view->data || view->dtype != TERSE_INT64 || terse_tensor_count(view) != 1)
+                return false;
+            number[i] = *(const int64_t *)view->data;
+        }
+        if (number[2] == 0 || (number[1] - number[0]) % number[2] != 0)
+            return false;
     }
     return true;
 }
@@ -172,15 +237,15 @@ static bool count_rule(const terse_onnx_lanes *lanes, const terse_node *node, te
         return kind_of(lanes, node, 1) == TERSE_ONNX_FREE && divides(lanes, node);
     case TERSE_OP_WHERE:
         return kind_of(lanes, node, 0) == TERSE_ONNX_FREE;
-    case TERSE_OP_EQUAL:
+    case TERSE_OP_EQUAL: /* exporters ask whether a dimension is -1: it never is, and a constant is or is not */
         *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
-        return node->n_inputs == 2 && compares_alike(lanes, node);
+        return node->n_inputs == 2 &&
+               ((negative_everywhere(lanes, node->inputs[1]) && is_dimension_list(lanes, node->inputs[0])) ||
+                (negative_everywhere(lanes, node->inputs[0]) && is_dimension_list(lanes, node->inputs[1])));
     case TERSE_OP_CONSTANT_OF_SHAPE: /* all entries are equal */
         return spread(lanes, node->outputs[0], ret_lane);
-    case TERSE_OP_RANGE: /* start + i step */
-        *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_INDEX, .split = terse_onnx_one_each()};
-        return kind_of(lanes, node, 0) == TERSE_ONNX_FREE && kind_of(lanes, node, 2) == TERSE_ONNX_FREE &&
-               terse_onnx_find_each(lanes, node->outputs[0], 0, &ret_lane->split);
+    case TERSE_OP_RANGE:
+        return range_rule(lanes, node, ret_lane);
     case TERSE_OP_TILE:   /* the operand again for each row */
     case TERSE_OP_EXPAND: /* all entries along a new axis are equal: the operand has 1 there, whatever N is */
         return kind_of(lanes, node, 0) == TERSE_ONNX_FREE && spread(lanes, node->outputs[0], ret_lane);
@@ -240,6 +305,7 @@ static bool walk(const terse_onnx_lanes *lanes, terse_onnx_lane *made)
                 made[i].kind = TERSE_ONNX_FREE;
             if (!shape_fits(lanes, v, made[i]))
                 return false;
+            made[i].dimensions = makes_dimensions(lanes, node);
             lanes->of[v] = made[i];
         }
     }

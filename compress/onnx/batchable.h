@@ -35,6 +35,7 @@ typedef struct terse_onnx_lane {
     terse_onnx_lane_kind kind;
     int axis;               /* ROWS and what is below it */
     terse_onnx_split split; /* the same of these */
+    bool dimensions;        /* every element is a dimension or a constant */
 } terse_onnx_lane;
 
 typedef struct terse_onnx_lanes {
@@ -54,6 +55,7 @@ bool terse_onnx_reshaped_lane(const terse_onnx_lanes *lanes, const terse_node *n
 /* split->each of an axis, from its size and split->outer; false: that is not so many for each row. */
 bool terse_onnx_find_each(const terse_onnx_lanes *lanes, int value, int axis, terse_onnx_split *split);
 terse_onnx_split terse_onnx_one_each(void);
+bool terse_onnx_is_fixed(const int64_t *numbers, int n); /* all are equal */
 bool terse_onnx_same_split(const terse_onnx_lane *a, const terse_onnx_lane *b);
 bool terse_onnx_is_elementwise(terse_op op);
 

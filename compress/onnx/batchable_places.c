@@ -74,12 +74,13 @@ static bool concat(const terse_onnx_lanes *lanes, const terse_node *node, terse_
 }
 
 /* Whether row n asks for what belongs to row n, and every row for the same of it. `tuple` indices stand together, and
- * number `component` of them asks. */
+ * number `component` of them asks. *ret_most: the last of a row's entries that is asked for. */
 static bool asks_for_its_own(const terse_tensor *indices, int axis, int64_t each, int64_t of_row, int64_t tuple,
-                             int64_t component)
+                             int64_t component, int64_t *ret_most)
 {
     const int64_t *numbers = indices->data, count = terse_tensor_count(indices), size = indices->dims[axis];
     const int64_t behind = terse_dims_count(indices->dims + axis + 1, indices->rank - axis - 1);
+    *ret_most = -1;
     if (!numbers || indices->dtype != TERSE_INT64)
         return false;
     for (int64_t i = 0; i < count; i++) {
@@ -88,11 +89,14 @@ static bool asks_for_its_own(const terse_tensor *indices, int axis, int64_t each
         const int64_t own = numbers[i] - (asks ? n * of_row : 0);
         if (own != numbers[i - n * each * behind] || (asks && (own < 0 || own >= of_row)))
             return false;
+        *ret_most = asks && own > *ret_most ? own : *ret_most;
     }
     return true;
 }
 
-/* Indices are linear in n, and known: so what holds for N of 2, 3, 5 and 7 holds for every N. */
+/* Indices are linear in n, and known: so what holds for a few N holds for every N. Where rows have a size that is not
+ * fixed they must ask for all of it, as counting up to that size does: else a size that was not tried might be too
+ * small. */
 static bool gather(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
 {
     const terse_onnx_lane data = lane_of(lanes, node, 0), indices = lane_of(lanes, node, 1);
@@ -102,14 +106,19 @@ static bool gather(const terse_onnx_lanes *lanes, const terse_node *node, terse_
     if (data.kind != TERSE_ONNX_ROWS || indices.kind != TERSE_ONNX_INDEX || (!tuples && axis != data.axis) ||
         (tuples && (terse_node_int(node, "batch_dims", 0) != 0 || indices.axis >= rank_indices - 1)))
         return false;
+    int64_t most[TERSE_ONNX_BINDINGS];
     for (int b = 0; b < lanes->probe->n_bindings; b++) {
         const terse_tensor *view = terse_onnx_lanes_view(lanes, b, node->inputs[1]);
         const int64_t tuple = tuples ? view->dims[rank_indices - 1] : 1;
         if (data.split.outer[b] != 1 || indices.split.outer[b] != 1 || (tuples && data.axis >= tuple) ||
             !asks_for_its_own(view, indices.axis, indices.split.each[b], data.split.each[b], tuple,
-                              tuples ? data.axis : 0))
+                              tuples ? data.axis : 0, &most[b]))
             return false;
+        most[b] -= data.split.each[b] - 1;
     }
+    if (!terse_onnx_is_fixed(data.split.each, lanes->probe->n_bindings) &&
+        (most[0] != 0 || !terse_onnx_is_fixed(most, lanes->probe->n_bindings)))
+        return false;
     *ret_lane = indices;
     ret_lane->kind = TERSE_ONNX_ROWS;
     ret_lane->axis = (int)axis + indices.axis;

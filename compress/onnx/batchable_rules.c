@@ -97,6 +97,7 @@ static bool all_outputs(const terse_onnx_lanes *lanes, const terse_node *node, t
         lane = in;
     }
     lane.axis = axis;
+    lane.dimensions = false;
     for (int i = 0; i < node->n_outputs; i++)
         ret_lanes[i] = lane;
     return axis >= 0;
@@ -262,6 +263,26 @@ static int64_t elements_before(const terse_tensor *view, int axis)
     return terse_dims_count(view->dims, axis);
 }
 
+/* Whether `found` is the same under all bindings, or of all of them `given` times whole dimensions of `value`: those
+ * from `begin` to some end behind it, or those from some begin to `end`. Anything else may be a division that leaves no
+ * rest only where the probe looked. */
+static bool is_product(const terse_onnx_lanes *lanes, const int64_t *found, const int64_t *given, int value, int begin,
+                       int end, bool grows_back)
+{
+    const int n = lanes->probe->n_bindings;
+    int64_t product[TERSE_ONNX_BINDINGS];
+    memcpy(product, given, sizeof product);
+    if (terse_onnx_is_fixed(found, n))
+        return true;
+    for (int k = 0; k <= end - begin; k++) {
+        if (memcmp(product, found, (size_t)n * sizeof *found) == 0)
+            return true;
+        for (int b = 0; b < n && k < end - begin; b++)
+            product[b] *= terse_onnx_lanes_view(lanes, b, value)->dims[grows_back ? end - 1 - k : begin + k];
+    }
+    return false;
+}
+
 /* Elements keep their order, so the rows have the output axis in which they find as many elements in front of them as
  * before, under every binding; what of these the axis does not leave to those before it is `outer`. The list of
  * dimensions may name N. */
@@ -270,9 +291,11 @@ bool terse_onnx_reshaped_lane(const terse_onnx_lanes *lanes, const terse_node *n
 {
     if (lane_of(lanes, node, 1).kind > TERSE_ONNX_COUNT)
         return false;
-    const int rank = output_rank(lanes, node);
+    const int rank = output_rank(lanes, node), rank_in = rank_of(lanes, node->inputs[0]);
     *ret_lane = *lane;
+    ret_lane->dimensions = false;
     for (int axis = 0; axis < rank; axis++) {
+        terse_onnx_split *split = &ret_lane->split;
         bool fits = true;
         for (int b = 0; b < lanes->probe->n_bindings && fits; b++) {
             const terse_tensor *in = terse_onnx_lanes_view(lanes, b, node->inputs[0]);
@@ -280,11 +303,12 @@ bool terse_onnx_reshaped_lane(const terse_onnx_lanes *lanes, const terse_node *n
             const int64_t front = elements_before(in, lane->axis) * lane->split.outer[b];
             const int64_t before = elements_before(out, axis);
             fits = terse_tensor_count(in) > 0 && before > 0 && front % before == 0;
-            ret_lane->split.outer[b] = fits ? front / before : 0;
+            split->outer[b] = fits ? front / before : 0;
         }
         ret_lane->axis = axis;
-        if (fits && terse_onnx_find_each(lanes, node->outputs[0], axis, &ret_lane->split))
-            return true;
+        if (fits && terse_onnx_find_each(lanes, node->outputs[0], axis, split))
+            return is_product(lanes, split->outer, lane->split.outer, node->inputs[0], 0, lane->axis, true) &&
+                   is_product(lanes, split->each, lane->split.each, node->inputs[0], lane->axis + 1, rank_in, false);
     }
     return false;
 }

@@ -19,11 +19,15 @@ def ints(*values):
     return np.array(values, "i8")
 
 
-def batchable(story, inputs, outputs, nodes, constants):
-    """Whether the network is, and what is wrong with its answers: none may depend on who else is in the batch."""
+def proved(story, inputs, outputs, nodes, constants):
     path = onnx_writer.write(f"{story.folder}/rows.onnx", inputs, outputs, nodes, constants)
     harness.run("terse", "compress", path, "-o", f"{story.folder}/rows.terse")
-    found = harness.run_json("terse", "inspect", f"{story.folder}/rows.terse", "--json")["batchable"]
+    return harness.run_json("terse", "inspect", f"{story.folder}/rows.terse", "--json")["batchable"]
+
+
+def batchable(story, inputs, *network):
+    """Whether the network is, and whether its answers are alike whoever else is in the batch."""
+    found = proved(story, inputs, *network)
     feed = {name: floats(ROWS, *shape[1:]) for name, _, shape in inputs}
     answers = []
     for rows in [slice(0, ROWS)] + [slice(i, i + 1) for i in range(ROWS)]:
@@ -90,6 +94,25 @@ MIXED = [
      {"two": ints(2)}),
 ]
 
+NUMBERS = [("Shape", ["x"], ["n"], {"start": 0, "end": 1}), ("Shape", ["x"], ["s"], {"start": 1, "end": 2}), ("Squeeze", ["n", "zero"], ["n0"])]
+X, Y = [("x", "f4", ["N", "S"])], [("y", "f4", ["N", "S"])]
+SIZES = [
+    ("parts of 32, whatever the size", X, Y,
+     [("Reshape", ["x", "parts"], ["a"]), ("Softmax", ["a"], ["b"], {"axis": -1}), ("Shape", ["x"], ["to"]), ("Reshape", ["b", "to"], ["y"])],
+     {"parts": ints(-1, 32)}),
+    ("halves, whatever the size", X, Y,
+     NUMBERS + [("Mul", ["n", "s"], ["all"]), ("Div", ["all", "two"], ["half"]), ("Concat", ["half", "rest"], ["to"], {"axis": 0}),
+                ("Reshape", ["x", "to"], ["a"]), ("Softmax", ["a"], ["b"], {"axis": -1}), ("Shape", ["x"], ["back"]), ("Reshape", ["b", "back"], ["y"])],
+     {"zero": ints(0), "two": ints(2), "rest": ints(-1)}),
+    ("the 90th of each row, whatever the size", X, [("y", "f4", ["N", 1])],
+     NUMBERS + [("Range", ["from", "n0", "by"], ["r"]), ("Mul", ["r", "s"], ["m"]), ("Add", ["m", "beyond"], ["a"]), ("Unsqueeze", ["a", "one"], ["at"]),
+                ("Reshape", ["x", "flat"], ["f"]), ("Gather", ["f", "at"], ["y"])],
+     {"zero": ints(0), "from": np.int64(0), "by": np.int64(1), "beyond": np.int64(90), "one": ints(1), "flat": ints(-1)}),
+    ("whether rows times size is 50", X, Y,
+     NUMBERS + [("Mul", ["n", "s"], ["all"]), ("Equal", ["all", "fifty"], ["is"]), ("Add", ["x", "x"], ["double"]), ("Where", ["is", "x", "double"], ["y"])],
+     {"zero": ints(0), "fifty": ints(50)}),
+]
+
 with harness.story("rows are told apart where exporters join them or pick them by number") as story:
     for told, *network in TOLD_APART:
         found, alike = batchable(story, *network)
@@ -101,5 +124,13 @@ with harness.story("what mixes rows, or depends on their numbers, is not batched
         found, alike = batchable(story, *network)
         story.check(not found, f"{told}: not batchable")
         story.check(not alike, f"{told}: rows do depend on each other, or the case shows nothing")
+
+with harness.story("what holds for some sizes is no proof for others") as story:
+    for told, *network in SIZES:
+        story.check(not proved(story, *network), f"{told}: not batchable")
+    tokens = [("x", "f4", ["N", "T", 8])], [("y", "f4", ["N", "T", 3])]
+    nodes = [("Reshape", ["x", "flat"], ["a"]), ("MatMul", ["a", "w"], ["b"]), ("Shape", ["x"], ["two"], {"start": 0, "end": 2}),
+             ("Concat", ["two", "three"], ["to"], {"axis": 0}), ("Reshape", ["b", "to"], ["y"])]
+    story.check(proved(story, *tokens, nodes, {"flat": ints(-1, 8), "w": floats(8, 3), "three": ints(3)}), "any number of tokens, joined: batchable")
 
 harness.finish()
