@@ -145,6 +145,8 @@ static terse_status submit_refused(terse_client *client, const terse_throttle *t
 static void note_verdict(terse_client *client, const pending *entry, const terse_wire_reply *wire)
 {
     terse_throttle *throttle = terse_throttle_find(client->throttles, entry->throttle_key);
+    if (wire->status == TERSE_UNAVAILABLE)
+        terse_throttle_forget(client->throttles);
     if (!throttle || wire->status == TERSE_UNAVAILABLE)
         return;
     if (wire->has_retry_after && (wire->status == TERSE_RESOURCE_EXHAUSTED || wire->status == TERSE_DEADLINE_EXCEEDED))
@@ -415,7 +417,7 @@ static void expire(terse_client *client)
         pending *entry = client->due[0];
         if (now < entry->deadline_ns) { /* it waits to be sent again */
             terse_due_set(client, entry, entry->deadline_ns);
-            if (!is_refused_here(client, entry, now))
+            if (entry->ended_ns != NEVER || !is_refused_here(client, entry, now))
                 terse_pending_queue(client, entry);
         } else if (must_wait(client, entry)) {
             terse_due_set(client, entry, now + GRACE_NS);

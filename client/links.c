@@ -201,6 +201,8 @@ static void lost(terse_client *client, terse_link *link)
     client->n_connected -= link->connected;
     if (link->connected && client->n_connected == 0)
         client->lost_since_ns = terse_now_ns();
+    if (client->n_connected == 0)
+        terse_throttle_forget(client->throttles);
     link->window_cut = TERSE_WINDOW_BYTES - TERSE_LOST_WINDOW_BYTES;
     link->connected = false;
     if (client->n_connected > 0)

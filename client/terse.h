@@ -41,11 +41,11 @@
  *
  * Overload. A daemon that cannot answer a request in time refuses it at once, and its reply says when to come again
  * (max_retries makes libterse do so). To refuse costs the daemon a part of what it costs to answer small requests. So a
- * client that is refused more than max_refusals_per_s times a second sends a quarter more than the daemon takes of it
- * and refuses the rest here, with the status and the time that the daemon last named; such a reply's error begins with
+ * client that gets more than max_refusals_per_s of these a second sends a quarter more than the daemon takes of it and
+ * refuses the rest here, with the status and the time that the daemon last named; such a reply's error begins with
  * "refused by libterse", and terse_client_throttled counts them. Requests for different models, versions, priorities
- * and times (by powers of two) are judged apart. It ends by itself within a tenth of a second when the daemon can do
- * what is asked of it.
+ * and times (by powers of two) are judged apart. It ends within a tenth of a second when no more is asked than is
+ * taken; a daemon that can suddenly do more is sent an eighth more every twentieth of a second until then.
  */
 #ifndef TERSE_H
 #define TERSE_H
@@ -149,7 +149,7 @@ typedef struct terse_client_options {
     /* With several daemons: for how long one may bring no word while it owes answers, before others get what it has
      * [1000]. */
     uint32_t resend_ms;
-    /* A daemon that refuses more requests than that a second is spared [10000; UINT32_MAX: never]: see "Overload". */
+    /* So many refusals a second are the daemon's to make [10000; UINT32_MAX: all are]: see "Overload". */
     uint32_t max_refusals_per_s;
 } terse_client_options;
 #define TERSE_CLIENT_OPTIONS_INIT                                                                                      \
@@ -213,7 +213,8 @@ TERSE_API terse_status terse_client_cancel(terse_client *client, uint64_t id);
 /* How many requests are unanswered or answered and not yet taken. */
 TERSE_API size_t terse_client_outstanding(const terse_client *client);
 
-/* How many were refused here and not by the daemon, see "Overload". */
+/* How often a request was refused here and not by the daemon, see "Overload"; of one that comes again by itself each
+ * time counts, there and among its max_retries. */
 TERSE_API uint64_t terse_client_throttled(const terse_client *client);
 
 /* A descriptor for poll, epoll or select of your own event loop: readable whenever terse_client_poll(client, 0, ...)

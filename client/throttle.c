@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+enum { PLACES = 4 }; /* that a key may have */
 static const uint64_t window_ns = 50000000, stale_ns = 1000000000;
 static const double headroom = 1.25;
 static const double least_rate = 1000; /* is sent in any case, or a daemon that recovers would never show it */
@@ -23,23 +24,37 @@ uint64_t terse_throttle_key(const char *model, const char *version, unsigned pri
     return key ? key : 1;
 }
 
-static terse_throttle *place_of(terse_throttle *list, uint64_t key)
+static terse_throttle *place_of(terse_throttle *list, uint64_t key, int k)
 {
-    return &list[(key ^ key >> 32) % TERSE_THROTTLES];
+    return &list[((key ^ key >> 32) + (uint64_t)k) % TERSE_THROTTLES];
 }
 
 terse_throttle *terse_throttle_find(terse_throttle *list, uint64_t key)
 {
-    terse_throttle *t = place_of(list, key);
-    return t->key == key ? t : NULL;
+    for (int k = 0; k < PLACES; k++)
+        if (place_of(list, key, k)->key == key)
+            return place_of(list, key, k);
+    return NULL;
 }
 
 terse_throttle *terse_throttle_of(terse_throttle *list, uint64_t key)
 {
-    terse_throttle *t = place_of(list, key);
-    if (t->key != key)
-        *t = (terse_throttle){.key = key};
-    return t;
+    terse_throttle *found = terse_throttle_find(list, key), *oldest = NULL;
+    for (int k = 0; k < PLACES && !found; k++) {
+        terse_throttle *t = place_of(list, key, k);
+        const bool older =
+            !oldest || t->active < oldest->active || (t->active == oldest->active && t->window_ns < oldest->window_ns);
+        oldest = older ? t : oldest;
+    }
+    if (!found)
+        *oldest = (terse_throttle){.key = key};
+    return found ? found : oldest;
+}
+
+void terse_throttle_forget(terse_throttle *list)
+{
+    for (int k = 0; k < TERSE_THROTTLES; k++)
+        list[k] = (terse_throttle){0};
 }
 
 static double limit_of(const terse_throttle *t)
@@ -69,7 +84,7 @@ static void turn(terse_throttle *t, uint64_t now, uint64_t spare)
         t->filled_ns = now;
     } else if (t->active && (stale || (t->here == 0 && !flooded))) {
         t->active = false;
-    } else if (t->active && t->here > 0) {
+    } else if (t->active) {
         t->rate += 0.5 * (taken - t->rate);
     }
     if (t->active)

@@ -8,10 +8,10 @@
  * throttling (Beyer et al., Site Reliability Engineering, 2016, chapter 21) leaves such refusals to the client: one
  * that is refused more than `spare` times a second sends HEADROOM times what the daemon takes of it, by a token bucket,
  * and refuses the rest with the status, the reason and the time that the daemon last named. The rate follows what is
- * taken, so that a daemon that can do more is sent more, a quarter at a time; when nothing had to be refused here for a
- * window it is over.
- *   Requests that differ in what a daemon decides by (model, version, priority, the order of magnitude of their time)
- * are counted apart: what is refused of one says nothing about the other. */
+ * taken half way in each window of 50 ms, so that a daemon that can do more is sent an eighth more each time; when
+ * nothing had to be refused for a window, here or there, it is over. Requests that differ in what a daemon decides by
+ * (model, version, priority, the order of magnitude of their time) are counted apart: what is refused of one says
+ * nothing about the other. */
 #ifndef TERSE_CLIENT_THROTTLE_H
 #define TERSE_CLIENT_THROTTLE_H
 
@@ -40,8 +40,10 @@ typedef struct terse_throttle {
 uint64_t terse_throttle_key(const char *model, const char *version, unsigned priority, uint64_t timeout_us);
 /* The one of `list` [TERSE_THROTTLES] for that key. NULL: there is none. */
 terse_throttle *terse_throttle_find(terse_throttle *list, uint64_t key);
-/* A new one where there is none; another key that had its place is forgotten. */
+/* A new one where there is none; of a few places that of the key that has been quiet for longest is taken for it. */
 terse_throttle *terse_throttle_of(terse_throttle *list, uint64_t key);
+/* No daemon is there, or another one comes: nothing is known of it. */
+void terse_throttle_forget(terse_throttle *list);
 /* The daemon took one, or refused it. `spare`: so many refusals a second are its own to make. */
 void terse_throttle_taken(terse_throttle *throttle);
 void terse_throttle_refused(terse_throttle *throttle, uint64_t now_ns, uint64_t spare, terse_status status,

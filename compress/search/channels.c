@@ -41,9 +41,12 @@ static bool map_layers(const search *s, channels_point *p)
     if (p->kept || s->table.n == 0)
         return true;
     p->kept = malloc((size_t)s->table.n * sizeof *p->kept);
+    bool told = false; /* of one that was built in an earlier search nothing is */
+    for (int i = 0; i < p->layers.n; i++)
+        told = told || p->layers.list[i].kept > 0;
     for (int l = 0; p->kept && l < s->table.n; l++) {
         const terse_choice *c = terse_choices_find(&p->layers, s->table.layers[l].name);
-        p->kept[l] = c && c->kept > 0 ? c->kept : p->layers.n > 0 ? 1 : 1 - p->amount;
+        p->kept[l] = c && c->kept > 0 ? c->kept : told ? 1 : 1 - p->amount;
     }
     return p->kept != NULL;
 }
@@ -357,6 +360,7 @@ void terse_search_refuse_channels(search *s)
 int terse_search_channels(search *s, double target, terse_error *error)
 {
     const int status = look(s, error);
+    terse_search_refuse_channels(s);
     if (status != TERSE_OK || s->most_channels == 0)
         return status;
     return target > 0 ? reach_target(s, target, error) : reach_drop(s, error);

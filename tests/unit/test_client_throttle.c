@@ -68,6 +68,18 @@ static void a_daemon_that_can_do_more_is_soon_sent_more(void **state)
     assert_in_range(l.sent, 900, 1100);
 }
 
+/* Others came: of what fits its limit much is refused there. */
+static void a_daemon_that_takes_less_is_sent_less(void **state)
+{
+    terse_throttle t = {.key = 1};
+    load l = {.now = 5 * second};
+    (void)state;
+    offer(&t, &l, 1e6, 100e3, 0.3);
+    offer(&t, &l, 110e3, 20e3, 0.5);
+    offer(&t, &l, 110e3, 20e3, 1);
+    assert_in_range(l.sent, 22000, 30000);
+}
+
 static void it_ends_when_the_flood_does(void **state)
 {
     terse_throttle t = {.key = 1};
@@ -114,10 +126,16 @@ static void what_daemons_decide_by_is_told_apart(void **state)
     assert_ptr_equal(terse_throttle_find(list, key), t);
     assert_ptr_equal(terse_throttle_of(list, key), t);
     assert_true(t->active);
-    uint64_t other = key + TERSE_THROTTLES; /* one that shares its place */
-    while (terse_throttle_of(list, other) != t)
-        other++;
-    assert_false(t->active);
+    for (uint64_t other = 1; other < 1000; other++) /* many others want its place: one that is of use stays */
+        assert_non_null(terse_throttle_of(list, other));
+    assert_ptr_equal(terse_throttle_find(list, key), t);
+    assert_true(t->active);
+    t->active = false;
+    for (uint64_t other = 1; other < 1000; other++)
+        terse_throttle_of(list, other)->active = true;
+    assert_null(terse_throttle_find(list, key));
+    terse_throttle_of(list, key)->active = true;
+    terse_throttle_forget(list);
     assert_null(terse_throttle_find(list, key));
 }
 
@@ -240,6 +258,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flood_is_sent_at_a_quarter_more_than_is_taken),
         cmocka_unit_test(a_daemon_that_can_do_more_is_soon_sent_more),
+        cmocka_unit_test(a_daemon_that_takes_less_is_sent_less),
         cmocka_unit_test(it_ends_when_the_flood_does),
         cmocka_unit_test(few_refusals_are_the_daemons),
         cmocka_unit_test(what_daemons_decide_by_is_told_apart),

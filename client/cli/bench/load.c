@@ -305,7 +305,7 @@ int terse_load_run(terse_load *load, const terse_load_plan *plan, terse_load_res
     r.measure_from_ns = start + (uint64_t)((plan->requests ? 0 : plan->warmup) * 1e9);
     r.end_ns = r.measure_from_ns + (uint64_t)(plan->seconds * 1e9);
     const int status = plan->traffic ? open_loop(&r) : closed_loop(&r);
-    result->here += refused_here(load) - here;
+    result->here += load->retries ? 0 : refused_here(load) - here; /* one that comes again is answered by the daemon */
     result->own_share = (double)(own_cpu_ns() - cpu) / (double)(terse_now_ns() - start);
     result->seconds += (double)(r.last_ns - r.first_ns) / 1e9;
     return status;

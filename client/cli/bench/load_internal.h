@@ -26,7 +26,7 @@ struct terse_load {
     terse_tensor inputs[LOAD_MAX_IO]; /* random ones, ours to free */
     terse_request *request;
     terse_reply *reference; /* verify: the first answer */
-    bool verify, shm;
+    bool verify, shm, retries;
 };
 
 #endif

@@ -133,6 +133,7 @@ int terse_load_open(const terse_load_options *o, terse_load **ret_load, terse_er
     while (load->ring > LEAST_RING && load->ring > LOAD_RING / load->n)
         load->ring /= 2;
     load->shm = o->shm;
+    load->retries = o->retries > 0;
     load->verify = o->verify;
     const int status = open_all(load, o, error);
     if (status) {
