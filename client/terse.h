@@ -45,7 +45,7 @@
  * refuses the rest here, with the status and the time that the daemon last named; such a reply's error begins with
  * "refused by libterse", and terse_client_throttled counts them. Requests for different models, versions, priorities
  * and times (by powers of two) are judged apart. It ends within a tenth of a second when no more is asked than is
- * taken; a daemon that can suddenly do more is sent an eighth more every twentieth of a second until then.
+ * taken; a daemon that can suddenly do more is sent a quarter more every twentieth of a second until then.
  */
 #ifndef TERSE_H
 #define TERSE_H
@@ -149,7 +149,7 @@ typedef struct terse_client_options {
     /* With several daemons: for how long one may bring no word while it owes answers, before others get what it has
      * [1000]. */
     uint32_t resend_ms;
-    /* So many refusals a second are the daemon's to make [10000; UINT32_MAX: all are]: see "Overload". */
+    /* So many refusals a second are the daemon's to make [30000; UINT32_MAX: all are]: see "Overload". */
     uint32_t max_refusals_per_s;
 } terse_client_options;
 #define TERSE_CLIENT_OPTIONS_INIT                                                                                      \

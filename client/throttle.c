@@ -6,7 +6,7 @@
 
 enum { PLACES = 4 }; /* that a key may have */
 static const uint64_t window_ns = 50000000, stale_ns = 1000000000;
-static const double headroom = 1.25;
+static const double headroom = 1.25, few = 0.1;
 static const double least_rate = 1000; /* is sent in any case, or a daemon that recovers would never show it */
 static const double burst_s = 0.005;   /* so much of the rate may go at once */
 
@@ -84,6 +84,8 @@ static void turn(terse_throttle *t, uint64_t now, uint64_t spare)
         t->filled_ns = now;
     } else if (t->active && (stale || (t->here == 0 && !flooded))) {
         t->active = false;
+    } else if (t->active && refused < few * taken && t->rate < taken * headroom) {
+        t->rate *= headroom; /* it takes nearly all that it is sent */
     } else if (t->active) {
         t->rate += 0.5 * (taken - t->rate);
     }

@@ -7,11 +7,12 @@
  * offers many times what the daemon can do so takes from the answers of everybody, its own among them. Client-side
  * throttling (Beyer et al., Site Reliability Engineering, 2016, chapter 21) leaves such refusals to the client: one
  * that is refused more than `spare` times a second sends HEADROOM times what the daemon takes of it, by a token bucket,
- * and refuses the rest with the status, the reason and the time that the daemon last named. The rate follows what is
- * taken half way in each window of 50 ms, so that a daemon that can do more is sent an eighth more each time; when
- * nothing had to be refused for a window, here or there, it is over. Requests that differ in what a daemon decides by
- * (model, version, priority, the order of magnitude of their time) are counted apart: what is refused of one says
- * nothing about the other. */
+ * and refuses the rest with the status, the reason and the time that the daemon last named. The rate follows
+ * what is taken half way in each window of 50 ms; a daemon that refuses next to nothing of what it is sent is sent a
+ * quarter more each time. When nothing had to be refused for a window, here or there, it is over.
+ *
+ *   Requests that differ in what a daemon decides by (model, version, priority, the order of magnitude of their time)
+ * are counted apart: what is refused of one says nothing about the other. */
 #ifndef TERSE_CLIENT_THROTTLE_H
 #define TERSE_CLIENT_THROTTLE_H
 

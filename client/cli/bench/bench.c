@@ -75,7 +75,7 @@ int terse_cli_bench(int argc, char **argv)
                      .within = 5,
                      .seed = 1,
                      .connect_ms = 5000,
-                     .max_refusals = 10000,
+                     .max_refusals = 30000,
                      .n_sides = 1};
     char joined[PATH_MAX + 32];
     const terse_cli_usage usage = {
@@ -113,7 +113,7 @@ int terse_cli_bench(int argc, char **argv)
         {"retries", 0, TERSE_CLI_COUNT, "N", &b.retries, 0, 1e6,
          "how often a refused request comes again, when the daemon says so (default 0)"},
         {"max-refusals", 0, TERSE_CLI_COUNT, "N", &b.max_refusals, 0, 1e9,
-         "more refusals a second than that are spared the daemon and made here (default 10000; 0: it makes them all)"},
+         "more refusals a second than that are spared the daemon and made here (default 30000; 0: it makes them all)"},
         {"connect-ms", 0, TERSE_CLI_COUNT, "T", &b.connect_ms, 1, 1e9, "how long to wait for a daemon (default 5000)"},
         {"shm", 0, TERSE_CLI_FLAG, NULL, &b.shm, 0, 0,
          "share memory with the daemon: tensors in place, requests through a ring"},
