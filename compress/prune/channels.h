@@ -3,9 +3,10 @@
  * Runs in: terse-compress (and the tests). Ownership: a choice holds an open edit of the graph, which must not be
  * changed by others until terse_channels_finish or terse_channels_done.
  *
- * The way: couple.c (what hangs together) -> rank.c (in which order the units of each group go, and what its readers
- * lose) -> channels.c (how that weighs at the network's outputs; how many of each group) -> prune.c (readers are fitted
- * to what is left) -> cut.c (the smaller network). */
+ * The way: couple.c (what hangs together) -> channels.c (which layers have it) -> channels_order.c and rank.c (in which
+ * order the units of each group go, what its readers lose, how that weighs at the network's outputs) ->
+ * channels_choose.c (how many of each group) -> prune.c (readers are fitted to what is left) -> cut.c (the smaller
+ * network). */
 #ifndef TERSE_PRUNE_CHANNELS_H
 #define TERSE_PRUNE_CHANNELS_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* channels_parts.h: what channels.c and channels_choose.c share; nobody else includes it.
+/* channels_parts.h: what channels.c, channels_order.c and channels_choose.c share; nobody else includes it.
  * Runs in: terse-compress. Ownership: the plan of channels.c owns everything. */
 #ifndef TERSE_PRUNE_CHANNELS_PARTS_H
 #define TERSE_PRUNE_CHANNELS_PARTS_H
@@ -64,6 +64,12 @@ typedef struct channel_plan {
     terse_arena *arena;
 } channel_plan;
 
+/* channels.c: zeroed, as long as the plan; NULL: memory is out. */
+void *channel_plan_room(channel_plan *plan, size_t count, size_t size);
+/* The labels on one side of a layer; *ret_n 0: none. */
+const int32_t *channel_layer_labels(const channel_plan *plan, const channel_layer *layer, bool out, int64_t *ret_n);
+/* channels_order.c: the order of all groups' units, and what their readers lose. */
+int channel_plan_order(channel_plan *plan, terse_error *error);
 /* channels_choose.c: fills `chosen` of all groups. */
 int channel_plan_choose(channel_plan *plan, double amount, double *ret_before, double *ret_after, terse_error *error);
 
