@@ -35,16 +35,16 @@ terse_onnx_split terse_onnx_one_each(void)
     return split;
 }
 
-bool terse_onnx_same_split(const terse_onnx_lane *a, const terse_onnx_lane *b)
+bool terse_onnx_same_split(const terse_onnx_split *a, const terse_onnx_split *b)
 {
-    return memcmp(&a->split, &b->split, sizeof a->split) == 0;
+    return memcmp(a, b, sizeof *a) == 0;
 }
 
 /* The axis has as many entries as the lane says, for every N. */
 static bool follows_n(const terse_onnx_lanes *lanes, int value, const terse_onnx_lane *lane)
 {
-    terse_onnx_lane found = *lane;
-    return terse_onnx_find_each(lanes, value, lane->axis, &found.split) && terse_onnx_same_split(&found, lane);
+    terse_onnx_split found = lane->split;
+    return terse_onnx_find_each(lanes, value, lane->axis, &found) && terse_onnx_same_split(&found, &lane->split);
 }
 
 static bool has_axis(terse_onnx_lane_kind kind)
@@ -91,7 +91,7 @@ static bool same_elements(const terse_onnx_lanes *lanes, int value)
 
 static terse_onnx_lane_kind kind_of(const terse_onnx_lanes *lanes, const terse_node *node, int input)
 {
-    return input < node->n_inputs && node->inputs[input] >= 0 ? lanes->of[node->inputs[input]].kind : TERSE_ONNX_FREE;
+    return terse_onnx_lane_of(lanes, node, input).kind;
 }
 
 /* The one axis along which a value made from a COUNT shape has entries for each row; FREE when none has. */
@@ -313,8 +313,8 @@ static bool walk(const terse_onnx_lanes *lanes, terse_onnx_lane *made)
         const terse_onnx_lane *lane = &lanes->of[graph->outputs[i]];
         if (lane->kind != TERSE_ONNX_ROWS || lane->axis != 0)
             return false;
-        const terse_onnx_lane plain = {.split = terse_onnx_one_each()};
-        if (!terse_onnx_same_split(lane, &plain))
+        const terse_onnx_split one_each = terse_onnx_one_each();
+        if (!terse_onnx_same_split(&lane->split, &one_each))
             return false;
     }
     return true;

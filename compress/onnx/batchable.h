@@ -56,13 +56,28 @@ bool terse_onnx_reshaped_lane(const terse_onnx_lanes *lanes, const terse_node *n
 bool terse_onnx_find_each(const terse_onnx_lanes *lanes, int value, int axis, terse_onnx_split *split);
 terse_onnx_split terse_onnx_one_each(void);
 bool terse_onnx_is_fixed(const int64_t *numbers, int n); /* all are equal */
-bool terse_onnx_same_split(const terse_onnx_lane *a, const terse_onnx_lane *b);
+bool terse_onnx_same_split(const terse_onnx_split *a, const terse_onnx_split *b);
 bool terse_onnx_is_elementwise(terse_op op);
+
+/* Operands of a node broadcast: all that have rows have them in one axis of an output of that rank, where whatever is
+ * free has 1. Returns that axis or -1. */
+int terse_onnx_meet(const terse_onnx_lanes *lanes, const terse_node *node, int n_inputs, int rank);
+/* That of the inputs with rows, which is the same for all of them; false: it is not. */
+bool terse_onnx_common_split(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_split *ret_split);
 
 /* Shape of an input (binding 0 unless stated), lanes, and operands. */
 static inline const terse_tensor *terse_onnx_lanes_view(const terse_onnx_lanes *lanes, int binding, int value)
 {
     return terse_onnx_probe_view(lanes->probe, binding, value);
+}
+static inline int terse_onnx_lanes_rank(const terse_onnx_lanes *lanes, int value)
+{
+    return terse_onnx_lanes_view(lanes, 0, value)->rank;
+}
+static inline terse_onnx_lane terse_onnx_lane_of(const terse_onnx_lanes *lanes, const terse_node *node, int input)
+{
+    return input < node->n_inputs && node->inputs[input] >= 0 ? lanes->of[node->inputs[input]]
+                                                              : (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
 }
 static inline int64_t terse_onnx_lanes_n(const terse_onnx_lanes *lanes, int binding)
 {

@@ -3,25 +3,12 @@
  * spread over all pairs of tokens, and GatherND picks mask[n][token] of each. */
 #include "compress/onnx/batchable.h"
 
-#include <string.h>
-
-static terse_onnx_lane lane_of(const terse_onnx_lanes *lanes, const terse_node *node, int input)
-{
-    return input < node->n_inputs && node->inputs[input] >= 0 ? lanes->of[node->inputs[input]]
-                                                              : (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
-}
-
-static int rank_of(const terse_onnx_lanes *lanes, int value)
-{
-    return terse_onnx_lanes_view(lanes, 0, value)->rank;
-}
-
 /* Linear in n: sums of such, and their products with what is not. */
 static bool is_linear(const terse_onnx_lanes *lanes, const terse_node *node)
 {
     int n = 0;
     for (int i = 0; i < node->n_inputs; i++) {
-        const terse_onnx_lane_kind kind = lane_of(lanes, node, i).kind;
+        const terse_onnx_lane_kind kind = terse_onnx_lane_of(lanes, node, i).kind;
         if (kind == TERSE_ONNX_PLACE)
             return false;
         n += kind == TERSE_ONNX_INDEX;
@@ -29,48 +16,25 @@ static bool is_linear(const terse_onnx_lanes *lanes, const terse_node *node)
     return node->op == TERSE_OP_ADD || node->op == TERSE_OP_SUB || (node->op == TERSE_OP_MUL && n == 1);
 }
 
-/* Operands broadcast; all that has rows has them in one axis of the output, and whatever is free 1 there. */
 static bool elementwise(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
 {
-    const int rank = rank_of(lanes, node->outputs[0]);
-    *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
-    for (int i = 0; i < node->n_inputs; i++) {
-        const terse_onnx_lane in = lane_of(lanes, node, i);
-        if (in.kind < TERSE_ONNX_ROWS)
-            continue;
-        const int axis = in.axis + rank - rank_of(lanes, node->inputs[i]);
-        if (ret_lane->kind != TERSE_ONNX_FREE && (axis != ret_lane->axis || !terse_onnx_same_split(ret_lane, &in)))
-            return false;
-        *ret_lane = in;
-        ret_lane->axis = axis;
-    }
-    for (int i = 0; i < node->n_inputs; i++) {
-        const terse_onnx_lane in = lane_of(lanes, node, i);
-        if (node->inputs[i] < 0 || in.kind >= TERSE_ONNX_ROWS)
-            continue;
-        const terse_tensor *view = terse_onnx_lanes_view(lanes, 0, node->inputs[i]);
-        const int own = ret_lane->axis - (rank - view->rank);
-        if (in.kind == TERSE_ONNX_COUNT || (own >= 0 && view->dims[own] != 1))
-            return false;
-    }
-    ret_lane->kind = is_linear(lanes, node) ? TERSE_ONNX_INDEX : TERSE_ONNX_PLACE;
-    return true;
+    const int axis = terse_onnx_meet(lanes, node, node->n_inputs, terse_onnx_lanes_rank(lanes, node->outputs[0]));
+    *ret_lane = (terse_onnx_lane){.kind = is_linear(lanes, node) ? TERSE_ONNX_INDEX : TERSE_ONNX_PLACE, .axis = axis};
+    return axis >= 0 && terse_onnx_common_split(lanes, node, &ret_lane->split);
 }
 
 /* Along another axis than that of the rows, which all have. */
 static bool concat(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
 {
-    const int rank = rank_of(lanes, node->outputs[0]);
-    const int64_t axis = terse_node_int(node, "axis", 0);
+    const int rank = terse_onnx_lanes_rank(lanes, node->outputs[0]);
+    const int64_t along = terse_node_int(node, "axis", 0), axis = along < 0 ? along + rank : along;
+    *ret_lane = (terse_onnx_lane){.kind = TERSE_ONNX_INDEX, .axis = terse_onnx_lane_of(lanes, node, 0).axis};
     for (int i = 0; i < node->n_inputs; i++) {
-        const terse_onnx_lane in = lane_of(lanes, node, i);
-        if ((in.kind != TERSE_ONNX_INDEX && in.kind != TERSE_ONNX_ROWS) || in.axis == (axis < 0 ? axis + rank : axis) ||
-            (i > 0 && (in.axis != ret_lane->axis || !terse_onnx_same_split(ret_lane, &in))))
+        const terse_onnx_lane in = terse_onnx_lane_of(lanes, node, i);
+        if ((in.kind != TERSE_ONNX_INDEX && in.kind != TERSE_ONNX_ROWS) || in.axis == axis || in.axis != ret_lane->axis)
             return false;
-        *ret_lane = in;
     }
-    ret_lane->kind = TERSE_ONNX_INDEX;
-    return true;
+    return terse_onnx_common_split(lanes, node, &ret_lane->split);
 }
 
 /* Whether row n asks for what belongs to row n, and every row for the same of it. `tuple` indices stand together, and
@@ -99,9 +63,10 @@ static bool asks_for_its_own(const terse_tensor *indices, int axis, int64_t each
  * small. */
 static bool gather(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lane)
 {
-    const terse_onnx_lane data = lane_of(lanes, node, 0), indices = lane_of(lanes, node, 1);
+    const terse_onnx_lane data = terse_onnx_lane_of(lanes, node, 0), indices = terse_onnx_lane_of(lanes, node, 1);
     const bool tuples = node->op == TERSE_OP_GATHER_ND;
-    const int rank = rank_of(lanes, node->inputs[0]), rank_indices = rank_of(lanes, node->inputs[1]);
+    const int rank = terse_onnx_lanes_rank(lanes, node->inputs[0]),
+              rank_indices = terse_onnx_lanes_rank(lanes, node->inputs[1]);
     const int64_t named = terse_node_int(node, "axis", 0), axis = tuples ? 0 : named < 0 ? named + rank : named;
     if (data.kind != TERSE_ONNX_ROWS || indices.kind != TERSE_ONNX_INDEX || (!tuples && axis != data.axis) ||
         (tuples && (terse_node_int(node, "batch_dims", 0) != 0 || indices.axis >= rank_indices - 1)))
@@ -127,7 +92,7 @@ static bool gather(const terse_onnx_lanes *lanes, const terse_node *node, terse_
 
 bool terse_onnx_places_rule(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lanes)
 {
-    const terse_onnx_lane first = lane_of(lanes, node, 0);
+    const terse_onnx_lane first = terse_onnx_lane_of(lanes, node, 0);
     if (node->n_outputs != 1)
         return false;
     switch (node->op) {
@@ -149,8 +114,9 @@ bool terse_onnx_places_rule(const terse_onnx_lanes *lanes, const terse_node *nod
     }
     case TERSE_OP_EXPAND: /* entries along other axes are equal */
         ret_lanes[0] = first;
-        ret_lanes[0].axis += rank_of(lanes, node->outputs[0]) - rank_of(lanes, node->inputs[0]);
-        return first.kind == TERSE_ONNX_INDEX && lane_of(lanes, node, 1).kind <= TERSE_ONNX_COUNT;
+        ret_lanes[0].axis +=
+            terse_onnx_lanes_rank(lanes, node->outputs[0]) - terse_onnx_lanes_rank(lanes, node->inputs[0]);
+        return first.kind == TERSE_ONNX_INDEX && terse_onnx_lane_of(lanes, node, 1).kind <= TERSE_ONNX_COUNT;
     case TERSE_OP_CONCAT:
         return concat(lanes, node, &ret_lanes[0]);
     case TERSE_OP_GATHER:

@@ -7,15 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static terse_onnx_lane lane_of(const terse_onnx_lanes *lanes, const terse_node *node, int input)
-{
-    return input < node->n_inputs && node->inputs[input] >= 0 ? lanes->of[node->inputs[input]]
-                                                              : (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
-}
-
 static bool is_free(const terse_onnx_lanes *lanes, const terse_node *node, int input)
 {
-    return lane_of(lanes, node, input).kind == TERSE_ONNX_FREE;
+    return terse_onnx_lane_of(lanes, node, input).kind == TERSE_ONNX_FREE;
 }
 
 static bool are_free(const terse_onnx_lanes *lanes, const terse_node *node, int first)
@@ -29,7 +23,7 @@ static bool are_free(const terse_onnx_lanes *lanes, const terse_node *node, int 
 /* Axis of the rows of an input; -1 when it is no ROWS. */
 static int rows_of(const terse_onnx_lanes *lanes, const terse_node *node, int input)
 {
-    const terse_onnx_lane lane = lane_of(lanes, node, input);
+    const terse_onnx_lane lane = terse_onnx_lane_of(lanes, node, input);
     return lane.kind == TERSE_ONNX_ROWS ? lane.axis : -1;
 }
 
@@ -38,17 +32,12 @@ static bool has_input(const terse_node *node, int input)
     return input < node->n_inputs && node->inputs[input] >= 0;
 }
 
-static int rank_of(const terse_onnx_lanes *lanes, int value)
-{
-    return terse_onnx_lanes_view(lanes, 0, value)->rank;
-}
-
 /* The rank of some output that is wanted. */
 static int output_rank(const terse_onnx_lanes *lanes, const terse_node *node)
 {
     for (int i = 0; i < node->n_outputs; i++)
         if (node->outputs[i] >= 0)
-            return rank_of(lanes, node->outputs[i]);
+            return terse_onnx_lanes_rank(lanes, node->outputs[i]);
     return 0;
 }
 
@@ -58,23 +47,21 @@ static int axis_attribute(const terse_node *node, const char *name, int64_t fall
     return (int)(axis < 0 ? axis + rank : axis);
 }
 
-/* Operands broadcast: all rows must meet in one axis of the output, where whatever is free has 1. Returns that axis or
- * -1. (That they have them in the same way is all_outputs' to see.) */
-static int meet(const terse_onnx_lanes *lanes, const terse_node *node, int n_inputs, int rank)
+int terse_onnx_meet(const terse_onnx_lanes *lanes, const terse_node *node, int n_inputs, int rank)
 {
     int axis = -1;
     for (int i = 0; i < n_inputs; i++) {
-        const int at = rows_of(lanes, node, i);
-        if (at < 0)
+        const terse_onnx_lane lane = terse_onnx_lane_of(lanes, node, i);
+        if (lane.kind < TERSE_ONNX_ROWS)
             continue;
-        const int meets = at + rank - rank_of(lanes, node->inputs[i]);
+        const int meets = lane.axis + rank - terse_onnx_lanes_rank(lanes, node->inputs[i]);
         if (axis >= 0 && axis != meets)
             return -1;
         axis = meets;
     }
     for (int i = 0; i < n_inputs && axis >= 0; i++) {
-        const terse_onnx_lane lane = lane_of(lanes, node, i);
-        if (!has_input(node, i) || lane.kind == TERSE_ONNX_ROWS)
+        const terse_onnx_lane lane = terse_onnx_lane_of(lanes, node, i);
+        if (!has_input(node, i) || lane.kind >= TERSE_ONNX_ROWS)
             continue;
         const terse_tensor *view = terse_onnx_lanes_view(lanes, 0, node->inputs[i]);
         const int own = axis - (rank - view->rank);
@@ -84,23 +71,29 @@ static int meet(const terse_onnx_lanes *lanes, const terse_node *node, int n_inp
     return axis;
 }
 
+bool terse_onnx_common_split(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_split *ret_split)
+{
+    bool any = false;
+    for (int i = 0; i < node->n_inputs; i++) {
+        const terse_onnx_lane in = terse_onnx_lane_of(lanes, node, i);
+        if (in.kind < TERSE_ONNX_ROWS)
+            continue;
+        if (any && !terse_onnx_same_split(ret_split, &in.split))
+            return false;
+        *ret_split = in.split;
+        any = true;
+    }
+    return any;
+}
+
 /* Entries belong to rows behind the operator as in all of its inputs that have rows. */
 static bool all_outputs(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lanes, int axis)
 {
-    terse_onnx_lane lane = {.kind = TERSE_ONNX_FREE};
-    for (int i = 0; i < node->n_inputs; i++) {
-        const terse_onnx_lane in = lane_of(lanes, node, i);
-        if (in.kind != TERSE_ONNX_ROWS)
-            continue;
-        if (lane.kind == TERSE_ONNX_ROWS && !terse_onnx_same_split(&lane, &in))
-            return false;
-        lane = in;
-    }
-    lane.axis = axis;
-    lane.dimensions = false;
+    terse_onnx_lane lane = {.kind = TERSE_ONNX_ROWS, .axis = axis};
+    const bool good = axis >= 0 && terse_onnx_common_split(lanes, node, &lane.split);
     for (int i = 0; i < node->n_outputs; i++)
         ret_lanes[i] = lane;
-    return axis >= 0;
+    return good;
 }
 
 /* Input 0 has rows at axis `allowed` (-1: any), everything else is free. Returns the axis or -1. */
@@ -130,21 +123,22 @@ static int matmul_rule(const terse_onnx_lanes *lanes, const terse_node *node)
 {
     if (node->n_inputs != 2)
         return -1;
-    const int rank_a = rank_of(lanes, node->inputs[0]), rank_b = rank_of(lanes, node->inputs[1]);
+    const int rank_a = terse_onnx_lanes_rank(lanes, node->inputs[0]),
+              rank_b = terse_onnx_lanes_rank(lanes, node->inputs[1]);
     const int at_a = rows_of(lanes, node, 0), at_b = rows_of(lanes, node, 1);
     const int rank = rank_a > rank_b ? rank_a : rank_b;
     if (rank_a < 2 || rank_b < 2 || (at_a >= 0 && at_a > rank_a - 2) || (at_b >= 0 && at_b > rank_b - 3))
         return -1;
     if (at_a == rank_a - 2)
         return at_b < 0 && is_free(lanes, node, 1) ? rank - 2 : -1;
-    return meet(lanes, node, 2, rank);
+    return terse_onnx_meet(lanes, node, 2, rank);
 }
 
 /* Products of bytes: the right operand (input `b`) and all scales and zero points are free, those of the left operand
  * one number. */
 static int integer_matmul_rule(const terse_onnx_lanes *lanes, const terse_node *node, int b, int first, int last)
 {
-    const int at = only_first(lanes, node, -1), rank_a = rank_of(lanes, node->inputs[0]);
+    const int at = only_first(lanes, node, -1), rank_a = terse_onnx_lanes_rank(lanes, node->inputs[0]);
     if (at < 0 || at > rank_a - 2)
         return -1;
     for (int i = first; i <= last; i++)
@@ -212,7 +206,7 @@ static int slice_rule(const terse_onnx_lanes *lanes, const terse_node *node)
     const int at = only_first(lanes, node, -1);
     if (at < 0)
         return -1;
-    const int rank = rank_of(lanes, node->inputs[0]);
+    const int rank = terse_onnx_lanes_rank(lanes, node->inputs[0]);
     int64_t starts[TERSE_MAX_RANK], ends[TERSE_MAX_RANK], axes[TERSE_MAX_RANK], steps[TERSE_MAX_RANK];
     int n;
     if (has_input(node, 3)) {
@@ -243,7 +237,7 @@ static int pad_rule(const terse_onnx_lanes *lanes, const terse_node *node)
     const int at = only_first(lanes, node, -1);
     if (at < 0 || !has_input(node, 1))
         return -1;
-    const int rank = rank_of(lanes, node->inputs[0]);
+    const int rank = terse_onnx_lanes_rank(lanes, node->inputs[0]);
     int64_t axes[TERSE_MAX_RANK], pads[2 * TERSE_MAX_RANK];
     int n = rank;
     for (int i = 0; i < rank; i++)
@@ -289,9 +283,9 @@ static bool is_product(const terse_onnx_lanes *lanes, const int64_t *found, cons
 bool terse_onnx_reshaped_lane(const terse_onnx_lanes *lanes, const terse_node *node, const terse_onnx_lane *lane,
                               terse_onnx_lane *ret_lane)
 {
-    if (lane_of(lanes, node, 1).kind > TERSE_ONNX_COUNT)
+    if (terse_onnx_lane_of(lanes, node, 1).kind > TERSE_ONNX_COUNT)
         return false;
-    const int rank = output_rank(lanes, node), rank_in = rank_of(lanes, node->inputs[0]);
+    const int rank = output_rank(lanes, node), rank_in = terse_onnx_lanes_rank(lanes, node->inputs[0]);
     *ret_lane = *lane;
     ret_lane->dimensions = false;
     for (int axis = 0; axis < rank; axis++) {
@@ -315,7 +309,7 @@ bool terse_onnx_reshaped_lane(const terse_onnx_lanes *lanes, const terse_node *n
 
 static bool reshape_rule(const terse_onnx_lanes *lanes, const terse_node *node, terse_onnx_lane *ret_lanes)
 {
-    const terse_onnx_lane lane = lane_of(lanes, node, 0);
+    const terse_onnx_lane lane = terse_onnx_lane_of(lanes, node, 0);
     ret_lanes[0] = (terse_onnx_lane){.kind = TERSE_ONNX_FREE};
     return lane.kind == TERSE_ONNX_ROWS && terse_onnx_reshaped_lane(lanes, node, &lane, &ret_lanes[0]);
 }
@@ -336,7 +330,8 @@ static int gather_rule(const terse_onnx_lanes *lanes, const terse_node *node)
 {
     if (node->n_inputs != 2)
         return -1;
-    const int rank = rank_of(lanes, node->inputs[0]), rank_indices = rank_of(lanes, node->inputs[1]);
+    const int rank = terse_onnx_lanes_rank(lanes, node->inputs[0]),
+              rank_indices = terse_onnx_lanes_rank(lanes, node->inputs[1]);
     const int axis = axis_attribute(node, "axis", 0, rank);
     const int data = rows_of(lanes, node, 0), indices = rows_of(lanes, node, 1);
     if (data >= 0)
@@ -349,7 +344,7 @@ static int gather_elements_rule(const terse_onnx_lanes *lanes, const terse_node 
     const int at = rows_of(lanes, node, 0);
     if (at < 0 || rows_of(lanes, node, 1) != at)
         return -1;
-    return axis_attribute(node, "axis", 0, rank_of(lanes, node->inputs[0])) != at ? at : -1;
+    return axis_attribute(node, "axis", 0, terse_onnx_lanes_rank(lanes, node->inputs[0])) != at ? at : -1;
 }
 
 static int gather_nd_rule(const terse_onnx_lanes *lanes, const terse_node *node)
@@ -358,7 +353,8 @@ static int gather_nd_rule(const terse_onnx_lanes *lanes, const terse_node *node)
     const int64_t shared = terse_node_int(node, "batch_dims", 0);
     if (data >= 0)
         return data == indices && data < shared ? data : -1;
-    const bool is_batch_axis = indices >= 0 && indices >= shared && indices < rank_of(lanes, node->inputs[1]) - 1;
+    const bool is_batch_axis =
+        indices >= 0 && indices >= shared && indices < terse_onnx_lanes_rank(lanes, node->inputs[1]) - 1;
     return is_free(lanes, node, 0) && is_batch_axis ? indices : -1;
 }
 
@@ -367,7 +363,7 @@ static int reduce_rule(const terse_onnx_lanes *lanes, const terse_node *node)
     const int at = only_first(lanes, node, -1);
     if (at < 0)
         return -1;
-    const int rank = rank_of(lanes, node->inputs[0]);
+    const int rank = terse_onnx_lanes_rank(lanes, node->inputs[0]);
     int64_t axes[TERSE_MAX_RANK];
     const int n =
         has_input(node, 1) ? terse_onnx_constant_ints(lanes->graph, node->inputs[1], axes, TERSE_MAX_RANK) : 0;
@@ -389,7 +385,7 @@ static int along_axis_rule(const terse_onnx_lanes *lanes, const terse_node *node
     const int at = only_first(lanes, node, -1);
     if (at < 0)
         return -1;
-    const int axis = axis_attribute(node, "axis", fallback, rank_of(lanes, node->inputs[0]));
+    const int axis = axis_attribute(node, "axis", fallback, terse_onnx_lanes_rank(lanes, node->inputs[0]));
     if (terse_node_int(node, "coerce_2d", 0))
         return at < axis ? at : -1;
     if (node->op == TERSE_OP_LAYER_NORMALIZATION) /* that axis and all behind it */
@@ -401,7 +397,7 @@ static int along_axis_rule(const terse_onnx_lanes *lanes, const terse_node *node
 
 static int cum_sum_rule(const terse_onnx_lanes *lanes, const terse_node *node)
 {
-    const int at = only_first(lanes, node, -1), rank = at < 0 ? 0 : rank_of(lanes, node->inputs[0]);
+    const int at = only_first(lanes, node, -1), rank = at < 0 ? 0 : terse_onnx_lanes_rank(lanes, node->inputs[0]);
     int64_t axis;
     if (at < 0 || !has_input(node, 1) || terse_onnx_constant_ints(lanes->graph, node->inputs[1], &axis, 1) != 1)
         return -1;
@@ -419,7 +415,7 @@ static int resize_rule(const terse_onnx_lanes *lanes, const terse_node *node)
         strcmp(terse_node_text(node, "keep_aspect_ratio_policy", "stretch"), "stretch") != 0)
         return -1;
     int position = axes ? -1 : at;
-    const int rank = rank_of(lanes, node->inputs[0]);
+    const int rank = terse_onnx_lanes_rank(lanes, node->inputs[0]);
     for (int i = 0; axes && i < axes->n; i++)
         if ((axes->ints[i] < 0 ? axes->ints[i] + rank : axes->ints[i]) == at)
             position = i;
@@ -441,7 +437,7 @@ static bool recurrent_rule(const terse_onnx_lanes *lanes, const terse_node *node
     for (int i = 1; i < node->n_inputs; i++) {
         const int rows = rows_of(lanes, node, i);
         const int expected = i == 4 ? 0 : i == 5 || i == 6 ? at : -1;
-        if (has_input(node, i) && (rows != expected || lane_of(lanes, node, i).kind == TERSE_ONNX_COUNT))
+        if (has_input(node, i) && (rows != expected || terse_onnx_lane_of(lanes, node, i).kind == TERSE_ONNX_COUNT))
             return false;
     }
     const bool good = all_outputs(lanes, node, ret_lanes, batch_first ? 0 : 1);
@@ -453,7 +449,7 @@ static bool recurrent_rule(const terse_onnx_lanes *lanes, const terse_node *node
 static int trilu_rule(const terse_onnx_lanes *lanes, const terse_node *node)
 {
     const int at = only_first(lanes, node, -1);
-    return at >= 0 && at < rank_of(lanes, node->inputs[0]) - 2 ? at : -1;
+    return at >= 0 && at < terse_onnx_lanes_rank(lanes, node->inputs[0]) - 2 ? at : -1;
 }
 
 /* Scale and zero point of the whole tensor go with any axis of the rows, those of an axis or of blocks with another
@@ -469,7 +465,7 @@ static int quantize_rule(const terse_onnx_lanes *lanes, const terse_node *node)
         return -1;
     if (scale->rank <= 1 && terse_tensor_count(scale) == 1)
         return at;
-    return axis_attribute(node, "axis", 1, rank_of(lanes, node->inputs[0])) != at ? at : -1;
+    return axis_attribute(node, "axis", 1, terse_onnx_lanes_rank(lanes, node->inputs[0])) != at ? at : -1;
 }
 
 /* Operators with a rule of their own; -2 for the others. */
@@ -525,7 +521,9 @@ static int special_axis(const terse_onnx_lanes *lanes, const terse_node *node)
     case TERSE_OP_TILE:
         return only_first(lanes, node, -1);
     case TERSE_OP_EXPAND:
-        return lane_of(lanes, node, 1).kind == TERSE_ONNX_ROWS ? -1 : meet(lanes, node, 1, output_rank(lanes, node));
+        return terse_onnx_lane_of(lanes, node, 1).kind == TERSE_ONNX_ROWS
+                   ? -1
+                   : terse_onnx_meet(lanes, node, 1, output_rank(lanes, node));
     default:
         return -2;
     }
@@ -584,7 +582,7 @@ bool terse_onnx_rows_rule(const terse_onnx_lanes *lanes, const terse_node *node,
         return reshape_rule(lanes, node, ret_lanes);
     int axis = special_axis(lanes, node);
     if (axis == -2 && terse_onnx_is_elementwise(node->op))
-        axis = meet(lanes, node, node->n_inputs, output_rank(lanes, node));
+        axis = terse_onnx_meet(lanes, node, node->n_inputs, output_rank(lanes, node));
     else if (axis == -2 && is_per_image(node->op))
         axis = only_first(lanes, node, 0);
     if (node->op == TERSE_OP_MAX_POOL && node->n_outputs > 1 && node->outputs[1] >= 0)
