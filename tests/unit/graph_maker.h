@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "common/graph/engine.h"
+#include "common/npz.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 #define DIMS(...)                                                                                                      \
@@ -236,6 +237,28 @@ static inline void state_values(terse_graph *g)
     }
     free(stated);
     terse_engine_free(engine);
+}
+
+/* Random numbers in [-2, 2), the same every time, as the only input "x"; samples_done ends them. */
+static inline terse_npz random_samples(int rank, const int64_t *dims)
+{
+    terse_npz npz = {.n = 1, .names = calloc(1, sizeof(char *)), .tensors = calloc(1, sizeof(terse_tensor))};
+    const int64_t n = terse_dims_count(dims, rank);
+    float *data = malloc((size_t)n * sizeof *data);
+    random_state = 4321;
+    for (int64_t i = 0; i < n; i++)
+        data[i] = 2 * random_number();
+    npz.names[0] = strdup("x");
+    npz.tensors[0] = terse_tensor_view(data, TERSE_FP32, rank, dims);
+    return npz;
+}
+
+static inline void samples_done(terse_npz *npz)
+{
+    free(npz->tensors[0].data);
+    free(npz->names[0]);
+    free(npz->names);
+    free(npz->tensors);
 }
 
 static inline int count_ops(const terse_graph *g, terse_op op)

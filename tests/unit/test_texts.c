@@ -58,14 +58,6 @@ static terse_npz samples(terse_dtype dtype)
     return npz;
 }
 
-static void samples_done(terse_npz *npz)
-{
-    free(npz->tensors[0].data);
-    free(npz->names[0]);
-    free(npz->names);
-    free(npz->tensors);
-}
-
 static int64_t token(const terse_npz *npz, int64_t at)
 {
     return npz->tensors[0].dtype == TERSE_INT64 ? ((const int64_t *)npz->tensors[0].data)[at]
