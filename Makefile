@@ -262,11 +262,13 @@ TOGETHER := tests/system/packages_on_a_booted_system.sh $(patsubst %,tests/syste
 	$(COMPRESS_STORIES))
 TESTS = --jobs 2 $(TOGETHER) $(UNIT) $(FUZZ) tests/structure.py --alone $(filter-out $(TOGETHER),$(SYSTEM))
 
+# What is built by a recipe uses every core, unless make was told how many.
+PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=
 .PHONY: check check-long check-layers format-check asan ubsan tsan fuzz
 check:
-	@$(MAKE) --no-print-directory WERROR=-Werror tests
+	@$(MAKE) --no-print-directory WERROR=-Werror $(PARALLEL) tests
 	@TERSE_BUILD=$(B) $(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(TESTS)
 check-long:
 	@TERSE_LONG=1 $(MAKE) --no-print-directory check
@@ -277,7 +279,7 @@ format-check:
 
 # The unit tests, fuzz corpora and kernels under a sanitizer, in a build folder of its own.
 asan ubsan:
-	@$(MAKE) --no-print-directory VARIANT=$@ WERROR=-Werror sanitized
+	@$(MAKE) --no-print-directory VARIANT=$@ WERROR=-Werror $(PARALLEL) sanitized
 # What has threads or speaks to them: the front end, the gate, gateways, libterse, kernels that share a batch, and the daemon
 # as a whole.
 TSAN_UNIT := test_client test_clients test_queue test_slots test_protocol test_supervisor test_threads test_threads_kernels \
@@ -287,7 +289,7 @@ TSAN_SYSTEM := deadlines_cancels_and_limits a_client_harms_only_itself workers_d
 	hostile_clients_harm_only_themselves gateway_speaks_open_inference gateway_bears_overload models_come_and_go \
 	users_have_limits_of_their_own gateway_reads_halves_and_long_bodies gateway_shares_memory
 tsan:
-	@$(MAKE) --no-print-directory VARIANT=tsan WERROR=-Werror threads-sanitized
+	@$(MAKE) --no-print-directory VARIANT=tsan WERROR=-Werror $(PARALLEL) threads-sanitized
 .PHONY: threads-sanitized
 threads-sanitized: all $(addprefix $(B)/tests/,$(TSAN_UNIT)) $(B)/faults.so
 	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp halt_on_error=0 exitcode=66" TERSE_BUILD=$(B) $(PYTHON) tests/run.py \
@@ -303,7 +305,7 @@ SECONDS := 60
 FUZZ_CC ?= clang
 fuzz fuzz-corpus:
 	@FUZZ_CC=$(FUZZ_CC) sh tests/fuzz/fuzz.sh --have
-	@$(MAKE) --no-print-directory VARIANT=fuzz CC=$(FUZZ_CC) fuzzers
+	@$(MAKE) --no-print-directory VARIANT=fuzz CC=$(FUZZ_CC) $(PARALLEL) fuzzers
 	@sh tests/fuzz/fuzz.sh $@ $(SECONDS) '$(ONLY)'
 .PHONY: fuzzers fuzz-corpus soak
 fuzzers: $(FUZZ)
@@ -313,7 +315,8 @@ soak: all
 	@TERSE_BUILD=$(B) $(PYTHON) tests/soak.py --minutes $(MINUTES)
 
 .PHONY: quickstart bench
-quickstart: all
+quickstart:
+	@$(MAKE) --no-print-directory $(PARALLEL) all
 	@PYTHON=$(PYTHON) sh tests/quickstart.sh $(B)
 $(B)/echo: $(B)/obj/tests/bench/echo.o $(B)/libcommon.a
 	@echo "  LD    $@"
