@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job.h: one run of `terse compress`, shared by main.c and what drives it through several networks (search/drive.c).
- * Runs in: terse-compress. Ownership: the job owns all of it but what options point to. */
+/* job.h: one run of `terse compress`, shared by main.c, job_transform.c and what drives it through several networks
+ * (search/drive.c). Runs in: terse-compress. Ownership: the job owns all of it but what options point to. */
 #ifndef TERSE_COMPRESS_JOB_H
 #define TERSE_COMPRESS_JOB_H
 
@@ -36,6 +36,8 @@ typedef struct job {
 } job;
 
 void terse_job_progress(const job *j, const char *text);
+/* --- job_transform.c ---------------------------------------------------------------------------------------------- */
+
 /* A copy of the imported graph through all passes; without `compressing` only through those that keep its numbers. */
 int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse_low_rank_report *ret_layers,
                         terse_error *error);
