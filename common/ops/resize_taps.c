@@ -12,7 +12,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_WEIGHTS = 1 << 23 }; /* of one axis, a minute of sound: who asks for shapes makes such a table dozens of times */
+/* Of one axis, a minute of sound: who asks for shapes makes such a table dozens of times. */
+enum { MAX_WEIGHTS = 1 << 23 };
 
 static int choose(const terse_node *node, const char *name, const char *fallback, const char *const *names, int n,
                   int *ret_index, terse_error *error)
