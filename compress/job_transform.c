@@ -162,6 +162,7 @@ static int quantize(job *j, terse_graph *graph, terse_error *error)
     TERSE_AUTO(terse_npz_freep) terse_npz *data = NULL;
     const terse_cluster_options clusters = cluster_options(j);
     const terse_quantize_options options = {.source = j->options.calibrate,
+                                            .equalization = j->options.equalization,
                                             .cluster = clusters.bits ? &clusters : NULL,
                                             .calibration = j->options.calibration,
                                             .rounding = j->options.rounding,

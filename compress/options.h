@@ -13,6 +13,7 @@
 #include "compress/low_rank/low_rank.h"
 #include "compress/prune/prune.h"
 #include "compress/quantize/histogram.h"
+#include "compress/quantize/quantize.h"
 #include "compress/quantize/round.h"
 #include "compress/recover.h"
 #include "compress/search/goal.h"
@@ -37,8 +38,9 @@ typedef struct terse_options {
     terse_prune_kind prune_kind;
     double
         channels; /* share of the work that goes with channels, in front of all else: where a plan says so; 0: none */
-    bool correct; /* --correct statistics */
-    bool bf16;    /* --float bf16 */
+    terse_equalization equalization; /* where a plan says so */
+    bool correct;                    /* --correct statistics */
+    bool bf16;                       /* --float bf16 */
     terse_quantize_mode quantize;
     const char *calibrate;         /* NULL: not given */
     terse_calibration calibration; /* how ranges are chosen */

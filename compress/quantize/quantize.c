@@ -208,14 +208,35 @@ static int try_equalization(job *j, terse_equalize_by by, int *ret_pairs, double
     return status;
 }
 
+const char *terse_equalization_name(terse_equalization equalization)
+{
+    static const char *const names[] = {"tried", "none", "weights", "activations"};
+    return names[equalization];
+}
+
+/* As it was found out before, for a network like this one. */
+static int equalize_as_told(job *j, terse_error *error)
+{
+    const terse_equalization how = j->options->equalization;
+    int pairs = 0;
+    j->report->equalized = how;
+    snprintf(j->report->equalization, sizeof j->report->equalization, "by %s, as planned",
+             terse_equalization_name(how));
+    return how == TERSE_EQUALIZATION_NONE
+               ? TERSE_OK
+               : terse_equalize_run(j->graph, &j->samples, (terse_equalize_by)(how - TERSE_EQUALIZATION_NONE), &pairs,
+                                    error);
+}
+
 static int equalize(job *j, terse_error *error)
 {
-    static const char *const names[] = {"none", "weights", "activations"};
     double share[3] = {0};
     int pairs = 0, best = TERSE_EQUALIZE_NONE;
+    if (j->options->equalization != TERSE_EQUALIZATION_TRIED)
+        return equalize_as_told(j, error);
     for (int by = TERSE_EQUALIZE_NONE; by <= TERSE_EQUALIZE_ACTIVATIONS; by++) {
         char text[64];
-        snprintf(text, sizeof text, "equalizing by %s", names[by]);
+        snprintf(text, sizeof text, "equalizing by %s", terse_equalization_name(TERSE_EQUALIZATION_NONE + by));
         progress(j, text);
         const int status = try_equalization(j, (terse_equalize_by)by, &pairs, &share[by], error);
         if (status != TERSE_OK)
@@ -225,18 +246,26 @@ static int equalize(job *j, terse_error *error)
         if (share[by] < share[best] && share[by] < better * share[0])
             best = by;
     }
+    j->report->equalized = (terse_equalization)(TERSE_EQUALIZATION_NONE + best);
     if (pairs == 0)
         snprintf(j->report->equalization, sizeof j->report->equalization, "none: no products follow each other");
     else
         snprintf(j->report->equalization, sizeof j->report->equalization,
-                 "by %s (%d pairs): without %.1f dB, by weights %.1f, by activations %.1f", names[best], pairs,
-                 terse_loss_decibels(share[0]), terse_loss_decibels(share[1]), terse_loss_decibels(share[2]));
+                 "by %s (%d pairs): without %.1f dB, by weights %.1f, by activations %.1f",
+                 terse_equalization_name(j->report->equalized), pairs, terse_loss_decibels(share[0]),
+                 terse_loss_decibels(share[1]), terse_loss_decibels(share[2]));
     return best == TERSE_EQUALIZE_NONE
                ? TERSE_OK
                : terse_equalize_run(j->graph, &j->samples, (terse_equalize_by)best, &pairs, error);
 }
 
 /* --- layers ------------------------------------------------------------------------------------------------------ */
+
+/* Is all that a layer's loss would decide about told? */
+static bool is_told(const job *j)
+{
+    return j->options->equalization != TERSE_EQUALIZATION_TRIED && !j->automatic;
+}
 
 static void describe(const job *j, int node, const char *reason, terse_quantize_layer *layer)
 {
@@ -319,8 +348,9 @@ static int list_layers(job *j, const terse_scheme *scheme, const terse_loss *los
             if (!layer->kept)
                 snprintf(layer->reason, sizeof layer->reason, "int8");
             layer->measured = true;
-            layer->sqnr_db = terse_loss_decibels(terse_loss_share(&loss[n]));
-            layer->divergence = terse_loss_kl(&loss[n]);
+            layer->alone = !is_told(j);
+            layer->sqnr_db = layer->alone ? terse_loss_decibels(terse_loss_share(&loss[n])) : 0;
+            layer->divergence = layer->alone ? terse_loss_kl(&loss[n]) : 0;
             layer->method = j->ranges.methods[x];
             layer->low = j->ranges.ranges[x].low;
             layer->high = j->ranges.ranges[x].high;
@@ -386,6 +416,8 @@ static int measure_layers(job *j, const terse_scheme *scheme, const terse_disgui
     int layers = 0;
     for (int n = 0; n < j->graph->n_nodes; n++)
         layers += scheme->kinds[n] == TERSE_SCHEME_PRODUCT;
+    if (is_told(j))
+        return list_layers(j, scheme, loss, reasons, error);
     int status = new_replay(j, j->graph, samples_for(j, 1 + layers / 2.0, 2, MAX_TRIAL), &replay, error);
     if (status == TERSE_OK)
         status = terse_sensitivity_measure(replay, j->graph, disguise, loss, j->options->progress, j->options->context,

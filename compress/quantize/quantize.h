@@ -16,8 +16,21 @@
 #include "compress/quantize/round.h"
 #include "compress/samples.h"
 
+/* How products that follow each other share their ranges; the first one: whatever loses least on a few samples. */
+typedef enum terse_equalization {
+    TERSE_EQUALIZATION_TRIED = 0,
+    TERSE_EQUALIZATION_NONE,
+    TERSE_EQUALIZATION_WEIGHTS,
+    TERSE_EQUALIZATION_ACTIVATIONS,
+} terse_equalization;
+
+const char *terse_equalization_name(terse_equalization equalization); /* "tried", "none", ... */
+
 typedef struct terse_quantize_options {
     const char *source; /* the samples' file, for messages */
+    /* Where it is known how, nothing is looked for that says so: no trials, and where layers are named that stay FP32,
+     * no losses of layers alone. */
+    terse_equalization equalization;
     terse_calibration calibration;
     /* NULL or "auto": as measured; "none": every layer that can be runs on bytes; else node names with commas between.
      */
@@ -31,11 +44,12 @@ typedef struct terse_quantize_options {
 typedef struct terse_quantize_layer {
     char name[96];
     terse_op op;
-    char shape[64];           /* of the weights as ONNX has them */
-    int64_t macs;             /* per sample */
-    bool kept;                /* FP32 */
-    char reason[96];          /* why it is kept, or "int8" */
-    bool measured;            /* what is below was taken */
+    char shape[64];  /* of the weights as ONNX has them */
+    int64_t macs;    /* per sample */
+    bool kept;       /* FP32 */
+    char reason[96]; /* why it is kept, or "int8" */
+    bool measured;   /* what is below was taken; the next two only where that is not told (equalization) */
+    bool alone;
     double sqnr_db;           /* of the network's outputs when only this layer runs on bytes; INFINITY: equal */
     double divergence;        /* KL of output 0 (its last axis) when only this layer runs on bytes, nats per row */
     terse_calibration method; /* that found the range of its input */
@@ -54,7 +68,8 @@ typedef struct terse_quantize_report {
     bool rows_known;                /* divergence was taken: output 0 has rows */
     terse_cluster_report clustered; /* with `cluster` */
     terse_rounding_report rounding; /* where more than the nearest was asked for */
-    char equalization[96];          /* "none: 30.1 dB without, 29.0 with", ... */
+    terse_equalization equalized;
+    char equalization[96]; /* "none: 30.1 dB without, 29.0 with", ... */
     char warnings[TERSE_QUANTIZE_WARNINGS][256];
     int n_warnings;
 } terse_quantize_report;

@@ -197,9 +197,11 @@ static void write_layers(const terse_layers *layers, FILE *out)
 static void write_int8_row(const terse_quantize_layer *l, FILE *out)
 {
     char db[32] = "-", kl[32] = "-", low[32] = "-", high[32] = "-", clipped[32] = "-";
-    if (l->measured) {
+    if (l->alone) {
         terse_report_decibels(l->sqnr_db, db, sizeof db);
         snprintf(kl, sizeof kl, "%.3g", l->divergence);
+    }
+    if (l->measured) {
         snprintf(low, sizeof low, "%.4g", l->low);
         snprintf(high, sizeof high, "%.4g", l->high);
         snprintf(clipped, sizeof clipped, "%.3f %%", 100 * l->clipped);

@@ -39,8 +39,10 @@ static void put_int8(terse_fields *f, const terse_quantize_layer *l)
     terse_field_text(f, "int8_reason", l->reason);
     if (!l->measured)
         return;
-    terse_field_number(f, "sqnr", l->sqnr_db);
-    terse_field_number(f, "kl", l->divergence);
+    if (l->alone) {
+        terse_field_number(f, "sqnr", l->sqnr_db);
+        terse_field_number(f, "kl", l->divergence);
+    }
     terse_field_text(f, "calibration", terse_calibration_name(l->method));
     terse_field_number(f, "low", l->low);
     terse_field_number(f, "high", l->high);

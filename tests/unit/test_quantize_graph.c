@@ -406,6 +406,42 @@ static void every_method_works_and_repeats(void **state)
     }
 }
 
+/* A search knows how a network is equalized and builds many like it: the same bytes without trials and without a loss
+ * of each layer. Where layers are still to be chosen their losses are taken all the same. */
+static void equalization_that_is_told_gives_the_same_bytes(void **state)
+{
+    (void)state;
+    terse_graph *g[3];
+    terse_quantize_report report[3];
+    g[0] = image_network(8);
+    quantize(g[0], (terse_quantize_options){.keep_float = "none"}, &report[0]);
+    assert_int_not_equal(report[0].equalized, TERSE_EQUALIZATION_TRIED);
+    assert_non_null(strstr(report[0].equalization, terse_equalization_name(report[0].equalized)));
+    for (int i = 1; i < 3; i++) {
+        g[i] = image_network(8);
+        quantize(g[i],
+                 (terse_quantize_options){.equalization = report[0].equalized, .keep_float = i == 1 ? "none" : NULL},
+                 &report[i]);
+        assert_int_equal(report[i].equalized, report[0].equalized);
+        assert_non_null(strstr(report[i].equalization, "as planned"));
+        assert_int_equal(report[i].n, report[0].n);
+    }
+    assert_int_equal(g[0]->n_values, g[1]->n_values);
+    for (int v = 0; v < g[0]->n_values; v++)
+        if (g[0]->values[v].data)
+            assert_memory_equal(g[0]->values[v].data, g[1]->values[v].data, g[0]->values[v].bytes);
+    for (int l = 0; l < report[0].n; l++) {
+        assert_true(report[0].layers[l].alone == report[0].layers[l].measured);
+        assert_true(report[1].layers[l].measured == report[0].layers[l].measured && !report[1].layers[l].alone);
+        assert_true(report[1].layers[l].low == report[0].layers[l].low);
+        assert_true(report[2].layers[l].alone == report[2].layers[l].measured);
+    }
+    for (int i = 0; i < 3; i++) {
+        terse_quantize_report_done(&report[i]);
+        terse_graph_free(g[i]);
+    }
+}
+
 /* --- what stays FP32 --------------------------------------------------------------------------------------------- */
 
 static void layers_are_kept_by_name(void **state)
@@ -542,6 +578,7 @@ int main(void)
         cmocka_unit_test(bytes_answer_nearly_as_floats),
         cmocka_unit_test(insertion_computes_what_was_replayed),
         cmocka_unit_test(every_method_works_and_repeats),
+        cmocka_unit_test(equalization_that_is_told_gives_the_same_bytes),
         cmocka_unit_test(layers_are_kept_by_name),
         cmocka_unit_test(a_name_that_no_layer_has_is_told_with_those_near_it),
         cmocka_unit_test(what_costs_most_for_its_work_is_kept),
