@@ -135,8 +135,11 @@ static int make_bytes(terse_graph *g, terse_error *error)
     samples.data = data;
     char name[] = "x", *names[] = {name};
     const terse_npz npz = {.n = 1, .names = names, .tensors = &samples};
-    const terse_quantize_options options = {
-        .source = "", .calibration = TERSE_CALIBRATION_MINMAX, .keep_float = "none"};
+    /* what would be looked for is looked for in numbers that mean nothing */
+    const terse_quantize_options options = {.source = "",
+                                            .equalization = TERSE_EQUALIZATION_NONE,
+                                            .calibration = TERSE_CALIBRATION_MINMAX,
+                                            .keep_float = "none"};
     terse_quantize_report report = {0};
     const int status = terse_quantize_run(g, &npz, &options, &report, error);
     terse_quantize_report_done(&report);

@@ -12,7 +12,7 @@
 #include "compress/search/search_steps.h"
 #include "compress/search/table_steps.h"
 
-enum { TRIALS_OF_DROP = 5, TRIALS_OF_TARGET = 4 };
+enum { TRIALS_OF_DROP = 5 };
 static const double first_amount = 0.2, least_amount = 0.03, most_amount = 0.8;
 static const double step = 0.005; /* amounts are multiples of it: people read them, and equal ones meet */
 static const double narrow = 0.02;
@@ -235,26 +235,42 @@ static double next_for(search *s, double target)
     }
 }
 
-static int reach_target(search *s, double target, terse_error *error)
+/* Is one of them at the target? */
+static bool is_reached(const search *s, double target)
+{
+    const bool bytes = terse_goal_by_size(s->goal);
+    for (int i = 0; i < s->n_points; i++)
+        if (terse_aim_is_there(bytes ? s->points[i].bytes : s->points[i].us, target, bytes))
+            return true;
+    return false;
+}
+
+static int reach_target(search *s, double target, int trials, terse_error *error)
 {
     const double whole = terse_goal_by_size(s->goal) ? s->base_bytes : s->base_us;
     /* a little more than that share, as time follows it not quite: a first network that just misses is of little use */
-    double amount = rounded(fmin(s->most_channels, fmax(least_amount, 1 - 0.98 * target / whole)));
+    double amount = s->n_points > 0 ? next_for(s, target)
+                                    : rounded(fmin(s->most_channels, fmax(least_amount, 1 - 0.98 * target / whole)));
     int status = TERSE_OK;
-    for (int i = 0;
-         i < TRIALS_OF_TARGET && status == TERSE_OK && amount > 0 && !point_at(s, amount) && !terse_search_is_over(s);
-         i++) {
+    for (int i = 0; i < trials && !is_reached(s, target) && amount > 0 && !point_at(s, amount); i++) {
         int index;
+        if (i == 0 ? terse_search_is_over(s) : !terse_search_has_time(s))
+            break;
         status = try_amount(s, amount, &index, error);
         if (status != TERSE_OK)
-            break;
-        const terse_measured *m = &s->book.measured[index];
-        const double found = terse_goal_by_size(s->goal) ? (double)m->bytes : m->us;
-        if (found <= target && found > 0.97 * target)
             break;
         amount = next_for(s, target);
     }
     return status;
+}
+
+/* One with half as many gone as the first: how the drop comes with them is not to be told from one point. */
+static int halve(search *s, terse_error *error)
+{
+    const double half = s->n_points == 1 ? terse_search_settle(s, rounded(0.5 * s->points[0].amount)) : 0;
+    int index;
+    return half >= least_amount && !point_at(s, half) && terse_search_has_time(s) ? try_amount(s, half, &index, error)
+                                                                                  : TERSE_OK;
 }
 
 /* The largest share that should lose no more than it may: between one that does not and one that does. */
@@ -357,13 +373,16 @@ void terse_search_refuse_channels(search *s)
                 terse_table_refuse(&s->table.layers[l], "channels: %s", s->pinned.layers[i].reason);
 }
 
-int terse_search_channels(search *s, double target, terse_error *error)
+int terse_search_channels(search *s, double target, int trials, terse_error *error)
 {
-    const int status = look(s, error);
+    int status = s->pinned.layers ? TERSE_OK : look(s, error);
     terse_search_refuse_channels(s);
     if (status != TERSE_OK || s->most_channels == 0)
         return status;
-    return target > 0 ? reach_target(s, target, error) : reach_drop(s, error);
+    if (!(target > 0))
+        return reach_drop(s, error);
+    status = reach_target(s, target, trials == FIRST_TRIALS ? 1 : trials, error);
+    return status == TERSE_OK && trials == FIRST_TRIALS ? halve(s, error) : status;
 }
 
 /* What was tried says why no channels go where none do. */

@@ -423,9 +423,9 @@ static int search(drive *d, terse_error *error)
         m = j->found.measured[i].chosen ? &j->found.measured[i] : m;
     return terse_fail(error, TERSE_NOT_FOUND,
                       "%s: nothing that was built in that time is; the nearest is '%s' (%.4g ms, %" PRId64
-                      " bytes, drop %.2f), which is in '%.200s' for --plan",
+                      " bytes, drop %.2f), which is in '%.200s' for --plan%s%s",
                       terse_goal_text(&d->options.goal, goal, sizeof goal), m->label, m->us / 1000, m->bytes, m->drop,
-                      d->plan_path);
+                      d->plan_path, *j->found.trained ? "; trained: " : "", j->found.trained);
 }
 
 int terse_drive_search(job *j, terse_error *error)

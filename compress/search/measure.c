@@ -23,13 +23,19 @@ void terse_search_tell(const search *s, const char *format, ...)
         s->hooks->progress(s->hooks->context, text);
 }
 
+bool terse_search_has_time(const search *s)
+{
+    return !(s->hooks->stopped && s->hooks->stopped(s->hooks->context)) &&
+           terse_now_ns() + (uint64_t)(1.2 * s->build_seconds * 1e9) <= s->deadline;
+}
+
 bool terse_search_is_over(const search *s)
 {
     if (s->hooks->stopped && s->hooks->stopped(s->hooks->context))
         return true;
     /* one that will not be ready is not begun, but where nothing reaches the goal yet, the time is used up */
     const bool reached = s->has_best && terse_search_meets(s, &s->book.measured[s->best_index]);
-    return terse_now_ns() + (uint64_t)((reached ? 1.2 * s->build_seconds : 0) * 1e9) > s->deadline;
+    return reached || s->in_part ? !terse_search_has_time(s) : terse_now_ns() > s->deadline;
 }
 
 /* --- what is better
@@ -42,14 +48,14 @@ static double target_us(const search *s)
     return s->goal->target_speedup > 0 && s->dense_us > 0 ? s->dense_us / s->goal->target_speedup : 0;
 }
 
-/* How far from the goal, as a sum of shares; 0: there. */
+/* How far from the goal, as a sum of shares; 0: there. Times that miss it by as many percent are as far: what loses
+ * less is nearer then. */
 static double short_of(const search *s, const terse_measured *m)
 {
     double far = s->goal->target_speedup > 0 && !s->dense_known ? 1000 : 0; /* beside what, is not known yet */
     if (s->goal->max_drop >= 0 && m->drop > s->goal->max_drop)
         far += (m->drop - s->goal->max_drop) / fmax(s->goal->max_drop, 0.1);
-    if (target_us(s) > 0 && m->us > target_us(s))
-        far += 10 * (m->us / target_us(s) - 1);
+    far += 0.1 * terse_aim_missed(m->us, target_us(s));
     if (s->goal->target_bytes > 0 && m->bytes > s->goal->target_bytes)
         far += 10 * ((double)m->bytes / (double)s->goal->target_bytes - 1);
     return far;
@@ -121,6 +127,10 @@ static int build(search *s, terse_search_plan *plan, terse_measured *m, terse_er
     const uint64_t from = terse_now_ns();
     const terse_graph *graph;
     terse_verdict v;
+    /* the first one without channels puts them in order, which takes as long again and is done once */
+    double ignored;
+    const bool orders =
+        plan->channels > 0 && s->hooks->foresee && !s->hooks->foresee(s->hooks->context, plan->channels, &ignored);
     int status = s->hooks->build(s->hooks->context, plan, &graph, error);
     if (status == TERSE_OK)
         status = terse_judge_run(s->judge, graph, &v, error);
@@ -139,7 +149,8 @@ static int build(search *s, terse_search_plan *plan, terse_measured *m, terse_er
     const double seconds = (double)(terse_now_ns() - from) / 1e9;
     if (plan->recover_epochs == 0) {
         /* a dense one is built sooner; machines become slower and faster */
-        s->build_seconds = fmax(seconds, 0.5 * (s->build_seconds + seconds));
+        if (!orders)
+            s->build_seconds = fmax(seconds, 0.5 * (s->build_seconds + seconds));
         s->n_builds++;
     }
     return TERSE_OK;
@@ -174,6 +185,8 @@ int terse_search_write(search *s, terse_error *error)
         to->meets = terse_search_meets(s, to);
     }
     best->dense_us = s->dense_us;
+    terse_search_say_spent(s, best->spent);
+    snprintf(best->trained, sizeof best->trained, "%s", s->trained);
     terse_search_mark_pareto(best);
     return s->hooks->write(s->hooks->context, best, best->measured[s->best_index].meets, error);
 }
@@ -223,6 +236,9 @@ int terse_search_measure(search *s, terse_search_plan *plan, const char *label, 
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for what was measured");
     *to = m;
     *ret_index = s->book.n_measured - 1;
+    status = terse_search_pool_offer(s, plan, *ret_index, error);
+    if (status != TERSE_OK)
+        return status;
     if (s->has_best && !terse_search_better(s, to, &s->book.measured[s->best_index]))
         return TERSE_OK;
     /* measured in an earlier search: what is written must be built */

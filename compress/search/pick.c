@@ -107,10 +107,33 @@ static whole whole_of(const search *s)
     return (whole){times, times > 0 ? times * other : us};
 }
 
-double terse_search_predict(const search *s, const int *chosen)
+/* What the table's sum comes to with those choices (NULL: none). */
+static double model_of(const search *s, const int *chosen)
 {
     const whole w = whole_of(s);
     return w.times * weight(s, chosen) + w.rest;
+}
+
+/* Bytes add up. */
+static double saves_of(const search *s)
+{
+    return terse_goal_by_size(s->goal) || !(s->saves > 0) ? 1 : s->saves;
+}
+
+static double corrected(const search *s, double model)
+{
+    return terse_aim_corrected(model_of(s, NULL), model, saves_of(s));
+}
+
+double terse_search_predict(const search *s, const int *chosen)
+{
+    return corrected(s, model_of(s, chosen));
+}
+
+void terse_search_learn_time(search *s, const int *chosen, double us)
+{
+    if (!terse_goal_by_size(s->goal))
+        s->saves = terse_aim_learn(saves_of(s), model_of(s, NULL), model_of(s, chosen), us);
 }
 
 double terse_search_expect(const search *s, const int *chosen)
@@ -122,8 +145,9 @@ int terse_search_pick(const search *s, unsigned kinds, double total, const doubl
                       terse_error *error)
 {
     const whole w = whole_of(s);
-    const double least = lightest(s, kinds), budget = w.times > 0 ? (total - w.rest) / w.times : least;
-    *ret_fits = budget >= least * (1 - 1e-9) && total >= w.rest * (1 - 1e-9);
+    const double least = lightest(s, kinds), model = terse_aim_model(model_of(s, NULL), total, saves_of(s)),
+                 budget = w.times > 0 ? (model - w.rest) / w.times : least;
+    *ret_fits = budget >= least * (1 - 1e-9) && model >= w.rest * (1 - 1e-9);
     return pick(s, kinds, fmax(budget, least), factors, chosen)
                ? TERSE_OK
                : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
@@ -158,7 +182,7 @@ double terse_search_lightest(search *s, unsigned kinds)
     const int n = terse_search_amounts(s, kinds, amounts);
     for (int i = 0; i < n && terse_search_set_amount(s, amounts[i]); i++) {
         const whole w = whole_of(s);
-        least = fmin(least, w.times * lightest(s, kinds) + w.rest);
+        least = fmin(least, corrected(s, w.times * lightest(s, kinds) + w.rest));
     }
     return least;
 }

@@ -129,6 +129,7 @@ int terse_search_plan_apply(terse_search_plan *plan, terse_options *options, ter
     if (o.quantize == TERSE_QUANTIZE_INT4_WEIGHTS && o.quantize_group == 0)
         o.quantize_group = TERSE_QUANTIZE_GROUP;
     o.keep_float = plan->quantize == TERSE_QUANTIZE_INT8 ? plan->keep_text : NULL;
+    o.equalization = plan->equalization;
     o.bf16 = plan->bf16;
     o.pack = plan->pack;
     if (plan->recover_epochs > 0 && !o.recover.off && !o.recover.text) {

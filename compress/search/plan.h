@@ -46,11 +46,14 @@ struct terse_search_plan {
     int held_out; /* every n-th sample was kept for judging; 0: none */
     terse_quantize_mode quantize;
     bool bf16, pack;
+    terse_equalization equalization;    /* of int8: as it was found out for all layers dense */
     double channels;                    /* share of the work that goes with whole channels, before all else; 0: none */
     char channels_why[TERSE_PLAN_TEXT]; /* what came of it, or why none go; in words */
     int64_t recover_epochs;             /* what low rank, pruning and int8 lose is trained for so many; 0: it is not */
     int64_t recover_done[2]; /* of FP32 weights, of rounded ones: epochs until it was ended; 0: none was, -1: at once */
     char recovered[TERSE_PLAN_TEXT]; /* what came of it, or why it is not done; in words */
+    char trained[TERSE_PLAN_TEXT];   /* which networks were trained, and what came of each; in words */
+    char spent[TERSE_PLAN_TEXT];     /* what the search's time went into; in words */
     terse_choices layers;
     terse_tuned *tuned;
     int n_tuned;

@@ -118,6 +118,8 @@ static void write_plan(const terse_search_plan *p, FILE *out)
     terse_json_text(&json, "quantize", modes[p->quantize]);
     terse_json_text(&json, "float", p->bf16 ? "bf16" : "fp32");
     terse_json_text(&json, "pack", p->pack ? "zstd" : "none");
+    if (p->equalization != TERSE_EQUALIZATION_TRIED)
+        terse_json_text(&json, "equalization", terse_equalization_name(p->equalization));
     if (p->channels > 0)
         terse_json_double(&json, "channels", p->channels);
     if (*p->channels_why)
@@ -129,6 +131,10 @@ static void write_plan(const terse_search_plan *p, FILE *out)
     }
     if (*p->recovered)
         terse_json_text(&json, "recovered", p->recovered);
+    if (*p->trained)
+        terse_json_text(&json, "trained", p->trained);
+    if (*p->spent)
+        terse_json_text(&json, "spent", p->spent);
     terse_json_text(&json, "culprit", p->culprit);
     terse_json_double(&json, "dense_us", p->dense_us);
     terse_json_array(&json, "layers");
@@ -389,7 +395,8 @@ static void each(reader *r, const char *name, void (*one)(reader *, terse_search
 
 static int take_apart(const terse_json_value *root, terse_search_plan *plan, terse_error *error)
 {
-    static const char *const floats[] = {"fp32", "bf16"}, *const packs[] = {"none", "zstd"};
+    static const char *const floats[] = {"fp32", "bf16"}, *const packs[] = {"none", "zstd"},
+                             *const equalizations[] = {"tried", "none", "weights", "activations"};
     reader r = {.object = root, .error = error};
     if (root->kind != TERSE_JSON_OBJECT || !terse_read_json_find(root, "terse_plan"))
         return terse_fail(error, TERSE_INVALID_ARGUMENT, "is no plan: it has no member 'terse_plan'");
@@ -401,6 +408,7 @@ static int take_apart(const terse_json_value *root, terse_search_plan *plan, ter
     plan->quantize = (terse_quantize_mode)one_of(&r, "quantize", modes, 4);
     plan->bf16 = one_of(&r, "float", floats, 2) == 1;
     plan->pack = one_of(&r, "pack", packs, 2) == 1;
+    plan->equalization = (terse_equalization)one_of(&r, "equalization", equalizations, 4);
     plan->channels = number(&r, "channels", 0, 0, 0.99);
     text(&r, "channels_why", plan->channels_why, sizeof plan->channels_why);
     text(&r, "goal", plan->goal, sizeof plan->goal);
@@ -410,6 +418,8 @@ static int take_apart(const terse_json_value *root, terse_search_plan *plan, ter
     plan->recover_done[0] = integer(&r, "recover_done", -1, 1e6);
     plan->recover_done[1] = integer(&r, "recover_done_rounded", -1, 1e6);
     text(&r, "recovered", plan->recovered, sizeof plan->recovered);
+    text(&r, "trained", plan->trained, sizeof plan->trained);
+    text(&r, "spent", plan->spent, sizeof plan->spent);
     plan->dense_us = number(&r, "dense_us", 0, 0, 1e15);
     plan->is_tuned = truth(&r, "is_tuned");
     each(&r, "layers", read_layer, plan);

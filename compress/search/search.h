@@ -9,11 +9,14 @@
  * really built, judged on samples that nothing was fitted to (judge.h) and timed beside the dense one. Whole channels
  * are a property of the plan, in front of what layers become: how much they bring is found by building a few (for speed
  * before there is a table), and the knapsack is solved on top of each share that is worth a look (channels.c). Single
- * techniques are tried first, by themselves: they are what the search has to beat. Then all together: by bisection over
- * budgets, until time is up or nothing better comes, variants of the best one, found by knapsacks over losses
- * multiplied by lots and compared by running the network with those weights put together. In the last third of the
- * time networks that lose more than they may are trained against the original (train.c), on the samples that are
- * fitted to. What is best so far is written each time, and nothing that was trained counts before it was judged. */
+ * techniques are tried by themselves: they are what the search has to beat. Before them where bytes or a drop are asked
+ * for, behind them where a speed is, come all together: by bisection over budgets, or for a target by correcting what
+ * is predicted by what was measured (aim.h). Then, until time is up or nothing better comes, variants of the best one,
+ * found by knapsacks over losses multiplied by lots and compared by running the network with those weights put
+ * together. In the last third of the time networks that lose more than they may are trained against the original
+ * (train.c), on the samples that are fitted to: for a speed the most promising of those that have it, and where none
+ * has it, of those that miss it by little. What is best so far is written each time, and nothing that was trained
+ * counts before it was judged. */
 #ifndef TERSE_SEARCH_SEARCH_H
 #define TERSE_SEARCH_SEARCH_H
 

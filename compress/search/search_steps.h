@@ -3,6 +3,7 @@
 #ifndef TERSE_SEARCH_SEARCH_STEPS_H
 #define TERSE_SEARCH_SEARCH_STEPS_H
 
+#include "compress/search/aim.h"
 #include "compress/search/judge.h"
 #include "compress/search/search.h"
 #include "compress/search/table.h"
@@ -23,6 +24,27 @@ typedef struct channels_at {
     double *kept;  /* share of each layer's weights */
     double slower; /* than that share says */
 } channels_at;
+
+/* What the time goes into. */
+typedef enum search_stage {
+    SEARCH_DENSE,
+    SEARCH_CHANNELS,
+    SEARCH_TABLE,
+    SEARCH_SINGLES,
+    SEARCH_TOGETHER,
+    SEARCH_VARIANTS,
+    SEARCH_TRAINING,
+    SEARCH_OTHER,
+    SEARCH_STAGES
+} search_stage;
+
+/* A network that could be trained: as fast as is asked for, or nearly. */
+typedef struct search_candidate {
+    terse_search_plan plan;
+    int index; /* in the book */
+} search_candidate;
+
+enum { SEARCH_POOL = 4 };
 
 typedef struct search {
     const terse_search_input *in;
@@ -49,11 +71,27 @@ typedef struct search {
     double most_channels;      /* share of the work that could go; 0: none */
     terse_prune_report pinned; /* why not more, layer by layer */
     double per_cost;           /* drop for a unit of the table's cost, as seen */
+    double saves;              /* share of the time that the table says is saved, as seen; 0: not yet */
     uint64_t start, deadline;  /* of what is done now; in the end that of the goal */
     double build_seconds;      /* the mean of those so far */
     int n_builds;
     uint64_t lot;
+    bool in_part;                /* of the time: what would take more than is left of it is not begun */
+    double spent[SEARCH_STAGES]; /* seconds */
+    search_stage stage;
+    uint64_t entered;                   /* it */
+    search_candidate pool[SEARCH_POOL]; /* the most promising one first */
+    int n_pool;
+    char trained[TERSE_PLAN_TEXT]; /* which ones were, and what came of it */
 } search;
+
+/* Techniques that are used together. */
+typedef struct search_family {
+    unsigned kinds;
+    const char *label;
+    unsigned flags;
+    int most; /* networks that it may build */
+} search_family;
 
 /* --- pick.c: from the table to plans ---------------------------------------------------------------------------------
  */
@@ -67,6 +105,8 @@ double terse_search_cost(const search *s, const int *chosen);
 /* What the whole network should weigh: microseconds or bytes, whichever the goal is about; and lose. */
 double terse_search_predict(const search *s, const int *chosen);
 double terse_search_expect(const search *s, const int *chosen);
+/* What that network has taken says how far the table's times are to be trusted. */
+void terse_search_learn_time(search *s, const int *chosen, double us);
 /* Whether anything that those kinds allow can weigh so little, and what of it costs least; losses are multiplied by
  * factors[layer] (NULL: 1). */
 int terse_search_pick(const search *s, unsigned kinds, double total, const double *factors, int *ret_chosen,
@@ -89,8 +129,11 @@ double terse_search_settle(search *s, double amount);
 /* Shares that are worth a look: 0, and around what was measured. */
 enum { CHANNELS_AMOUNTS = 2 * CHANNELS_POINTS + 1 };
 int terse_search_amounts(search *s, unsigned kinds, double *ret_list);
-/* Builds networks of this technique alone: for `target`, or by the drop (target 0). */
-int terse_search_channels(search *s, double target, terse_error *error);
+/* Builds networks of this technique alone: for `target`, or by the drop (target 0). FIRST_TRIALS: for a target, one for
+ * it and one with half as many channels gone, so that there is something between that other choices can go on top of.
+ */
+enum { FIRST_TRIALS = 2, ALL_TRIALS = 4 };
+int terse_search_channels(search *s, double target, int trials, terse_error *error);
 /* Where none can go the table's layers say why. */
 void terse_search_refuse_channels(search *s);
 void terse_search_say_channels(const search *s, terse_search_plan *plan);
@@ -114,15 +157,50 @@ bool terse_search_meets(const search *s, const terse_measured *m);
 void terse_search_tell(const search *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* No time for one more. */
 bool terse_search_is_over(const search *s);
+/* As long as a network takes, and a little more, is left of this part of the time. */
+bool terse_search_has_time(const search *s);
 /* Which ones nothing beats in drop, time and bytes. */
 void terse_search_mark_pareto(terse_search_plan *plan);
+
+/* --- reach.c: a family of techniques -------------------------------------------------------------------------------
+ */
+
+/* Builds networks that use the family's techniques alone until one is what is asked for. */
+int terse_search_reach(search *s, const search_family *f, int *chosen, terse_error *error);
+/* All layers with as many bits, as --cluster does it: fewer, until that loses too much or the file is small enough. */
+int terse_search_reach_uniform(search *s, int *chosen, terse_error *error);
+/* The lightest network that should lose at most `drop`, by what was seen so far, between `low` and `high`. */
+int terse_search_total_for(search *s, unsigned kinds, double drop, double low, double high, int *chosen,
+                           double *ret_total, terse_error *error);
+int terse_search_measure_chosen(search *s, const int *chosen, const char *label, unsigned flags, int *ret_index,
+                                terse_error *error);
+/* What its drop says of the table's losses. */
+void terse_search_learn(search *s, const int *chosen, const terse_measured *m);
+/* Is there anything of those kinds? */
+bool terse_search_has_kind(const search *s, unsigned kinds);
+/* Microseconds or bytes; 0: none is asked for. */
+double terse_search_target(const search *s);
+
+/* --- variants.c ------------------------------------------------------------------------------------------------------
+ */
+
+/* Variants of what is chosen, until time is up or nothing better comes. */
+int terse_search_improve(search *s, int *chosen, terse_error *error);
+
+/* --- account.c: what was done, and what could be trained ------------------------------------------------------------
+ */
+
+/* From here on the time goes into that. */
+void terse_search_enter(search *s, search_stage stage);
+/* In words; writes and returns `text`. */
+const char *terse_search_say_spent(const search *s, char text[TERSE_PLAN_TEXT]);
+/* Keeps that network if it is among the most promising ones. */
+int terse_search_pool_offer(search *s, const terse_search_plan *plan, int index, terse_error *error);
+void terse_search_pool_done(search *s);
 
 /* --- search.c --------------------------------------------------------------------------------------------------------
  */
 
-/* The lightest network that should lose at most `drop`, by what was seen so far, between `low` and `high`. */
-int terse_search_total_for(search *s, unsigned kinds, double drop, double low, double high, int *chosen,
-                           double *ret_total, terse_error *error);
 /* The choices of the best plan, by its names; sets its channels. */
 void terse_search_choices_of_best(search *s, int *chosen);
 

@@ -112,8 +112,10 @@ static int make_bytes(const terse_npz *fit, terse_graph *graph, terse_error *err
 {
     TERSE_AUTO(terse_npz_freep) terse_npz *few = NULL;
     int status = terse_judge_some(graph, fit, 2, &few, error);
-    const terse_quantize_options options = {
-        .source = "", .calibration = TERSE_CALIBRATION_MINMAX, .keep_float = "none"};
+    const terse_quantize_options options = {.source = "",
+                                            .equalization = TERSE_EQUALIZATION_NONE,
+                                            .calibration = TERSE_CALIBRATION_MINMAX,
+                                            .keep_float = "none"};
     terse_quantize_report report = {0};
     if (status == TERSE_OK)
         status = terse_quantize_run(graph, few, &options, &report, error);

@@ -129,6 +129,10 @@ void terse_tell_search_print(const terse_search_plan *plan, FILE *out)
         fprintf(out, "channels: %s\n", plan->channels_why);
     if (*plan->recovered)
         fprintf(out, "training: %s\n", plan->recovered);
+    if (*plan->trained)
+        fprintf(out, "trained: %s\n", plan->trained);
+    if (*plan->spent)
+        fprintf(out, "time: %s\n", plan->spent);
     if (chosen)
         print_techniques(plan, chosen, out);
     if (*plan->culprit)
@@ -151,6 +155,7 @@ static void json_measured(terse_json *json, const terse_measured *m)
     terse_json_double(json, "us", m->us);
     terse_json_int(json, "bytes", m->bytes);
     terse_json_int(json, "memory_bytes", m->memory);
+    terse_json_bool(json, "dense", m->dense);
     terse_json_bool(json, "single", m->single);
     terse_json_bool(json, "meets", m->meets);
     terse_json_bool(json, "pareto", m->pareto);
@@ -193,6 +198,10 @@ void terse_tell_search_json(const terse_search_plan *plan, terse_json *json)
         terse_json_text(json, "channels_why", plan->channels_why);
     if (*plan->recovered)
         terse_json_text(json, "recovered", plan->recovered);
+    if (*plan->trained)
+        terse_json_text(json, "trained", plan->trained);
+    if (*plan->spent)
+        terse_json_text(json, "spent", plan->spent);
     const terse_measured *list[TECHNIQUES];
     const int n = terse_tell_techniques(plan, list, TECHNIQUES);
     terse_json_array(json, "techniques");

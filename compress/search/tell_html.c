@@ -162,6 +162,15 @@ static void write_layers(const terse_search_plan *plan, void (*escaped)(FILE *, 
     fputs("</table>\n", out);
 }
 
+static void say(const char *id, const char *what, const char *text, void (*escaped)(FILE *, const char *), FILE *out)
+{
+    if (!*text)
+        return;
+    fprintf(out, "<p id=\"%s\">%s", id, what);
+    escaped(out, text);
+    fputs(".</p>\n", out);
+}
+
 void terse_tell_search_html(const terse_search_plan *plan, void (*escaped)(FILE *, const char *), FILE *out)
 {
     fputs("<h2>The search</h2>\n<p>Searched for ", out);
@@ -175,20 +184,10 @@ void terse_tell_search_html(const terse_search_plan *plan, void (*escaped)(FILE 
         write_measured(plan, escaped, out);
         write_techniques(plan, escaped, out);
     }
-    if (*plan->channels_why) {
-        fputs("<p id=\"channels\">Channels: ", out);
-        escaped(out, plan->channels_why);
-        fputs(".</p>\n", out);
-    }
-    if (*plan->recovered) {
-        fputs("<p id=\"recovered\">Training: ", out);
-        escaped(out, plan->recovered);
-        fputs(".</p>\n", out);
-    }
-    if (*plan->culprit) {
-        fputs("<p id=\"culprit\">", out);
-        escaped(out, plan->culprit);
-        fputs(".</p>\n", out);
-    }
+    say("channels", "Channels: ", plan->channels_why, escaped, out);
+    say("recovered", "Training: ", plan->recovered, escaped, out);
+    say("trained", "Trained: ", plan->trained, escaped, out);
+    say("spent", "Time: ", plan->spent, escaped, out);
+    say("culprit", "", plan->culprit, escaped, out);
     write_layers(plan, escaped, out);
 }

@@ -4,6 +4,7 @@
  * bytes again. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,28 +58,48 @@ static int64_t epochs_for(const search *s, const attempt *a)
     return epochs < MIN_EPOCHS ? MIN_EPOCHS : epochs > MAX_EPOCHS ? MAX_EPOCHS : (int64_t)epochs;
 }
 
-/* Trains what is chosen. What cannot be trained is no failure of the search. */
-static int train(search *s, const int *chosen, attempt *a, int *ret_index, terse_error *error)
+/* As many as there is room for; the report has all of them in its list. */
+static void note(search *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void note(search *s, const char *format, ...)
+{
+    const size_t used = strlen(s->trained);
+    va_list arguments;
+    va_start(arguments, format);
+    if (used + 2 < sizeof s->trained) {
+        snprintf(s->trained + used, sizeof s->trained - used, "%s", used > 0 ? "; " : "");
+        vsnprintf(s->trained + strlen(s->trained), sizeof s->trained - strlen(s->trained), format, arguments);
+    }
+    va_end(arguments);
+}
+
+/* Trains that network. What cannot be trained is no failure of the search. */
+static int train(search *s, terse_search_plan *plan, const char *label, attempt *a, int *ret_index, terse_error *error)
+{
+    plan->recover_epochs = epochs_for(s, a);
+    plan->recover_seconds = a->seconds;
+    const int status = terse_search_measure(s, plan, label, OF_TRAINED, ret_index, error);
+    a->pace = plan->recover_pace > 0 ? plan->recover_pace : a->pace;
+    a->refused = status == TERSE_UNIMPLEMENTED || status == TERSE_INVALID_ARGUMENT;
+    if (a->refused)
+        snprintf(s->best.recovered, sizeof s->best.recovered, "not trained: %.200s", error ? error->message : "");
+    return a->refused ? TERSE_OK : status;
+}
+
+static int train_chosen(search *s, const int *chosen, attempt *a, int *ret_index, terse_error *error)
 {
     terse_search_plan plan;
     int status = terse_search_plan_of(s, chosen, &plan, error);
     if (status != TERSE_OK)
         return status;
     const bool bytes = s->base.quantize == TERSE_QUANTIZE_INT8;
-    plan.recover_epochs = epochs_for(s, a);
-    plan.recover_seconds = a->seconds;
     bool any = false;
     for (int l = 0; l < s->table.n; l++)
         any = any || chosen[l];
     char label[TERSE_PLAN_LABEL];
     snprintf(label, sizeof label, "%s%s, trained", bytes ? "int8, " : "", any ? "all together" : "channels");
-    status = terse_search_measure(s, &plan, label, OF_TRAINED, ret_index, error);
-    a->pace = plan.recover_pace > 0 ? plan.recover_pace : a->pace;
-    a->refused = status == TERSE_UNIMPLEMENTED || status == TERSE_INVALID_ARGUMENT;
-    if (a->refused)
-        snprintf(s->best.recovered, sizeof s->best.recovered, "not trained: %.200s", error ? error->message : "");
+    status = train(s, &plan, label, a, ret_index, error);
     terse_search_plan_done(&plan);
-    return a->refused ? TERSE_OK : status;
+    return status;
 }
 
 /* Is there time for one more? A network is built and trained in it. */
@@ -104,7 +125,7 @@ static int reach_by_training(search *s, int *chosen, attempt *a, terse_error *er
         if (status == TERSE_OK && total > high - near * all)
             break; /* nothing lighter loses so little */
         if (status == TERSE_OK)
-            status = train(s, chosen, a, &index, error);
+            status = train_chosen(s, chosen, a, &index, error);
         if (status != TERSE_OK || a->refused)
             break;
         const double drop = s->book.measured[index].drop;
@@ -115,6 +136,56 @@ static int reach_by_training(search *s, int *chosen, attempt *a, terse_error *er
             low = total;
             aim /= fmin(2.5, fmax(1.25, drop / allowed));
         }
+    }
+    return status;
+}
+
+/* One of those that are as fast as is asked for, or nearly. What was measured for its kernels was so for weights, and
+ * perhaps channels, that training changes. */
+static int train_candidate(search *s, const search_candidate *c, attempt *a, terse_error *error)
+{
+    terse_search_plan plan;
+    int status = terse_search_plan_copy(&c->plan, &plan, error), index = -1;
+    if (status != TERSE_OK)
+        return status;
+    const terse_measured before = s->book.measured[c->index];
+    char label[TERSE_PLAN_LABEL];
+    snprintf(label, sizeof label, "%.80s, trained", before.label);
+    plan.n_tuned = 0;
+    plan.is_tuned = false;
+    status = train(s, &plan, label, a, &index, error);
+    terse_search_plan_done(&plan);
+    if (status != TERSE_OK || a->refused)
+        return status;
+    const terse_measured *m = &s->book.measured[index];
+    const double missed = terse_aim_missed(m->us, terse_search_target(s));
+    note(s, "%.60s: drop %.2f, before %.2f", before.label, m->drop, before.drop);
+    if (missed > 0)
+        note(s, "it misses the speed by up to %.0f %%", missed);
+    return TERSE_OK;
+}
+
+/* The most promising ones: each has half of what is left, as the last one all. Networks that miss the speed by little
+ * have their turn where none is as fast as is asked for. */
+static int train_candidates(search *s, attempt *a, terse_error *error)
+{
+    const double target = terse_search_target(s);
+    const bool any = s->n_pool > 0 && s->book.measured[s->pool[0].index].us <= target;
+    int status = TERSE_OK;
+    if (s->n_pool == 0)
+        note(s, "none: nothing that loses something is as fast as is asked for, or nearly");
+    else if (!any)
+        note(s, "nothing is as fast as is asked for: what misses that by little was trained");
+    for (int i = 0; i < s->n_pool && status == TERSE_OK; i++) {
+        if (any && s->book.measured[s->pool[i].index].us > target)
+            break;
+        const bool last = i + 1 == s->n_pool;
+        if (!take_time(s, a, last ? 0.9 : 0.6) && !take_time(s, a, 0.9)) {
+            if (i == 0)
+                note(s, "none: there was no time for it");
+            break;
+        }
+        status = train_candidate(s, &s->pool[i], a, error);
     }
     return status;
 }
@@ -158,7 +229,7 @@ int terse_search_train(search *s, terse_error *error)
                  a.samples);
         return TERSE_OK;
     }
-    int status = go_on(s, error), index;
+    int status = go_on(s, error);
     terse_search_choices_of_best(s, chosen);
     const bool targeted = s->goal->target_ms > 0 || s->goal->target_speedup > 0;
     if (status != TERSE_OK)
@@ -167,8 +238,5 @@ int terse_search_train(search *s, terse_error *error)
         return TERSE_OK; /* what is best loses no more than it may */
     if (!targeted)
         return reach_by_training(s, chosen, &a, error);
-    bool any = s->at.amount > 0;
-    for (int l = 0; l < s->table.n; l++)
-        any = any || (chosen[l] && !s->table.layers[l].options[chosen[l]].choice.keep_float);
-    return any && s->best.recover_epochs == 0 && take_time(s, &a, 0.9) ? train(s, chosen, &a, &index, error) : TERSE_OK;
+    return s->best.recover_epochs == 0 ? train_candidates(s, &a, error) : TERSE_OK;
 }

@@ -226,6 +226,9 @@ static void fill(terse_search_plan *plan)
     plan->quantize = TERSE_QUANTIZE_INT8;
     plan->channels = 0.215;
     snprintf(plan->channels_why, sizeof plan->channels_why, "21.9 %% go");
+    snprintf(plan->trained, sizeof plan->trained, "low rank: drop 2.10, before 4.30");
+    snprintf(plan->spent, sizeof plan->spent, "9 networks built, 80 s for the table of choices");
+    plan->equalization = TERSE_EQUALIZATION_ACTIVATIONS;
     plan->pack = true;
     plan->seed = 7;
     plan->held_out = 2;
@@ -265,6 +268,9 @@ static void a_plan_that_is_written_is_read_as_it_was(void **state)
     assert_true(read.channels == 0.215 && read.layers.list[2].kept == 0.375);
     assert_string_equal(read.channels_why, plan.channels_why);
     assert_string_equal(read.layers.list[2].left, plan.layers.list[2].left);
+    assert_string_equal(read.trained, plan.trained);
+    assert_string_equal(read.spent, plan.spent);
+    assert_int_equal(read.equalization, TERSE_EQUALIZATION_ACTIVATIONS);
     read.channels = 0.22;
     terse_search_plan_key(&read, b);
     assert_string_not_equal(a, b);
@@ -398,6 +404,7 @@ static void plans_that_are_broken_are_refused_with_the_place(void **state)
          "'prune' is 1.5, allowed are 0 to 0.99"},
         {"{\"terse_plan\": 1, \"layers\": [{\"name\": \"a\", \"form\": \"x\"}]}", "'form' is 'x', allowed are svd,"},
         {"{\"terse_plan\": 1, \"quantize\": \"int9\"}", "'quantize' is 'int9', allowed are none, int8"},
+        {"{\"terse_plan\": 1, \"equalization\": \"all\"}", "'equalization' is 'all', allowed are tried, none, weights"},
         {"{\"terse_plan\": 1, \"held_out\": 1}", "'held_out' is 1"},
         {"{\"terse_plan\": 1,\n \"channels\": 1}", "line 2: 'channels' is 1, allowed are 0 to 0.99"},
         {"{\"terse_plan\": 1, \"channels\": \"0.2\"}", "'channels' is a text, allowed is a number"},

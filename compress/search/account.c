@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a search did: where its time went, and which of its networks are worth training. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "compress/search/search_steps.h"
+
+/* --- time ------------------------------------------------------------------------------------------------------------
+ */
+
+void terse_search_enter(search *s, search_stage stage)
+{
+    const uint64_t now = terse_now_ns();
+    s->spent[s->stage] += (double)(now - s->entered) / 1e9;
+    s->entered = now;
+    s->stage = stage;
+}
+
+const char *terse_search_say_spent(const search *s, char text[TERSE_PLAN_TEXT])
+{
+    static const char *const names[SEARCH_STAGES] = {"dense networks",    "channels alone", "the table of choices",
+                                                     "single techniques", "all together",   "variants",
+                                                     "training",          "the rest"};
+    int n = snprintf(text, TERSE_PLAN_TEXT, "%d networks built", s->n_builds);
+    for (int i = 0; i < SEARCH_STAGES; i++) {
+        const double now = s->stage == (search_stage)i ? (double)(terse_now_ns() - s->entered) / 1e9 : 0;
+        if (s->spent[i] + now >= 0.5 && n < TERSE_PLAN_TEXT)
+            n += snprintf(text + n, (size_t)(TERSE_PLAN_TEXT - n), ", %.0f s for %s", s->spent[i] + now, names[i]);
+    }
+    return text;
+}
+
+/* --- what could be trained -------------------------------------------------------------------------------------------
+ */
+
+static bool is_before(const search *s, int a, int b)
+{
+    const terse_measured *x = &s->book.measured[a], *y = &s->book.measured[b];
+    return terse_aim_is_more_promising(x->us, x->drop, y->us, y->drop, terse_search_target(s));
+}
+
+int terse_search_pool_offer(search *s, const terse_search_plan *plan, int index, terse_error *error)
+{
+    const terse_measured *m = &s->book.measured[index];
+    const double target = terse_goal_by_size(s->goal) ? 0 : terse_search_target(s);
+    if (m->dense || plan->recover_epochs > 0 || !terse_aim_is_near(m->us, target) || !(m->drop > 0))
+        return TERSE_OK;
+    int at = s->n_pool;
+    while (at > 0 && is_before(s, index, s->pool[at - 1].index))
+        at--;
+    if (at == SEARCH_POOL)
+        return TERSE_OK;
+    search_candidate c = {.index = index};
+    const int status = terse_search_plan_copy(plan, &c.plan, error);
+    if (status != TERSE_OK)
+        return status;
+    if (s->n_pool == SEARCH_POOL)
+        terse_search_plan_done(&s->pool[--s->n_pool].plan);
+    memmove(&s->pool[at + 1], &s->pool[at], (size_t)(s->n_pool - at) * sizeof *s->pool);
+    s->pool[at] = c;
+    s->n_pool++;
+    return TERSE_OK;
+}
+
+void terse_search_pool_done(search *s)
+{
+    for (int i = 0; i < s->n_pool; i++)
+        terse_search_plan_done(&s->pool[i].plan);
+    s->n_pool = 0;
+}
