@@ -9,6 +9,7 @@ static const double tells = 0.04;     /* of the dense one's time: less saved say
 static const double deeper = 0.985;   /* times differ by about that much */
 static const double light_us = 0.95, light_bytes = 0.97; /* lighter than that is lighter than it has to be */
 static const double near_miss = 1.03;
+static const double good_epochs = 8; /* fewer for one are better than still fewer for two */
 
 double terse_aim_corrected(double dense, double model, double saves)
 {
@@ -61,4 +62,12 @@ bool terse_aim_is_more_promising(double us_a, double drop_a, double us_b, double
 bool terse_aim_bf16_may_win(double us_fp32, double us_int8)
 {
     return us_int8 > 0.5 * us_fp32;
+}
+
+int terse_aim_divide(double seconds, double build_seconds, double epoch_seconds, int n)
+{
+    int k = n;
+    while (k > 1 && seconds / k < build_seconds + good_epochs * epoch_seconds)
+        k--;
+    return k > 1 ? k : 1;
 }

@@ -37,5 +37,8 @@ bool terse_aim_bf16_may_win(double us_fp32, double us_int8);
 bool terse_aim_is_near(double us, double target);
 /* Is a the more promising one? What is at the target is, then what loses less. */
 bool terse_aim_is_more_promising(double us_a, double drop_a, double us_b, double drop_b, double target);
+/* Among how many of n networks those seconds are divided: each is built, and some epochs of it must follow; at least
+ * one. */
+int terse_aim_divide(double seconds, double build_seconds, double epoch_seconds, int n);
 
 #endif

@@ -13,6 +13,7 @@ enum { BISECTIONS = 6, SINGLE_BISECTIONS = 3 };
 static const double table_share = 0.45;   /* of the time that is left */
 static const double channels_share = 0.3; /* of the time in front of the table, for channels alone */
 static const double singles_share = 0.45; /* of what the table leaves, for single techniques */
+static const double behind_share = 0.3;   /* the same where what takes all of them was built before */
 
 /* --- dense networks
  * ----------------------------------------------------------------------------------------------------- */
@@ -182,12 +183,12 @@ void terse_search_choices_of_best(search *s, int *chosen)
 }
 
 /* What there is to beat. It must not take the time of what should beat it. */
-static int reach_singles(search *s, const search_family *families, int n, int *chosen, terse_error *error)
+static int reach_singles(search *s, const search_family *families, int n, double share, int *chosen, terse_error *error)
 {
     const uint64_t deadline = s->deadline, now = terse_now_ns();
     int status = TERSE_OK;
     terse_search_enter(s, SEARCH_SINGLES);
-    s->deadline = deadline > now ? now + (uint64_t)((double)(deadline - now) * singles_share) : deadline;
+    s->deadline = deadline > now ? now + (uint64_t)((double)(deadline - now) * share) : deadline;
     s->in_part = !terse_goal_by_size(s->goal);
     if (terse_goal_by_size(s->goal) || terse_search_target(s) > 0)
         status = terse_search_channels(s, terse_search_target(s), ALL_TRIALS, error);
@@ -216,12 +217,12 @@ static int search_layers(search *s, terse_error *error)
     if (status == TERSE_OK && terse_goal_by_size(s->goal))
         status = terse_search_reach_uniform(s, chosen, error);
     if (status == TERSE_OK && !for_speed)
-        status = reach_singles(s, families, singles, chosen, error);
+        status = reach_singles(s, families, singles, singles_share, chosen, error);
     terse_search_enter(s, SEARCH_TOGETHER);
     if (status == TERSE_OK && !terse_search_is_over(s))
         status = terse_search_reach(s, &families[singles], chosen, error);
     if (status == TERSE_OK && for_speed && !terse_search_is_over(s))
-        status = reach_singles(s, families, singles, chosen, error);
+        status = reach_singles(s, families, singles, behind_share, chosen, error);
     if (status != TERSE_OK || !terse_search_has_kind(s, EVERY_KIND) || terse_search_is_over(s))
         return status;
     terse_search_enter(s, SEARCH_VARIANTS);

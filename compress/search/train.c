@@ -11,11 +11,12 @@
 
 #include "compress/search/search_steps.h"
 
-enum { ATTEMPTS = 6, LEAST_SAMPLES = 16, MIN_EPOCHS = 4, MAX_EPOCHS = 300 };
+enum { ATTEMPTS = 6, LEAST_SAMPLES = 16, MIN_EPOCHS = 2, MAX_EPOCHS = 300 };
 static const double default_share = 1.0 / 3;
-static const double first_aim = 3; /* times the drop that is allowed: what training should win back */
+static const double first_aim = 3;  /* times the drop that is allowed: what training should win back */
+static const double building = 1.3; /* times what a network took: it is built with what was trained */
 static const double steps_per_run =
-    8e-6;                        /* a training step of a sample, beside microseconds of a run, until measured */
+    25e-6;                       /* a training step of a sample, beside microseconds of a run, until measured */
 static const double near = 0.01; /* budgets that differ less are the same */
 
 double terse_search_training_seconds(const terse_search_goal *g)
@@ -105,7 +106,7 @@ static int train_chosen(search *s, const int *chosen, attempt *a, int *ret_index
 /* Is there time for one more? A network is built and trained in it. */
 static bool take_time(const search *s, attempt *a, double share)
 {
-    a->seconds = share * seconds_left(s) - 1.3 * s->build_seconds;
+    a->seconds = share * seconds_left(s) - building * s->build_seconds;
     const double least = s->goal->recover_epochs > 0 ? 0 : MIN_EPOCHS * a->pace * (double)a->samples;
     return !is_ended(s) && !a->refused && a->seconds > 0.1 && a->seconds >= least;
 }
@@ -165,8 +166,8 @@ static int train_candidate(search *s, const search_candidate *c, attempt *a, ter
     return TERSE_OK;
 }
 
-/* The most promising ones: each has half of what is left, as the last one all. Networks that miss the speed by little
- * have their turn where none is as fast as is asked for. */
+/* The most promising ones, as many as there is time for. Networks that miss the speed by little have their turn where
+ * none is as fast as is asked for. */
 static int train_candidates(search *s, attempt *a, terse_error *error)
 {
     const double target = terse_search_target(s);
@@ -176,11 +177,12 @@ static int train_candidates(search *s, attempt *a, terse_error *error)
         note(s, "none: nothing that loses something is as fast as is asked for, or nearly");
     else if (!any)
         note(s, "nothing is as fast as is asked for: what misses that by little was trained");
-    for (int i = 0; i < s->n_pool && status == TERSE_OK; i++) {
+    for (int i = 0; i < s->n_pool && status == TERSE_OK && !a->refused; i++) {
         if (any && s->book.measured[s->pool[i].index].us > target)
             break;
-        const bool last = i + 1 == s->n_pool;
-        if (!take_time(s, a, last ? 0.9 : 0.6) && !take_time(s, a, 0.9)) {
+        const int n = terse_aim_divide(0.9 * seconds_left(s), building * s->build_seconds, a->pace * (double)a->samples,
+                                       s->n_pool - i);
+        if (!take_time(s, a, 0.9 / n)) {
             if (i == 0)
                 note(s, "none: there was no time for it");
             break;

@@ -65,6 +65,11 @@ static void what_is_as_fast_as_asked_for_is_trained_first(void **state)
     assert_false(terse_aim_is_more_promising(101, 1, 100, 5, 100));
     assert_true(terse_aim_is_more_promising(99, 2, 90, 3, 100));
     assert_true(terse_aim_is_more_promising(90, 2, 99, 2, 100));
+    /* all that can have their epochs, and one in any case */
+    assert_int_equal(terse_aim_divide(100, 10, 2, 4), 3);
+    assert_int_equal(terse_aim_divide(1000, 10, 2, 4), 4);
+    assert_int_equal(terse_aim_divide(30, 10, 10, 4), 1);
+    assert_int_equal(terse_aim_divide(0, 10, 10, 0), 1);
 }
 
 /* Layers of 100 us with chains of fewer and fewer, which lose more and more, the later layers less. */
