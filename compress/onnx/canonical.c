@@ -121,23 +121,26 @@ int terse_onnx_rewrite_softmax(terse_onnx_builder *builder, int index, terse_err
 
 int terse_onnx_rewrite_batch_normalization(terse_onnx_builder *builder, int index, terse_error *error)
 {
-    (void)error;
     terse_node *node = node_of(builder, index);
-    if (terse_node_int(node, "training_mode", 0) != 0)
-        terse_onnx_unsupported(builder->report, node->name,
-                               "attribute 'training_mode' = %" PRId64 " of op 'BatchNormalization'",
-                               terse_node_int(node, "training_mode", 0));
+    const bool training = terse_node_int(node, "training_mode", 0) != 0;
     if (terse_node_int(node, "spatial", 1) != 1)
         terse_onnx_unsupported(builder->report, node->name,
                                "attribute 'spatial' = %" PRId64 " of op 'BatchNormalization'",
                                terse_node_int(node, "spatial", 1));
-    for (int i = 1; i < node->n_outputs; i++)
+    for (int i = training ? 3 : 1; i < node->n_outputs; i++)
         if (node->outputs[i] != TERSE_NO_VALUE)
             terse_onnx_unsupported(builder->report, node->name, "output %d of op 'BatchNormalization'", i);
-    node->n_outputs = 1;
     terse_onnx_attribute_drop(node, "training_mode");
     terse_onnx_attribute_drop(node, "spatial");
     terse_onnx_attribute_drop(node, "is_test");
+    if (training) {
+        const int status = terse_onnx_compose_batch_statistics(builder, index, error);
+        if (status != TERSE_OK)
+            return status;
+        node = node_of(builder, index);
+        terse_onnx_attribute_drop(node, "epsilon");
+    }
+    node->n_outputs = 1;
     terse_onnx_attribute_drop(node, "momentum");
     return TERSE_OK;
 }

@@ -93,6 +93,13 @@ static int integer(composer *c, int64_t x)
     return terse_graph_add_constant(c->graph, "composed.integer", TERSE_INT64, 0, NULL, data);
 }
 
+static int integers(composer *c, const int64_t *x, int n)
+{
+    const int value = terse_graph_add_ints(c->graph, "composed.integers", x, n);
+    c->failed = c->failed || value < 0;
+    return value;
+}
+
 /* The node that was added last; NULL when memory is out. */
 static terse_node *last_node(const composer *c)
 {
@@ -319,6 +326,44 @@ int terse_onnx_compose_rms_normalization(terse_onnx_builder *builder, int index,
     const int mean = two(&c, TERSE_OP_REDUCE_MEAN, two(&c, TERSE_OP_MUL, x, x), axes);
     const int root = one(&c, TERSE_OP_SQRT, two(&c, TERSE_OP_ADD, mean, number(&c, epsilon)));
     set_input(&c, 0, two(&c, TERSE_OP_DIV, x, root));
+    return done(&c, error);
+}
+
+/* Statistics of the batch instead of those that were learned: over all axes but the channels', on [N, C, rest]. What is
+ * learned next of both (outputs 1 and 2) is old * momentum + new * (1 - momentum). */
+int terse_onnx_compose_batch_statistics(terse_onnx_builder *builder, int index, terse_error *error)
+{
+    composer c;
+    const int status = begin(builder, index, 5, &c, error);
+    if (status != TERSE_OK)
+        return status;
+    const double epsilon = terse_node_float(self(&c), "epsilon", 1e-5);
+    const double momentum = terse_node_float(self(&c), "momentum", 0.9);
+    const int x = input(&c, 0), scale = input(&c, 1), bias = input(&c, 2), inner = integers(&c, (int64_t[]){1}, 1);
+    const int around = integers(&c, (int64_t[]){0, 2}, 2);
+    const int flat = two(&c, TERSE_OP_RESHAPE, x, integers(&c, (int64_t[]){0, 0, -1}, 3));
+    const int mean = two(&c, TERSE_OP_REDUCE_MEAN, flat, around), centred = two(&c, TERSE_OP_SUB, flat, mean);
+    const int variance = two(&c, TERSE_OP_REDUCE_MEAN, two(&c, TERSE_OP_MUL, centred, centred), around);
+    const int root = one(&c, TERSE_OP_SQRT, two(&c, TERSE_OP_ADD, variance, number(&c, epsilon)));
+    const int scaled =
+        two(&c, TERSE_OP_MUL, two(&c, TERSE_OP_DIV, centred, root), two(&c, TERSE_OP_UNSQUEEZE, scale, inner));
+    const int moved = two(&c, TERSE_OP_ADD, scaled, two(&c, TERSE_OP_UNSQUEEZE, bias, inner));
+    for (int i = 1; i < self(&c)->n_outputs && i < 3 && !c.failed; i++) {
+        if (self(&c)->outputs[i] < 0)
+            continue;
+        const int seen = two(&c, TERSE_OP_MUL, two(&c, TERSE_OP_SQUEEZE, i == 1 ? mean : variance, around),
+                             number(&c, 1 - momentum));
+        const int kept = two(&c, TERSE_OP_MUL, input(&c, 2 + i), number(&c, momentum));
+        c.failed = c.failed || !terse_graph_add_node(c.graph, TERSE_OP_ADD, c.name, (int[]){kept, seen}, 2,
+                                                     &self(&c)->outputs[i], 1);
+    }
+    const int shape = one(&c, TERSE_OP_SHAPE, x);
+    terse_node *node = self(&c);
+    node->op = TERSE_OP_RESHAPE;
+    node->n_outputs = 1;
+    set_input(&c, 0, moved);
+    set_input(&c, 1, shape);
+    node->n_inputs = 2;
     return done(&c, error);
 }
 

@@ -142,7 +142,7 @@ terse_onnx_rewrite terse_onnx_compose_sum, terse_onnx_compose_mean, terse_onnx_c
     terse_onnx_compose_size, terse_onnx_compose_lp_normalization, terse_onnx_compose_rms_normalization,
     terse_onnx_compose_mish, terse_onnx_compose_swish, terse_onnx_compose_celu, terse_onnx_compose_thresholded_relu,
     terse_onnx_compose_tan, terse_onnx_compose_is_nan, terse_onnx_compose_xor, terse_onnx_compose_space_to_depth,
-    terse_onnx_compose_one_hot;
+    terse_onnx_compose_one_hot, terse_onnx_compose_batch_statistics;
 
 /* Helpers of the rewrites. */
 /* The axes of a reduction as an input; from opset `since` on they are one. */

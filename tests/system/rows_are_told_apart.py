@@ -92,6 +92,9 @@ MIXED = [
     ("half of the rows, by dividing what does not divide", [("x", "f4", ["N", 6])], [("y", "f4", ["N", 6])],
      [("Shape", ["x"], ["s"], {"start": 0, "end": 1}), ("Div", ["s", "two"], ["h"]), ("Cast", ["h"], ["f"], {"to": 1}), ("Add", ["x", "f"], ["y"])],
      {"two": ints(2)}),
+    ("the batch's own mean and variance", [("x", "f4", ["N", 3, 5])], [("y", "f4", ["N", 3, 5])],
+     [("BatchNormalization", ["x", "scale", "bias", "mean", "variance"], ["y"], {"training_mode": 1})],
+     {"scale": floats(3), "bias": floats(3), "mean": floats(3), "variance": floats(3) ** 2}),
 ]
 
 NUMBERS = [("Shape", ["x"], ["n"], {"start": 0, "end": 1}), ("Shape", ["x"], ["s"], {"start": 1, "end": 2}), ("Squeeze", ["n", "zero"], ["n0"])]
@@ -124,6 +127,25 @@ with harness.story("what mixes rows, or depends on their numbers, is not batched
         found, alike = batchable(story, *network)
         story.check(not found, f"{told}: not batchable")
         story.check(not alike, f"{told}: rows do depend on each other, or the case shows nothing")
+
+with harness.story("a BatchNormalization in training uses its batch's mean and variance, and tells what it would learn") as story:
+    given = {name: RNG.random(3).astype("f4") + 0.1 for name in ("scale", "bias", "mean", "variance")}
+    for shape in ([3], [3, 5], [3, 4, 2]):
+        path = onnx_writer.write(f"{story.folder}/norm.onnx", [("x", "f4", ["N"] + shape)],
+                                 [("y", "f4", ["N"] + shape), ("m", "f4", [3]), ("v", "f4", [3])],
+                                 [("BatchNormalization", ["x", *given], ["y", "m", "v"], {"training_mode": 1, "epsilon": 1e-3, "momentum": 0.75})],
+                                 given)
+        harness.run("terse", "compress", path, "-o", f"{story.folder}/norm.terse")
+        x = floats(ROWS, *shape)
+        np.savez(f"{story.folder}/in.npz", x=x)
+        harness.run("terse", "run", f"{story.folder}/norm.terse", f"{story.folder}/in.npz", "-o", f"{story.folder}/out.npz")
+        axes, wide = (0, *range(2, x.ndim)), (1, 3) + (1,) * (x.ndim - 2)
+        mean, variance = x.mean(axes), x.var(axes)
+        scale, bias, *_ = [a.reshape(wide) for a in given.values()]
+        want = {"y": (x - mean.reshape(wide)) / np.sqrt(variance.reshape(wide) + 1e-3) * scale + bias,
+                "m": given["mean"] * 0.75 + mean * 0.25, "v": given["variance"] * 0.75 + variance * 0.25}
+        with np.load(f"{story.folder}/out.npz") as out:
+            story.check(all(np.allclose(out[name], want[name], 1e-4, 1e-5) for name in want), f"{x.ndim} axes: as its definition says")
 
 with harness.story("what holds for some sizes is no proof for others") as story:
     for told, *network in SIZES:
