@@ -84,6 +84,9 @@ def maps_network(folder, seed=5):
     return f"{folder}/maps.onnx", f"{folder}/maps.npz"
 
 
+IDLE_CHANNELS, IDLE_BYTES = (32, 22000) if "san" in harness.BUILD else (64, 35000)  # a sanitizer is ten times as slow
+
+
 def idle_network(folder, seed=5):
     """Half of the channels are as strong as the others and next to nobody listens to them: neither low rank nor zeros in
     single layers take away what they cost."""
@@ -95,7 +98,8 @@ def idle_network(folder, seed=5):
         return w.astype("f4")
 
     pads = [1, 1, 1, 1]
-    constants = {"w1": kernel(64, 3, 3), "w2": kernel(64, 64, 32), "w3": kernel(64, 64, 32), "w4": kernel(12, 64, 32)}
+    n = IDLE_CHANNELS
+    constants = {"w1": kernel(n, 3, 3), "w2": kernel(n, n, n // 2), "w3": kernel(n, n, n // 2), "w4": kernel(12, n, n // 2)}
     nodes = [("Conv", ["x", "w1"], ["a"], {"pads": pads}), ("Relu", ["a"], ["b"], {}),
              ("Conv", ["b", "w2"], ["c"], {"pads": pads}), ("Relu", ["c"], ["d"], {}),
              ("Conv", ["d", "w3"], ["e"], {"pads": pads}), ("Relu", ["e"], ["f"], {}),
@@ -295,9 +299,9 @@ with harness.story("whole channels go where they cost more than they give, and o
                        calibration=data)
     alone = [m for m in said["search"]["measured"] if m["label"].startswith(("int8, channels", "channels"))]
     story.check(chosen(said)["meets"] and any(m["us"] <= said["search"]["dense_us"] / 1.5 for m in alone), f"{alone}")
-    out, said = search(story, "small", "--target-size", "35k", "--time", "120s", onnx=onnx, calibration=data)
+    out, said = search(story, "small", "--target-size", IDLE_BYTES, "--time", "120s", onnx=onnx, calibration=data)
     alone = [m for m in said["search"]["measured"] if m["label"].startswith(("int8, channels", "channels"))]
-    story.check(os.path.getsize(out) <= 35000 and any(m["bytes"] <= 35000 for m in alone), f"{alone}")
+    story.check(os.path.getsize(out) <= IDLE_BYTES and any(m["bytes"] <= IDLE_BYTES for m in alone), f"{alone}")
 
     # what people change of it is done, trained or not, and done alike
     with open(plan) as file:
