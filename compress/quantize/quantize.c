@@ -128,6 +128,12 @@ static int64_t samples_for(const job *j, double times, int64_t least, int64_t mo
     return n < least ? least : n;
 }
 
+/* Where many networks like this one are built, each is measured on fewer samples. */
+static double trial_times(const job *j, double times)
+{
+    return j->options->equalization == TERSE_EQUALIZATION_TRIED ? times : 3 * times;
+}
+
 static int64_t rows_of_chunk(const job *j)
 {
     const size_t rows = bytes_of_chunk / (j->cost.bytes + 1);
@@ -398,7 +404,7 @@ static int calibrate(job *j, const terse_scheme *scheme, terse_error *error)
         warn(j->report, "calibration is one-sided: the network gives all %" PRId64 " samples the same class",
              j->samples.samples);
     progress(j, "choosing ranges");
-    status = new_replay(j, j->graph, samples_for(j, 7, 2, MAX_TRIAL), &replay, error);
+    status = new_replay(j, j->graph, samples_for(j, trial_times(j, 7), 2, MAX_TRIAL), &replay, error);
     if (status == TERSE_OK)
         status = terse_choose_ranges(replay, j->graph, scheme, j->options->calibration, &j->ranges, error);
     return status;
@@ -437,7 +443,7 @@ static int correct_bias(job *j, const terse_disguise *disguise, double *ret_shar
     memset(j->bias, 0, ((size_t)j->graph->n_nodes + 1) * sizeof *j->bias);
     const size_t room = bytes_of_lockstep / (2 * j->cost.live + 1);
     const int64_t most = room < 4 ? 4 : room > 64 ? 64 : (int64_t)room;
-    int status = new_replay(j, j->graph, samples_for(j, 4, 4, most), &replay, error);
+    int status = new_replay(j, j->graph, samples_for(j, trial_times(j, 4), 4, most), &replay, error);
     terse_loss plain = {0}, corrected = {0};
     if (status == TERSE_OK)
         status = terse_sensitivity_total(replay, j->graph, disguise, &plain, error);
