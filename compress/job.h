@@ -7,6 +7,7 @@
 #include "compress/look.h"
 #include "compress/onnx/import.h"
 #include "compress/options.h"
+#include "compress/prune/again.h"
 #include "compress/recover.h"
 #include "compress/report/report.h"
 #include "compress/search/plan.h"
@@ -27,6 +28,7 @@ typedef struct job {
     terse_search_plan *plan; /* what is built: of --plan, or the one that a search tries; borrowed. NULL: the options */
     terse_search_plan found; /* that of --plan, or what a search has found */
     struct terse_channels_orders *orders; /* of a search: channels in their order for every amount; borrowed, or NULL */
+    terse_prune_again again;              /* networks that had lost their channels already, of a search */
     terse_npz *fit;               /* what is fitted to, where samples are held out; else NULL: all of --calibrate */
     terse_npz *texts;             /* samples, and behind them what the language model wrote itself; or NULL */
     char oddity[TERSE_LOOK_TEXT]; /* of the samples, for a warning; "": none */

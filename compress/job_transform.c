@@ -80,14 +80,17 @@ static int prune(job *j, terse_graph *graph, terse_error *error)
 }
 
 /* Of a plan: channels bind layers together, so they go before anything is decided for one layer. */
-static int prune_channels(job *j, terse_graph *graph, terse_error *error)
+static int prune_channels(job *j, terse_graph **graph, terse_error *error)
 {
-    const terse_prune_options options = {.amount = j->options.channels,
-                                         .kind = TERSE_PRUNE_CHANNELS,
-                                         .orders = j->orders,
-                                         .progress = told,
-                                         .context = j};
-    const int status = j->options.channels > 0 ? run_prune(j, graph, &options, &j->report.channels, error) : TERSE_OK;
+    const double amount = j->options.channels;
+    const terse_prune_options options = {
+        .amount = amount, .kind = TERSE_PRUNE_CHANNELS, .orders = j->orders, .progress = told, .context = j};
+    int status = TERSE_OK;
+    if (amount > 0 && !terse_prune_again_find(&j->again, amount, j->orders, graph, &j->report.channels)) {
+        status = run_prune(j, *graph, &options, &j->report.channels, error);
+        if (status == TERSE_OK && j->orders)
+            status = terse_prune_again_keep(&j->again, amount, j->orders, graph, &j->report.channels, error);
+    }
     return status == TERSE_OK && j->plan ? terse_search_plan_tell_channels(j->plan, &j->report.channels, error)
                                          : status;
 }
@@ -273,7 +276,7 @@ int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse
             status = terse_edit_clone(graph, &teacher, error);
         const bool finite = status == TERSE_OK && compressing && !find_infinite(graph);
         if (status == TERSE_OK && compressing)
-            status = prune_channels(j, graph, error);
+            status = prune_channels(j, &graph, error);
         if (status == TERSE_OK)
             status = factor(j, graph, compressing, ret_layers, error);
         if (status == TERSE_OK && compressing)

@@ -35,6 +35,7 @@ static void job_done(job *j)
     free(j->onnx);
     terse_graph_free(j->exact);
     terse_graph_free(j->compressed);
+    terse_prune_again_done(&j->again);
     terse_graph_free(j->imported);
     terse_onnx_report_done(&j->source);
     terse_report_done(&j->report);

@@ -4,6 +4,7 @@
 #ifndef TERSE_PRUNE_KEPT_H
 #define TERSE_PRUNE_KEPT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/status.h"
@@ -21,7 +22,8 @@ typedef struct terse_kept {
     int n;
 } terse_kept;
 
-void terse_kept_done(terse_kept *kept); /* accepts a zeroed one */
+void terse_kept_done(terse_kept *kept);                             /* accepts a zeroed one */
+bool terse_kept_copy(const terse_kept *from, terse_kept *ret_kept); /* false: memory is out */
 /* NULL: not listed. */
 const terse_kept_value *terse_kept_find(const terse_kept *kept, const char *name);
 

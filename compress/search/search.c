@@ -199,6 +199,28 @@ static int reach_singles(search *s, const search_family *families, int n, double
     return status;
 }
 
+static bool is_for_speed(const search *s)
+{
+    return terse_search_target(s) > 0 && !terse_goal_by_size(s->goal);
+}
+
+static int reach_together(search *s, int *chosen, terse_error *error)
+{
+    const search_family all = {
+        EVERY_KIND, s->base.quantize == TERSE_QUANTIZE_INT8 ? "int8, all together" : "all together", 0, BISECTIONS};
+    terse_search_enter(s, SEARCH_TOGETHER);
+    return terse_search_reach(s, &all, chosen, error);
+}
+
+static int vary(search *s, int *chosen, terse_error *error)
+{
+    if (!terse_search_has_kind(s, EVERY_KIND) || terse_search_is_over(s))
+        return TERSE_OK;
+    terse_search_enter(s, SEARCH_VARIANTS);
+    terse_search_choices_of_best(s, chosen);
+    return terse_search_improve(s, chosen, error);
+}
+
 /* All together, and single techniques by themselves. A speed that is asked for may be out of reach of each technique:
  * there what takes all of them is built first, so that something reaches it. */
 static int search_layers(search *s, terse_error *error)
@@ -207,27 +229,31 @@ static int search_layers(search *s, terse_error *error)
     const search_family families[] = {
         {1u << TERSE_OPTION_LOW_RANK, bytes ? "int8, low rank" : "low rank", OF_ONE_TECHNIQUE, SINGLE_BISECTIONS},
         {1u << TERSE_OPTION_SPARSE, bytes ? "int8, 4x1" : "4x1", OF_ONE_TECHNIQUE, SINGLE_BISECTIONS},
-        {1u << TERSE_OPTION_CLUSTER, bytes ? "int8, clusters" : "clusters", 0, BISECTIONS},
-        {EVERY_KIND, bytes ? "int8, all together" : "all together", 0, BISECTIONS}};
+        {1u << TERSE_OPTION_CLUSTER, bytes ? "int8, clusters" : "clusters", 0, BISECTIONS}};
     TERSE_AUTO(terse_freep) int *chosen = calloc((size_t)s->table.n + 1, sizeof *chosen);
     int status = chosen ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
-    const int singles = sizeof families / sizeof families[0] - 1;
-    const bool for_speed = terse_search_target(s) > 0 && !terse_goal_by_size(s->goal);
+    const int singles = sizeof families / sizeof families[0];
+    const bool for_speed = is_for_speed(s);
     terse_search_enter(s, SEARCH_SINGLES);
     if (status == TERSE_OK && terse_goal_by_size(s->goal))
         status = terse_search_reach_uniform(s, chosen, error);
     if (status == TERSE_OK && !for_speed)
         status = reach_singles(s, families, singles, singles_share, chosen, error);
-    terse_search_enter(s, SEARCH_TOGETHER);
     if (status == TERSE_OK && !terse_search_is_over(s))
-        status = terse_search_reach(s, &families[singles], chosen, error);
+        status = reach_together(s, chosen, error);
     if (status == TERSE_OK && for_speed && !terse_search_is_over(s))
         status = reach_singles(s, families, singles, behind_share, chosen, error);
-    if (status != TERSE_OK || !terse_search_has_kind(s, EVERY_KIND) || terse_search_is_over(s))
-        return status;
-    terse_search_enter(s, SEARCH_VARIANTS);
-    terse_search_choices_of_best(s, chosen);
-    return terse_search_improve(s, chosen, error);
+    return status == TERSE_OK ? vary(s, chosen, error) : status;
+}
+
+/* Nothing was trained, and what would have been the time for it is left. */
+static int go_on(search *s, terse_error *error)
+{
+    TERSE_AUTO(terse_freep) int *chosen = calloc((size_t)s->table.n + 1, sizeof *chosen);
+    int status = chosen ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
+    if (status == TERSE_OK && !terse_search_is_over(s))
+        status = reach_together(s, chosen, error);
+    return status == TERSE_OK ? vary(s, chosen, error) : status;
 }
 
 /* The plan of the best one says of each layer why it stays dense, also where it was found before there was a table. */
@@ -337,6 +363,8 @@ static int run(search *s, terse_error *error)
     terse_search_enter(s, SEARCH_TRAINING);
     if (status == TERSE_OK && (s->table.n > 0 || s->best.channels > 0))
         status = terse_search_train(s, error);
+    if (status == TERSE_OK && s->table.n > 0 && is_for_speed(s) && s->n_trained == 0)
+        status = go_on(s, error);
     if (status == TERSE_OK && s->table.n > 0)
         status = explain_dense(s, error);
     for (int l = 0; l < s->best.layers.n && status == TERSE_OK && s->table.n == 0; l++)

@@ -82,6 +82,7 @@ typedef struct search {
     uint64_t entered;                   /* it */
     search_candidate pool[SEARCH_POOL]; /* the most promising one first */
     int n_pool;
+    int n_trained;
     char trained[TERSE_PLAN_TEXT]; /* which ones were, and what came of it */
 } search;
 

@@ -83,6 +83,7 @@ static int train(search *s, terse_search_plan *plan, const char *label, attempt 
     a->refused = status == TERSE_UNIMPLEMENTED || status == TERSE_INVALID_ARGUMENT;
     if (a->refused)
         snprintf(s->best.recovered, sizeof s->best.recovered, "not trained: %.200s", error ? error->message : "");
+    s->n_trained += status == TERSE_OK;
     return a->refused ? TERSE_OK : status;
 }
 

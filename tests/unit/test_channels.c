@@ -3,6 +3,7 @@
  * random networks with shortcuts, Concat, Split, depthwise and grouped convolutions, shuffled channels and gates. And
  * the order in which channels go is that of brute force. */
 #include "compress/passes/passes.h"
+#include "compress/prune/again.h"
 #include "compress/prune/channels.h"
 #include "compress/prune/rank.h"
 #include "tests/unit/graph_maker.h"
@@ -405,6 +406,42 @@ static void orders_serve_every_amount(void **state)
     terse_channels_orders_done(&orders);
 }
 
+/* What was made before is given again, as often as it is asked for, and only for the same amount and samples. */
+static void what_was_made_before_is_made_again(void **state)
+{
+    (void)state;
+    terse_prune_again again = {0};
+    terse_prune_report report = {0}, found = {0};
+    terse_error error = {0};
+    const int here = 0, elsewhere = 0;
+    const terse_prune_options options = {.amount = 0.5, .kind = TERSE_PRUNE_CHANNELS};
+    terse_graph *g = chain_of_convolutions(), *other = chain_of_convolutions();
+    if (terse_prune_run(g, NULL, &options, &report, &error) != TERSE_OK ||
+        terse_prune_again_keep(&again, 0.5, &here, &g, &report, &error) != TERSE_OK)
+        fail_msg("%s", error.message);
+    assert_false(terse_prune_again_find(&again, 0.4, &here, &other, &found));
+    assert_false(terse_prune_again_find(&again, 0.5, &elsewhere, &other, &found));
+    answers first = answer(g, 8, 5);
+    for (int i = 0; i < 2; i++) {
+        assert_true(terse_prune_again_find(&again, 0.5, &here, &other, &found));
+        answers second = answer(other, 8, 5);
+        assert_true(apart(&first, &second) == 0);
+        assert_true(found.n == report.n && found.macs_after == report.macs_after && found.kept.n == report.kept.n);
+        assert_true(report.n > 0 && strcmp(found.layers[0].reason, report.layers[0].reason) == 0);
+        for (int k = 0; k < found.kept.n; k++) {
+            const terse_kept_value *a = &found.kept.list[k], *b = terse_kept_find(&report.kept, a->name);
+            assert_true(b && a->n == b->n && memcmp(a->channels, b->channels, (size_t)a->n * sizeof *a->channels) == 0);
+        }
+        answers_done(&second);
+        terse_prune_report_done(&found);
+    }
+    answers_done(&first);
+    terse_graph_free(g);
+    terse_graph_free(other);
+    terse_prune_report_done(&report);
+    terse_prune_again_done(&again);
+}
+
 /* A shortcut that fills up channels with zeros ties 16 channels to 64 of which the others must stay. */
 static void narrow_layers_are_not_emptied(void **state)
 {
@@ -441,9 +478,8 @@ static void narrow_layers_are_not_emptied(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cut_networks_are_masked_networks),
-        cmocka_unit_test(the_cheapest_unit_goes_first),
-        cmocka_unit_test(orders_serve_every_amount),
+        cmocka_unit_test(cut_networks_are_masked_networks), cmocka_unit_test(the_cheapest_unit_goes_first),
+        cmocka_unit_test(orders_serve_every_amount),        cmocka_unit_test(what_was_made_before_is_made_again),
         cmocka_unit_test(narrow_layers_are_not_emptied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
