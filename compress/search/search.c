@@ -11,8 +11,10 @@
 
 enum { BISECTIONS = 6, SINGLE_BISECTIONS = 3 };
 static const double table_share = 0.45;   /* of the time that is left */
+static const double coarse_share = 0.3;   /* the same for a speed: what is built corrects it */
 static const double channels_share = 0.3; /* of the time in front of the table, for channels alone */
 static const double singles_share = 0.45; /* of what the table leaves, for single techniques */
+static const double told_share = 0.7;     /* of what the first int8 network takes: those behind it try nothing */
 static const double behind_share = 0.3;   /* the same where what takes all of them was built before */
 
 /* --- dense networks
@@ -33,6 +35,11 @@ static int measure_dense(search *s, terse_quantize_mode mode, bool bf16, const c
         status = s->hooks->hold(s->hooks->context, ret_graph, ret_int8, error);
     terse_search_plan_done(&plan);
     return status;
+}
+
+static bool is_for_speed(const search *s)
+{
+    return terse_search_target(s) > 0 && !terse_goal_by_size(s->goal);
 }
 
 /* Is there anything to compress? */
@@ -142,6 +149,7 @@ static void choose_base(search *s, const dense_one *list, int n)
     s->base_bytes = (double)base->bytes;
     s->base_drop = base->drop;
     s->base.equalization = bytes ? list[1].int8->equalized : TERSE_EQUALIZATION_TRIED;
+    s->build_seconds *= bytes ? told_share : 1;
 }
 
 static int open_table(search *s, const dense_one *list, terse_error *error)
@@ -151,7 +159,7 @@ static int open_table(search *s, const dense_one *list, terse_error *error)
     const double seconds = fmax(1, ((double)s->deadline - (double)terse_now_ns()) / 1e9);
     const terse_table_options options = {.bytes = bytes,
                                          .by_size = terse_goal_by_size(s->goal),
-                                         .seconds = table_share * seconds,
+                                         .seconds = (is_for_speed(s) ? coarse_share : table_share) * seconds,
                                          .dense = list[bytes ? 1 : 0].graph,
                                          .dense_float = list[0].graph,
                                          .int8 = bytes ? list[1].int8 : NULL,
@@ -197,11 +205,6 @@ static int reach_singles(search *s, const search_family *families, int n, double
     s->in_part = false;
     s->deadline = deadline;
     return status;
-}
-
-static bool is_for_speed(const search *s)
-{
-    return terse_search_target(s) > 0 && !terse_goal_by_size(s->goal);
 }
 
 static int reach_together(search *s, int *chosen, terse_error *error)
