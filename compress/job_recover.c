@@ -10,6 +10,7 @@
 #include "compress/tell.h"
 
 enum { SAMPLES_TO_SPARE = 20 };
+static const double floats_share = 0.75; /* of a training, where rounded weights are trained too */
 
 bool terse_job_recovers(const job *j)
 {
@@ -95,8 +96,9 @@ static void end_planned(job *j, bool rounded, const terse_train_summary *s)
     if (!j->plan || j->plan->recover_epochs == 0 || j->plan->recover_done[rounded] != 0)
         return;
     j->plan->recover_done[rounded] = s->epochs > 0 ? s->epochs : -1;
-    if (s->samples_per_second > 0)
-        j->plan->recover_pace = 1 / s->samples_per_second;
+    const double pace = s->samples_per_second > 0 ? 1 / s->samples_per_second : 0, before = j->plan->recover_pace;
+    if (pace > 0) /* rounded weights take several times as long, for a quarter of the epochs */
+        j->plan->recover_pace = rounded && before > 0 ? floats_share * before + (1 - floats_share) * pace : pace;
 }
 
 /* What low rank and pruning have lost, before anything is rounded; then, `rounded`, what fewer bits have. The first
@@ -123,7 +125,7 @@ int terse_job_recover(job *j, const terse_graph *teacher, terse_graph *graph, bo
     terse_recover_options options = o->recover;
     terse_recovered *done = &j->report.recovered;
     terse_train_summary *summary = rounded ? &done->of_rounded : &done->of_floats;
-    const double share = !smaller || !fewer ? 1 : rounded ? 0.25 : 0.75;
+    const double share = !smaller || !fewer ? 1 : rounded ? 1 - floats_share : floats_share;
     options.report = report_training;
     options.context = &told;
     terse_job_progress(j, "preparing to recover");

@@ -79,14 +79,19 @@ static int prune(job *j, terse_graph *graph, terse_error *error)
     return j->options.prune > 0 ? run_prune(j, graph, &options, &j->report.pruned, error) : TERSE_OK;
 }
 
-/* Of a plan: channels bind layers together, so they go before anything is decided for one layer. */
-static int prune_channels(job *j, terse_graph **graph, terse_error *error)
+/* Of a plan: channels bind layers together, so they go before anything is decided for one layer. *ret_before: where
+ * another graph takes its place, the one that there was, of which the teacher has constants. */
+static int prune_channels(job *j, terse_graph **graph, terse_graph **ret_before, terse_error *error)
 {
     const double amount = j->options.channels;
     const terse_prune_options options = {
         .amount = amount, .kind = TERSE_PRUNE_CHANNELS, .orders = j->orders, .progress = told, .context = j};
     int status = TERSE_OK;
-    if (amount > 0 && !terse_prune_again_find(&j->again, amount, j->orders, graph, &j->report.channels)) {
+    terse_graph *again = NULL;
+    if (amount > 0 && terse_prune_again_find(&j->again, amount, j->orders, &again, &j->report.channels)) {
+        *ret_before = *graph;
+        *graph = again;
+    } else if (amount > 0) {
         status = run_prune(j, *graph, &options, &j->report.channels, error);
         if (status == TERSE_OK && j->orders)
             status = terse_prune_again_keep(&j->again, amount, j->orders, graph, &j->report.channels, error);
@@ -262,6 +267,7 @@ static int tune_tiles(job *j, terse_graph *graph, bool tune, terse_error *error)
 int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse_low_rank_report *ret_layers,
                         terse_error *error)
 {
+    TERSE_AUTO(terse_graph_freep) terse_graph *before = NULL;
     TERSE_AUTO(terse_graph_freep) terse_graph *graph = NULL;
     TERSE_AUTO(terse_graph_freep) terse_graph *teacher = NULL;
     int status = compressing ? write_texts(j, error) : TERSE_OK;
@@ -276,7 +282,7 @@ int terse_job_transform(job *j, bool compressing, terse_graph **ret_graph, terse
             status = terse_edit_clone(graph, &teacher, error);
         const bool finite = status == TERSE_OK && compressing && !find_infinite(graph);
         if (status == TERSE_OK && compressing)
-            status = prune_channels(j, &graph, error);
+            status = prune_channels(j, &graph, &before, error);
         if (status == TERSE_OK)
             status = factor(j, graph, compressing, ret_layers, error);
         if (status == TERSE_OK && compressing)

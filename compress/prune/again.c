@@ -31,7 +31,7 @@ static bool copy_report(const terse_prune_report *from, terse_prune_report *ret_
     return true;
 }
 
-bool terse_prune_again_find(const terse_prune_again *again, double amount, const void *of, terse_graph **graph,
+bool terse_prune_again_find(const terse_prune_again *again, double amount, const void *of, terse_graph **ret_graph,
                             terse_prune_report *ret_report)
 {
     const struct terse_prune_made *made = NULL;
@@ -45,8 +45,7 @@ bool terse_prune_again_find(const terse_prune_again *again, double amount, const
         terse_graph_free(copy);
         return false;
     }
-    terse_graph_free(*graph);
-    *graph = copy;
+    *ret_graph = copy;
     return true;
 }
 

@@ -24,8 +24,8 @@ typedef struct terse_prune_again {
 
 void terse_prune_again_done(terse_prune_again *again); /* accepts a zeroed one */
 
-/* A copy of what was kept for that amount in the place of *graph. False: there is none, or memory is out. */
-bool terse_prune_again_find(const terse_prune_again *again, double amount, const void *of, terse_graph **graph,
+/* A copy of what was kept for that amount. False: there is none, or memory is out. */
+bool terse_prune_again_find(const terse_prune_again *again, double amount, const void *of, terse_graph **ret_graph,
                             terse_prune_report *ret_report);
 /* Keeps *graph where there is room, and puts a copy in its place. */
 int terse_prune_again_keep(terse_prune_again *again, double amount, const void *of, terse_graph **graph,

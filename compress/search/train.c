@@ -16,7 +16,7 @@ static const double default_share = 1.0 / 3;
 static const double first_aim = 3;  /* times the drop that is allowed: what training should win back */
 static const double building = 1.3; /* times what a network took: it is built with what was trained */
 static const double steps_per_run =
-    25e-6;                       /* a training step of a sample, beside microseconds of a run, until measured */
+    12e-6;                       /* a training step of a sample, beside microseconds of a run, until measured */
 static const double near = 0.01; /* budgets that differ less are the same */
 
 double terse_search_training_seconds(const terse_search_goal *g)

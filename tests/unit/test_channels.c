@@ -423,6 +423,7 @@ static void what_was_made_before_is_made_again(void **state)
     assert_false(terse_prune_again_find(&again, 0.5, &elsewhere, &other, &found));
     answers first = answer(g, 8, 5);
     for (int i = 0; i < 2; i++) {
+        terse_graph_free(other);
         assert_true(terse_prune_again_find(&again, 0.5, &here, &other, &found));
         answers second = answer(other, 8, 5);
         assert_true(apart(&first, &second) == 0);
