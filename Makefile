@@ -302,7 +302,7 @@ threads-sanitized: all $(addprefix $(B)/tests/,$(TSAN_UNIT)) $(B)/faults.so
 .PHONY: sanitized
 sanitized: tests
 	@ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 TERSE_BUILD=$(B) \
-		$(PYTHON) tests/run.py --only '$(ONLY)' --log $(B)/logs $(TESTS)
+		$(PYTHON) tests/run.py --seconds 1200 --only '$(ONLY)' --log $(B)/logs $(TESTS)
 
 # Each target of tests/fuzz for SECONDS with libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer. What they find
 # stays in build/fuzz/findings; `make fuzz-corpus` puts what they learned, minimized, into tests/fuzz/corpus.
