@@ -260,14 +260,14 @@ COMPRESS_STORIES := weights_only_keeps_accuracy int8_keeps_accuracy bf16_keeps_a
 	quantized_nodes_are_exact rows_are_told_apart a_student_learns models_are_compared_and_explained samples_are_looked_at
 TOGETHER := tests/system/packages_on_a_booted_system.sh $(patsubst %,tests/system/%.py,container_is_small_and_serves \
 	$(COMPRESS_STORIES))
-# So do these, among themselves: they wait for what they have broken, and none asks how long an answer takes.
+# So do these behind them: they wait for what they have broken, and none asks how long an answer takes.
 WAITING := $(patsubst %,tests/system/%.py,the_gate_may_fail any_call_may_fail memory_is_bounded anything_may_die_or_stop \
 	several_daemons_stand_in_for_each_other shared_memory_withstands_its_clients gateway_bears_overload \
 	one_of_two_hosts_is_cut_off dashboards_show_what_exists)
 TESTS = --jobs 2 $(TOGETHER) $(UNIT) $(FUZZ) tests/structure.py $(WAITING) \
 	--alone $(filter-out $(TOGETHER) $(WAITING),$(SYSTEM))
 
-# What is built by a recipe uses every core, unless make was told how many.
+# What is built by a recipe uses every core, unless make was told how many (more than one: -j1 looks like none).
 PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 # make check ONLY=word runs the tests whose path has that word.
 ONLY ?=

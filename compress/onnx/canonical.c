@@ -133,13 +133,8 @@ int terse_onnx_rewrite_batch_normalization(terse_onnx_builder *builder, int inde
     terse_onnx_attribute_drop(node, "training_mode");
     terse_onnx_attribute_drop(node, "spatial");
     terse_onnx_attribute_drop(node, "is_test");
-    if (training) {
-        const int status = terse_onnx_compose_batch_statistics(builder, index, error);
-        if (status != TERSE_OK)
-            return status;
-        node = node_of(builder, index);
-        terse_onnx_attribute_drop(node, "epsilon");
-    }
+    if (training)
+        return terse_onnx_compose_batch_statistics(builder, index, error);
     node->n_outputs = 1;
     terse_onnx_attribute_drop(node, "momentum");
     return TERSE_OK;

@@ -359,6 +359,8 @@ int terse_onnx_compose_batch_statistics(terse_onnx_builder *builder, int index, 
     }
     const int shape = one(&c, TERSE_OP_SHAPE, x);
     terse_node *node = self(&c);
+    terse_onnx_attribute_drop(node, "epsilon");
+    terse_onnx_attribute_drop(node, "momentum");
     node->op = TERSE_OP_RESHAPE;
     node->n_outputs = 1;
     set_input(&c, 0, moved);

@@ -165,6 +165,7 @@ static void test_hostile_targets_are_refused(void **state)
     refuse_scale(INFINITY, "a positive size is needed");
     refuse_scale(1e30f, "a positive size is needed");
     refuse_scale(1e9f, "too large a table");
+    refuse_scale((1 << 20) + 1, "resizing an axis from 4 to 4194308 needs too large a table");
     refuse_scale(0.1f, "axis 0 goes from 4 to 0");
     op_case c = resize_case("linear", "half_pixel", 4, (float[]){1, 2, 3, 4}, INT64_MAX);
     case_refused(&c, "sizes");
