@@ -7,7 +7,7 @@ static const double least_saves = 0.3,
                     most_saves = 1.3; /* beyond that it was another thing that made it fast or slow */
 static const double tells = 0.04;     /* of the dense one's time: less saved says nothing */
 static const double deeper = 0.985;   /* times differ by about that much */
-static const double light_us = 0.95, light_bytes = 0.97; /* lighter than that is lighter than it has to be */
+static const double light = 0.97;     /* lighter than that is lighter than it has to be */
 static const double near_miss = 1.03;
 static const double good_epochs = 8; /* fewer for one are better than still fewer for two */
 
@@ -33,9 +33,9 @@ double terse_aim_for(double target, bool bytes)
     return bytes ? target : deeper * target;
 }
 
-bool terse_aim_is_there(double found, double target, bool bytes)
+bool terse_aim_is_there(double found, double target)
 {
-    return found <= target && found > (bytes ? light_bytes : light_us) * target;
+    return found <= target && found > light * target;
 }
 
 double terse_aim_again(double aim, double found, double target)

@@ -23,7 +23,7 @@ double terse_aim_learn(double saves, double dense, double model, double found);
  * is a little less than the target. */
 double terse_aim_for(double target, bool bytes);
 /* Light enough, and no lighter than it has to be. */
-bool terse_aim_is_there(double found, double target, bool bytes);
+bool terse_aim_is_there(double found, double target);
 /* Where nothing learns from what was measured (bytes): the next aim. */
 double terse_aim_again(double aim, double found, double target);
 

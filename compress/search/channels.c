@@ -240,7 +240,7 @@ static bool is_reached(const search *s, double target)
 {
     const bool bytes = terse_goal_by_size(s->goal);
     for (int i = 0; i < s->n_points; i++)
-        if (terse_aim_is_there(bytes ? s->points[i].bytes : s->points[i].us, target, bytes))
+        if (terse_aim_is_there(bytes ? s->points[i].bytes : s->points[i].us, target))
             return true;
     return false;
 }

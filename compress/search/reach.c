@@ -101,7 +101,7 @@ static int reach_target(search *s, const search_family *f, double target, int *c
         terse_search_learn_time(s, chosen, m->us);
         if (fresh)
             terse_search_learn(s, chosen, m);
-        if (terse_aim_is_there(found, target, bytes) || (found > target && (reached || deepest)))
+        if (terse_aim_is_there(found, target) || (found > target && (reached || deepest)))
             break;
         reached = reached || found <= target;
         if (bytes || !fresh)

@@ -39,10 +39,10 @@ static void what_is_aimed_at_is_a_little_less_than_the_target(void **state)
     (void)state;
     assert_true(terse_aim_for(100, false) < 99 && terse_aim_for(100, false) > 97);
     assert_true(terse_aim_for(100, true) == 100); /* bytes do not differ from run to run */
-    assert_true(terse_aim_is_there(100, 100, false) && terse_aim_is_there(96, 100, false));
-    assert_false(terse_aim_is_there(100.1, 100, false));
-    assert_false(terse_aim_is_there(90, 100, false)); /* it could lose less */
-    assert_false(terse_aim_is_there(96, 100, true));
+    assert_true(terse_aim_is_there(100, 100) && terse_aim_is_there(98, 100));
+    assert_false(terse_aim_is_there(100.1, 100));
+    assert_false(terse_aim_is_there(90, 100)); /* it could lose less */
+    assert_false(terse_aim_is_there(96, 100));
     assert_true(terse_aim_again(80, 104, 100) < 80 * 100.0 / 104 && terse_aim_again(80, 90, 100) > 80);
     assert_true(terse_aim_missed(100, 100) == 0 && terse_aim_missed(100.7, 100) == 1);
     assert_true(terse_aim_missed(101.2, 100) == 2 && terse_aim_missed(50, 0) == 0);
@@ -107,7 +107,7 @@ static void a_target_that_is_missed_by_little_is_reached_by_the_next(void **stat
     assert_true(fabs(target - 500) < 1e-9);
     double found = 0;
     int built = 0;
-    for (; built < 4 && !terse_aim_is_there(found, target, false); built++) {
+    for (; built < 4 && !terse_aim_is_there(found, target); built++) {
         assert_int_equal(
             terse_search_pick_any(&s, 1u << TERSE_OPTION_LOW_RANK, terse_aim_for(target, false), chosen, &error),
             TERSE_OK);
