@@ -132,8 +132,10 @@ double terse_search_predict(const search *s, const int *chosen)
 
 void terse_search_learn_time(search *s, const int *chosen, double us)
 {
+    /* networks differ in what they save beside the table: one alone does not say it, or the next ones swing */
+    const double found = terse_aim_learn(saves_of(s), model_of(s, NULL), model_of(s, chosen), us);
     if (!terse_goal_by_size(s->goal))
-        s->saves = terse_aim_learn(saves_of(s), model_of(s, NULL), model_of(s, chosen), us);
+        s->saves = s->saves > 0 ? 0.5 * (s->saves + found) : found;
 }
 
 double terse_search_expect(const search *s, const int *chosen)

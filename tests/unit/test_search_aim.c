@@ -118,7 +118,8 @@ static void a_target_that_is_missed_by_little_is_reached_by_the_next(void **stat
         if (built == 0)
             assert_true(found > target);
         terse_search_learn_time(&s, chosen, found);
-        assert_true(fabs(terse_search_predict(&s, chosen) - found) < 1e-6); /* what was seen is expected */
+        if (built == 0) /* what was seen is expected; of several, what lies between them */
+            assert_true(fabs(terse_search_predict(&s, chosen) - found) < 1e-6);
     }
     assert_int_equal(built, 2);
     /* by bytes nothing is learnt from times */
