@@ -63,6 +63,15 @@ int terse_search_pool_offer(search *s, const terse_search_plan *plan, int index,
     return TERSE_OK;
 }
 
+int terse_search_pool_turns(const search *s)
+{
+    const double target = terse_search_target(s);
+    int n = 0;
+    while (n < s->n_pool && s->book.measured[s->pool[n].index].us <= target)
+        n++;
+    return n > 0 ? n : s->n_pool;
+}
+
 void terse_search_pool_done(search *s)
 {
     for (int i = 0; i < s->n_pool; i++)

@@ -64,10 +64,11 @@ bool terse_aim_bf16_may_win(double us_fp32, double us_int8)
     return us_int8 > 0.5 * us_fp32;
 }
 
-int terse_aim_divide(double seconds, double build_seconds, double epoch_seconds, int n)
+int terse_aim_divide(double seconds, double build_seconds, double epoch_seconds, int64_t epochs, int n)
 {
+    const double wanted = build_seconds + (epochs > 0 ? (double)epochs : good_epochs) * epoch_seconds;
     int k = n;
-    while (k > 1 && seconds / k < build_seconds + good_epochs * epoch_seconds)
+    while (k > 1 && seconds / k < wanted)
         k--;
     return k > 1 ? k : 1;
 }

@@ -11,6 +11,7 @@
 #define TERSE_SEARCH_AIM_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* What a network should take where `dense` is what it takes without options, and the table's sum is `model`; and what
  * the table's sum has to be for it to take `wanted`. */
@@ -37,8 +38,8 @@ bool terse_aim_bf16_may_win(double us_fp32, double us_int8);
 bool terse_aim_is_near(double us, double target);
 /* Is a the more promising one? What is at the target is, then what loses less. */
 bool terse_aim_is_more_promising(double us_a, double drop_a, double us_b, double drop_b, double target);
-/* Among how many of n networks those seconds are divided: each is built, and some epochs of it must follow; at least
- * one. */
-int terse_aim_divide(double seconds, double build_seconds, double epoch_seconds, int n);
+/* Among how many of n networks those seconds are divided: each is built, and so many epochs of it must follow (0: a
+ * few); at least one. */
+int terse_aim_divide(double seconds, double build_seconds, double epoch_seconds, int64_t epochs, int n);
 
 #endif

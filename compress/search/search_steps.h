@@ -197,6 +197,9 @@ void terse_search_enter(search *s, search_stage stage);
 const char *terse_search_say_spent(const search *s, char text[TERSE_PLAN_TEXT]);
 /* Keeps that network if it is among the most promising ones. */
 int terse_search_pool_offer(search *s, const terse_search_plan *plan, int index, terse_error *error);
+/* How many of them have their turn: those that are as fast as is asked for or, where none is, those that miss it by
+ * little. */
+int terse_search_pool_turns(const search *s);
 void terse_search_pool_done(search *s);
 
 /* --- search.c --------------------------------------------------------------------------------------------------------

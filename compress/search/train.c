@@ -167,22 +167,19 @@ static int train_candidate(search *s, const search_candidate *c, attempt *a, ter
     return TERSE_OK;
 }
 
-/* The most promising ones, as many as there is time for. Networks that miss the speed by little have their turn where
- * none is as fast as is asked for. */
+/* The most promising ones, as many as there is time for. */
 static int train_candidates(search *s, attempt *a, terse_error *error)
 {
-    const double target = terse_search_target(s);
-    const bool any = s->n_pool > 0 && s->book.measured[s->pool[0].index].us <= target;
+    const int turns = terse_search_pool_turns(s);
+    const bool near = turns > 0 && s->book.measured[s->pool[0].index].us > terse_search_target(s);
     int status = TERSE_OK;
-    if (s->n_pool == 0)
+    if (turns == 0)
         note(s, "none: nothing that loses something is as fast as is asked for, or nearly");
-    else if (!any)
+    else if (near)
         note(s, "nothing is as fast as is asked for: what misses that by little was trained");
-    for (int i = 0; i < s->n_pool && status == TERSE_OK && !a->refused; i++) {
-        if (any && s->book.measured[s->pool[i].index].us > target)
-            break;
+    for (int i = 0; i < turns && status == TERSE_OK && !a->refused; i++) {
         const int n = terse_aim_divide(0.9 * seconds_left(s), building * s->build_seconds, a->pace * (double)a->samples,
-                                       s->n_pool - i);
+                                       s->goal->recover_epochs, turns - i);
         if (!take_time(s, a, 0.9 / n)) {
             if (i == 0)
                 note(s, "none: there was no time for it");

@@ -66,10 +66,14 @@ static void what_is_as_fast_as_asked_for_is_trained_first(void **state)
     assert_true(terse_aim_is_more_promising(99, 2, 90, 3, 100));
     assert_true(terse_aim_is_more_promising(90, 2, 99, 2, 100));
     /* all that can have their epochs, and one in any case */
-    assert_int_equal(terse_aim_divide(100, 10, 2, 4), 3);
-    assert_int_equal(terse_aim_divide(1000, 10, 2, 4), 4);
-    assert_int_equal(terse_aim_divide(30, 10, 10, 4), 1);
-    assert_int_equal(terse_aim_divide(0, 10, 10, 0), 1);
+    assert_int_equal(terse_aim_divide(100, 10, 2, 0, 4), 3);
+    assert_int_equal(terse_aim_divide(1000, 10, 2, 0, 4), 4);
+    assert_int_equal(terse_aim_divide(30, 10, 10, 0, 4), 1);
+    assert_int_equal(terse_aim_divide(0, 10, 10, 0, 0), 1);
+    /* as many epochs as are asked for */
+    assert_int_equal(terse_aim_divide(100, 10, 2, 2, 4), 4);
+    assert_int_equal(terse_aim_divide(100, 10, 2, 20, 4), 2);
+    assert_int_equal(terse_aim_divide(100, 10, 2, 60, 4), 1);
 }
 
 /* Layers of 100 us with chains of fewer and fewer, which lose more and more, the later layers less. */
@@ -171,6 +175,27 @@ static void the_most_promising_ones_are_kept_for_training(void **state)
     terse_search_plan_done(&s.book);
 }
 
+/* Time is divided among those that are trained. */
+static void what_misses_the_speed_has_no_turn_where_one_has_it(void **state)
+{
+    (void)state;
+    search s;
+    terse_search_goal goal;
+    static terse_table_layer layers[LAYERS];
+    make_search(&s, &goal, layers);
+    assert_int_equal(terse_search_pool_turns(&s), 0);
+    for (int i = 0; i < 3; i++)
+        add(&s, 501 + i, 1 + i, false);
+    assert_int_equal(terse_search_pool_turns(&s), 3);
+    add(&s, 500, 7, false);
+    assert_int_equal(s.n_pool, 4);
+    assert_int_equal(terse_search_pool_turns(&s), 1);
+    add(&s, 480, 9, false);
+    assert_int_equal(terse_search_pool_turns(&s), 2);
+    terse_search_pool_done(&s);
+    terse_search_plan_done(&s.book);
+}
+
 /* Of networks that miss the speed by as many percent the one that loses less is nearer; by more, the faster one. */
 static void what_misses_by_noise_is_told_apart_by_its_drop(void **state)
 {
@@ -208,6 +233,7 @@ int main(void)
         cmocka_unit_test(what_is_as_fast_as_asked_for_is_trained_first),
         cmocka_unit_test(a_target_that_is_missed_by_little_is_reached_by_the_next),
         cmocka_unit_test(the_most_promising_ones_are_kept_for_training),
+        cmocka_unit_test(what_misses_the_speed_has_no_turn_where_one_has_it),
         cmocka_unit_test(what_misses_by_noise_is_told_apart_by_its_drop),
         cmocka_unit_test(where_the_time_went_is_told),
     };
