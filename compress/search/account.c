@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a search did: where its time went, and which of its networks are worth training. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,14 +36,13 @@ const char *terse_search_say_spent(const search *s, char text[TERSE_PLAN_TEXT])
 static bool is_before(const search *s, int a, int b)
 {
     const terse_measured *x = &s->book.measured[a], *y = &s->book.measured[b];
-    return terse_aim_is_more_promising(x->us, x->drop, y->us, y->drop, terse_search_target(s));
+    return terse_aim_is_more_promising(x->us, x->drop, y->us, y->drop, terse_search_target_us(s));
 }
 
 int terse_search_pool_offer(search *s, const terse_search_plan *plan, int index, terse_error *error)
 {
     const terse_measured *m = &s->book.measured[index];
-    const double target = terse_goal_by_size(s->goal) ? 0 : terse_search_target(s);
-    if (m->dense || plan->recover_epochs > 0 || !terse_aim_is_near(m->us, target) || !(m->drop > 0))
+    if (m->dense || plan->recover_epochs > 0 || !terse_aim_is_near(m->us, terse_search_target_us(s)) || !(m->drop > 0))
         return TERSE_OK;
     int at = s->n_pool;
     while (at > 0 && is_before(s, index, s->pool[at - 1].index))
@@ -65,7 +63,7 @@ int terse_search_pool_offer(search *s, const terse_search_plan *plan, int index,
 
 int terse_search_pool_turns(const search *s)
 {
-    const double target = terse_search_target(s);
+    const double target = terse_search_target_us(s);
     int n = 0;
     while (n < s->n_pool && s->book.measured[s->pool[n].index].us <= target)
         n++;

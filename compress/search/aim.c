@@ -8,6 +8,7 @@ static const double least_saves = 0.3,
 static const double tells = 0.04;     /* of the dense one's time: less saved says nothing */
 static const double deeper = 0.985;   /* times differ by about that much */
 static const double light = 0.97;     /* lighter than that is lighter than it has to be */
+static const double same = 0.01;
 static const double near_miss = 1.03;
 static const double good_epochs = 8; /* fewer for one are better than still fewer for two */
 
@@ -41,6 +42,11 @@ bool terse_aim_is_there(double found, double target)
 double terse_aim_again(double aim, double found, double target)
 {
     return aim * fmin(1.5, fmax(0.5, (found > target ? 0.995 : 0.999) * target / found));
+}
+
+bool terse_aim_is_same(double low, double high, double all)
+{
+    return high - low <= same * all;
 }
 
 double terse_aim_missed(double us, double target)

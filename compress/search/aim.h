@@ -28,6 +28,9 @@ bool terse_aim_is_there(double found, double target);
 /* Where nothing learns from what was measured (bytes): the next aim. */
 double terse_aim_again(double aim, double found, double target);
 
+/* Two budgets of a network that weighs `all` without options: do they differ so little that they are the same? */
+bool terse_aim_is_same(double low, double high, double all);
+
 /* By how much a time misses its target, in percent, rounded up: less than that is noise. 0: it does not. */
 double terse_aim_missed(double us, double target);
 

@@ -41,13 +41,6 @@ bool terse_search_is_over(const search *s)
 /* --- what is better
  * --------------------------------------------------------------------------------------------------- */
 
-static double target_us(const search *s)
-{
-    if (s->goal->target_ms > 0)
-        return s->goal->target_ms * 1000;
-    return s->goal->target_speedup > 0 && s->dense_us > 0 ? s->dense_us / s->goal->target_speedup : 0;
-}
-
 /* How far from the goal, as a sum of shares; 0: there. Times that miss it by as many percent are as far: what loses
  * less is nearer then. */
 static double short_of(const search *s, const terse_measured *m)
@@ -55,7 +48,7 @@ static double short_of(const search *s, const terse_measured *m)
     double far = s->goal->target_speedup > 0 && !s->dense_known ? 1000 : 0; /* beside what, is not known yet */
     if (s->goal->max_drop >= 0 && m->drop > s->goal->max_drop)
         far += (m->drop - s->goal->max_drop) / fmax(s->goal->max_drop, 0.1);
-    far += 0.1 * terse_aim_missed(m->us, target_us(s));
+    far += 0.1 * terse_aim_missed(m->us, terse_search_target_us(s));
     if (s->goal->target_bytes > 0 && m->bytes > s->goal->target_bytes)
         far += 10 * ((double)m->bytes / (double)s->goal->target_bytes - 1);
     return far;
@@ -79,8 +72,7 @@ bool terse_search_better(const search *s, const terse_measured *a, const terse_m
         return meets_a;
     if (!meets_a && short_of(s, a) != short_of(s, b))
         return short_of(s, a) < short_of(s, b);
-    const bool targeted = target_us(s) > 0 || s->goal->target_bytes > 0;
-    if (targeted && a->drop != b->drop)
+    if (terse_search_target(s) > 0 && a->drop != b->drop)
         return a->drop < b->drop;
     if (terse_goal_by_size(s->goal) && a->bytes != b->bytes)
         return a->bytes < b->bytes;

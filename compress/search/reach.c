@@ -2,12 +2,10 @@
 /* One family of techniques: the lightest network within a drop, or the one within a target that loses least. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "compress/search/search_steps.h"
 
-enum { REPEATS = 4 };            /* what was built before may be chosen again so often */
-static const double near = 0.01; /* budgets that differ less are the same */
+enum { REPEATS = 4 }; /* what was built before may be chosen again so often */
 
 int terse_search_measure_chosen(search *s, const int *chosen, const char *label, unsigned flags, int *ret_index,
                                 terse_error *error)
@@ -51,7 +49,8 @@ static int reach_drop(search *s, const search_family *f, int *chosen, terse_erro
     const double all = terse_goal_by_size(s->goal) ? s->base_bytes : s->base_us;
     double low = terse_search_lightest(s, f->kinds), high = all;
     int status = TERSE_OK;
-    for (int round = 0; round < f->most && status == TERSE_OK && high - low > near * all && !terse_search_is_over(s);
+    for (int round = 0;
+         round < f->most && status == TERSE_OK && !terse_aim_is_same(low, high, all) && !terse_search_is_over(s);
          round++) {
         double total = high;
         int index = 0;
@@ -110,13 +109,16 @@ static int reach_target(search *s, const search_family *f, double target, int *c
     return status;
 }
 
-double terse_search_target(const search *s)
+double terse_search_target_us(const search *s)
 {
-    if (s->goal->target_bytes > 0)
-        return (double)s->goal->target_bytes;
     if (s->goal->target_ms > 0)
         return s->goal->target_ms * 1000;
     return s->goal->target_speedup > 0 ? s->dense_us / s->goal->target_speedup : 0;
+}
+
+double terse_search_target(const search *s)
+{
+    return s->goal->target_bytes > 0 ? (double)s->goal->target_bytes : terse_search_target_us(s);
 }
 
 bool terse_search_has_kind(const search *s, unsigned kinds)

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "compress/search/search.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "compress/search/search_steps.h"
 
@@ -35,11 +33,6 @@ static int measure_dense(search *s, terse_quantize_mode mode, bool bf16, const c
         status = s->hooks->hold(s->hooks->context, ret_graph, ret_int8, error);
     terse_search_plan_done(&plan);
     return status;
-}
-
-static bool is_for_speed(const search *s)
-{
-    return terse_search_target(s) > 0 && !terse_goal_by_size(s->goal);
 }
 
 /* Is there anything to compress? */
@@ -159,7 +152,8 @@ static int open_table(search *s, const dense_one *list, terse_error *error)
     const double seconds = fmax(1, ((double)s->deadline - (double)terse_now_ns()) / 1e9);
     const terse_table_options options = {.bytes = bytes,
                                          .by_size = terse_goal_by_size(s->goal),
-                                         .seconds = (is_for_speed(s) ? coarse_share : table_share) * seconds,
+                                         .seconds =
+                                             (terse_search_target_us(s) > 0 ? coarse_share : table_share) * seconds,
                                          .dense = list[bytes ? 1 : 0].graph,
                                          .dense_float = list[0].graph,
                                          .int8 = bytes ? list[1].int8 : NULL,
@@ -236,7 +230,7 @@ static int search_layers(search *s, terse_error *error)
     TERSE_AUTO(terse_freep) int *chosen = calloc((size_t)s->table.n + 1, sizeof *chosen);
     int status = chosen ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
     const int singles = sizeof families / sizeof families[0];
-    const bool for_speed = is_for_speed(s);
+    const bool for_speed = terse_search_target_us(s) > 0;
     terse_search_enter(s, SEARCH_SINGLES);
     if (status == TERSE_OK && terse_goal_by_size(s->goal))
         status = terse_search_reach_uniform(s, chosen, error);
@@ -250,7 +244,7 @@ static int search_layers(search *s, terse_error *error)
 }
 
 /* Nothing was trained, and what would have been the time for it is left. */
-static int go_on(search *s, terse_error *error)
+static int search_on(search *s, terse_error *error)
 {
     TERSE_AUTO(terse_freep) int *chosen = calloc((size_t)s->table.n + 1, sizeof *chosen);
     int status = chosen ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
@@ -366,8 +360,8 @@ static int run(search *s, terse_error *error)
     terse_search_enter(s, SEARCH_TRAINING);
     if (status == TERSE_OK && (s->table.n > 0 || s->best.channels > 0))
         status = terse_search_train(s, error);
-    if (status == TERSE_OK && s->table.n > 0 && is_for_speed(s) && s->n_trained == 0)
-        status = go_on(s, error);
+    if (status == TERSE_OK && s->table.n > 0 && terse_search_target_us(s) > 0 && s->n_trained == 0)
+        status = search_on(s, error);
     if (status == TERSE_OK && s->table.n > 0)
         status = explain_dense(s, error);
     for (int l = 0; l < s->best.layers.n && status == TERSE_OK && s->table.n == 0; l++)

@@ -179,7 +179,9 @@ int terse_search_measure_chosen(search *s, const int *chosen, const char *label,
 void terse_search_learn(search *s, const int *chosen, const terse_measured *m);
 /* Is there anything of those kinds? */
 bool terse_search_has_kind(const search *s, unsigned kinds);
-/* Microseconds or bytes; 0: none is asked for. */
+/* Of a run, in microseconds; 0: no speed is asked for (or how fast dense networks are is not known yet). */
+double terse_search_target_us(const search *s);
+/* That or bytes; 0: none is asked for. */
 double terse_search_target(const search *s);
 
 /* --- variants.c ------------------------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ static const double default_share = 1.0 / 3;
 static const double first_aim = 3;  /* times the drop that is allowed: what training should win back */
 static const double building = 1.3; /* times what a network took: it is built with what was trained */
 static const double steps_per_run =
-    12e-6;                       /* a training step of a sample, beside microseconds of a run, until measured */
-static const double near = 0.01; /* budgets that differ less are the same */
+    12e-6; /* a training step of a sample, beside microseconds of a run, until measured */
 
 double terse_search_training_seconds(const terse_search_goal *g)
 {
@@ -119,12 +118,13 @@ static int reach_by_training(search *s, int *chosen, attempt *a, terse_error *er
     const double all = terse_search_predict(s, chosen);
     double low = terse_search_lightest(s, EVERY_KIND), high = all, aim = first_aim;
     int status = TERSE_OK;
-    for (int i = 0; i < ATTEMPTS && status == TERSE_OK && high - low > near * all && take_time(s, a, i ? 0.85 : 0.5);
+    for (int i = 0; i < ATTEMPTS && status == TERSE_OK && !terse_aim_is_same(low, high, all) &&
+                    take_time(s, a, i ? 0.85 : 0.5);
          i++) {
         double total;
         int index = -1;
         status = terse_search_total_for(s, EVERY_KIND, aim * allowed, low, high, chosen, &total, error);
-        if (status == TERSE_OK && total > high - near * all)
+        if (status == TERSE_OK && terse_aim_is_same(total, high, all))
             break; /* nothing lighter loses so little */
         if (status == TERSE_OK)
             status = train_chosen(s, chosen, a, &index, error);
@@ -160,7 +160,7 @@ static int train_candidate(search *s, const search_candidate *c, attempt *a, ter
     if (status != TERSE_OK || a->refused)
         return status;
     const terse_measured *m = &s->book.measured[index];
-    const double missed = terse_aim_missed(m->us, terse_search_target(s));
+    const double missed = terse_aim_missed(m->us, terse_search_target_us(s));
     note(s, "%.60s: drop %.2f, before %.2f", before.label, m->drop, before.drop);
     if (missed > 0)
         note(s, "it misses the speed by up to %.0f %%", missed);
@@ -171,7 +171,7 @@ static int train_candidate(search *s, const search_candidate *c, attempt *a, ter
 static int train_candidates(search *s, attempt *a, terse_error *error)
 {
     const int turns = terse_search_pool_turns(s);
-    const bool near = turns > 0 && s->book.measured[s->pool[0].index].us > terse_search_target(s);
+    const bool near = turns > 0 && s->book.measured[s->pool[0].index].us > terse_search_target_us(s);
     int status = TERSE_OK;
     if (turns == 0)
         note(s, "none: nothing that loses something is as fast as is asked for, or nearly");
@@ -191,7 +191,7 @@ static int train_candidates(search *s, attempt *a, terse_error *error)
 }
 
 /* What an earlier search has trained. */
-static int go_on(search *s, terse_error *error)
+static int take_trained(search *s, terse_error *error)
 {
     if (!s->in->known || s->in->known->recover_epochs == 0)
         return TERSE_OK;
@@ -229,14 +229,14 @@ int terse_search_train(search *s, terse_error *error)
                  a.samples);
         return TERSE_OK;
     }
-    int status = go_on(s, error);
+    int status = take_trained(s, error);
     terse_search_choices_of_best(s, chosen);
-    const bool targeted = s->goal->target_ms > 0 || s->goal->target_speedup > 0;
+    const bool for_speed = terse_search_target_us(s) > 0;
     if (status != TERSE_OK)
         return status;
-    if (!targeted && s->table.n == 0)
+    if (!for_speed && s->table.n == 0)
         return TERSE_OK; /* what is best loses no more than it may */
-    if (!targeted)
+    if (!for_speed)
         return reach_by_training(s, chosen, &a, error);
     return s->best.recover_epochs == 0 ? train_candidates(s, &a, error) : TERSE_OK;
 }
