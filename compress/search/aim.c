@@ -65,9 +65,10 @@ bool terse_aim_is_more_promising(double us_a, double drop_a, double us_b, double
     return at_a != at_b ? at_a : drop_a != drop_b ? drop_a < drop_b : us_a < us_b;
 }
 
-bool terse_aim_bf16_may_win(double us_fp32, double us_int8)
+bool terse_aim_bf16_may_win(double us_fp32, double us_int8, double target)
 {
-    return us_int8 > 0.5 * us_fp32;
+    const double least = 0.5 * us_fp32;
+    return us_int8 > least || (target > 0 && least <= target);
 }
 
 int terse_aim_divide(double seconds, double build_seconds, double epoch_seconds, int64_t epochs, int n)

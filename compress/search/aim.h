@@ -34,8 +34,9 @@ bool terse_aim_is_same(double low, double high, double all);
 /* By how much a time misses its target, in percent, rounded up: less than that is noise. 0: it does not. */
 double terse_aim_missed(double us, double target);
 
-/* bfloat16 halves what is read and doubles the products of an instruction: can it still be the fastest? */
-bool terse_aim_bf16_may_win(double us_fp32, double us_int8);
+/* bfloat16 halves what is read and doubles the products of an instruction: can it still be the fastest, or within the
+ * target (0: none), where what loses least wins? */
+bool terse_aim_bf16_may_win(double us_fp32, double us_int8, double target);
 
 /* What is worth training: it is at the target, or misses it by so little that training it tells something. */
 bool terse_aim_is_near(double us, double target);

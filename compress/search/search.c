@@ -77,7 +77,7 @@ static bool is_within(const search *s, const terse_measured *m)
 static bool cannot_win(const search *s, const dense_one *list)
 {
     const terse_measured *in_float = &s->book.measured[list[0].index], *int8 = &s->book.measured[list[1].index];
-    return is_within(s, int8) && !terse_aim_bf16_may_win(in_float->us, int8->us);
+    return is_within(s, int8) && !terse_aim_bf16_may_win(in_float->us, int8->us, terse_search_target_us(s));
 }
 
 /* The fastest dense network within the drop, or of all where none is. */

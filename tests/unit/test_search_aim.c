@@ -48,11 +48,14 @@ static void what_is_aimed_at_is_a_little_less_than_the_target(void **state)
     assert_true(terse_aim_missed(101.2, 100) == 2 && terse_aim_missed(50, 0) == 0);
 }
 
-static void bf16_is_built_where_it_may_be_the_fastest(void **state)
+static void bf16_is_built_where_it_may_be_the_best(void **state)
 {
     (void)state;
-    assert_true(terse_aim_bf16_may_win(100, 60) && terse_aim_bf16_may_win(100, 150));
-    assert_false(terse_aim_bf16_may_win(100, 40)); /* twice the speed of FP32 is the most that it can have */
+    assert_true(terse_aim_bf16_may_win(100, 60, 0) && terse_aim_bf16_may_win(100, 150, 0));
+    assert_false(terse_aim_bf16_may_win(100, 40, 0)); /* twice the speed of FP32 is the most that it can have */
+    /* slower than int8, but fast enough where that has been told: there it loses less */
+    assert_true(terse_aim_bf16_may_win(10000, 4500, 6000));
+    assert_false(terse_aim_bf16_may_win(10000, 4500, 4800));
 }
 
 static void what_is_as_fast_as_asked_for_is_trained_first(void **state)
@@ -229,7 +232,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_corrected_is_found_again),
         cmocka_unit_test(what_is_aimed_at_is_a_little_less_than_the_target),
-        cmocka_unit_test(bf16_is_built_where_it_may_be_the_fastest),
+        cmocka_unit_test(bf16_is_built_where_it_may_be_the_best),
         cmocka_unit_test(what_is_as_fast_as_asked_for_is_trained_first),
         cmocka_unit_test(a_target_that_is_missed_by_little_is_reached_by_the_next),
         cmocka_unit_test(the_most_promising_ones_are_kept_for_training),
