@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a search did: where its time went, and which of its networks are worth training. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,26 +9,40 @@
 /* --- time ------------------------------------------------------------------------------------------------------------
  */
 
-void terse_search_enter(search *s, search_stage stage)
+void terse_search_enter(search *s, search_stage stage, uint64_t now)
 {
-    const uint64_t now = terse_now_ns();
     s->spent[s->stage] += (double)(now - s->entered) / 1e9;
     s->entered = now;
     s->stage = stage;
 }
 
-const char *terse_search_say_spent(const search *s, char text[TERSE_PLAN_TEXT])
+const char *terse_search_say_spent(const search *s, uint64_t now, char text[TERSE_PLAN_TEXT])
 {
     static const char *const names[SEARCH_STAGES] = {"dense networks",    "channels alone", "the table of choices",
                                                      "single techniques", "all together",   "variants",
                                                      "training",          "the rest"};
     int n = snprintf(text, TERSE_PLAN_TEXT, "%d networks built", s->n_builds);
+    if (s->n_trained > 0)
+        n += snprintf(text + n, (size_t)(TERSE_PLAN_TEXT - n), ", %d of them trained", s->n_trained);
     for (int i = 0; i < SEARCH_STAGES; i++) {
-        const double now = s->stage == (search_stage)i ? (double)(terse_now_ns() - s->entered) / 1e9 : 0;
-        if (s->spent[i] + now >= 0.5 && n < TERSE_PLAN_TEXT)
-            n += snprintf(text + n, (size_t)(TERSE_PLAN_TEXT - n), ", %.0f s for %s", s->spent[i] + now, names[i]);
+        const double here = s->stage == (search_stage)i ? (double)(now - s->entered) / 1e9 : 0;
+        if (s->spent[i] + here >= 0.5 && n < TERSE_PLAN_TEXT)
+            n += snprintf(text + n, (size_t)(TERSE_PLAN_TEXT - n), ", %.0f s for %s", s->spent[i] + here, names[i]);
     }
     return text;
+}
+
+void terse_search_note(search *s, const char *format, ...)
+{
+    char text[TERSE_PLAN_TEXT];
+    const size_t used = strlen(s->trained);
+    const char *between = used > 0 ? "; " : "";
+    va_list arguments;
+    va_start(arguments, format);
+    const int n = vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    if (n >= 0 && used + strlen(between) + (size_t)n < sizeof s->trained)
+        snprintf(s->trained + used, sizeof s->trained - used, "%s%s", between, text);
 }
 
 /* --- what could be trained -------------------------------------------------------------------------------------------

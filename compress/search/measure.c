@@ -139,12 +139,9 @@ static int build(search *s, terse_search_plan *plan, terse_measured *m, terse_er
     m->kl = terse_search_plan_number(v.kl);
     m->us = terse_search_plan_number(m->us);
     const double seconds = (double)(terse_now_ns() - from) / 1e9;
-    if (plan->recover_epochs == 0) {
-        /* a dense one is built sooner; machines become slower and faster */
-        if (!orders)
-            s->build_seconds = fmax(seconds, 0.5 * (s->build_seconds + seconds));
-        s->n_builds++;
-    }
+    /* a dense one is built sooner; machines become slower and faster */
+    if (plan->recover_epochs == 0 && !orders)
+        s->build_seconds = fmax(seconds, 0.5 * (s->build_seconds + seconds));
     return TERSE_OK;
 }
 
@@ -177,8 +174,10 @@ int terse_search_write(search *s, terse_error *error)
         to->meets = terse_search_meets(s, to);
     }
     best->dense_us = s->dense_us;
-    terse_search_say_spent(s, best->spent);
+    terse_search_say_spent(s, terse_now_ns(), best->spent);
     snprintf(best->trained, sizeof best->trained, "%s", s->trained);
+    if (best->recover_epochs == 0)
+        snprintf(best->recovered, sizeof best->recovered, "%s", s->untrained);
     terse_search_mark_pareto(best);
     return s->hooks->write(s->hooks->context, best, best->measured[s->best_index].meets, error);
 }
@@ -215,6 +214,7 @@ int terse_search_measure(search *s, terse_search_plan *plan, const char *label, 
         status = build(s, plan, &m, error);
     if (status != TERSE_OK)
         return status;
+    s->n_builds += known < 0;
     int namesakes = 0;
     for (int i = 0; i < s->book.n_measured; i++)
         namesakes += strncmp(s->book.measured[i].label, label, strlen(label)) == 0 && !(flags & OF_DENSE_LAYERS);
@@ -233,6 +233,9 @@ int terse_search_measure(search *s, terse_search_plan *plan, const char *label, 
         return status;
     if (s->has_best && !terse_search_better(s, to, &s->book.measured[s->best_index]))
         return TERSE_OK;
+    if (known < 0)
+        return keep_best(s, plan, *ret_index, error);
     /* measured in an earlier search: what is written must be built */
-    return known >= 0 ? terse_search_take(s, plan, *ret_index, error) : keep_best(s, plan, *ret_index, error);
+    s->n_builds++;
+    return terse_search_take(s, plan, *ret_index, error);
 }

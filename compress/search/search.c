@@ -148,7 +148,7 @@ static void choose_base(search *s, const dense_one *list, int n)
 static int open_table(search *s, const dense_one *list, terse_error *error)
 {
     const bool bytes = s->base.quantize == TERSE_QUANTIZE_INT8;
-    terse_search_enter(s, SEARCH_TABLE);
+    terse_search_enter(s, SEARCH_TABLE, terse_now_ns());
     const double seconds = fmax(1, ((double)s->deadline - (double)terse_now_ns()) / 1e9);
     const terse_table_options options = {.bytes = bytes,
                                          .by_size = terse_goal_by_size(s->goal),
@@ -189,7 +189,7 @@ static int reach_singles(search *s, const search_family *families, int n, double
 {
     const uint64_t deadline = s->deadline, now = terse_now_ns();
     int status = TERSE_OK;
-    terse_search_enter(s, SEARCH_SINGLES);
+    terse_search_enter(s, SEARCH_SINGLES, terse_now_ns());
     s->deadline = deadline > now ? now + (uint64_t)((double)(deadline - now) * share) : deadline;
     s->in_part = !terse_goal_by_size(s->goal);
     if (terse_goal_by_size(s->goal) || terse_search_target(s) > 0)
@@ -205,7 +205,7 @@ static int reach_together(search *s, int *chosen, terse_error *error)
 {
     const search_family all = {
         EVERY_KIND, s->base.quantize == TERSE_QUANTIZE_INT8 ? "int8, all together" : "all together", 0, BISECTIONS};
-    terse_search_enter(s, SEARCH_TOGETHER);
+    terse_search_enter(s, SEARCH_TOGETHER, terse_now_ns());
     return terse_search_reach(s, &all, chosen, error);
 }
 
@@ -213,7 +213,7 @@ static int vary(search *s, int *chosen, terse_error *error)
 {
     if (!terse_search_has_kind(s, EVERY_KIND) || terse_search_is_over(s))
         return TERSE_OK;
-    terse_search_enter(s, SEARCH_VARIANTS);
+    terse_search_enter(s, SEARCH_VARIANTS, terse_now_ns());
     terse_search_choices_of_best(s, chosen);
     return terse_search_improve(s, chosen, error);
 }
@@ -231,7 +231,7 @@ static int search_layers(search *s, terse_error *error)
     int status = chosen ? TERSE_OK : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for choosing");
     const int singles = sizeof families / sizeof families[0];
     const bool for_speed = terse_search_target_us(s) > 0;
-    terse_search_enter(s, SEARCH_SINGLES);
+    terse_search_enter(s, SEARCH_SINGLES, terse_now_ns());
     if (status == TERSE_OK && terse_goal_by_size(s->goal))
         status = terse_search_reach_uniform(s, chosen, error);
     if (status == TERSE_OK && !for_speed)
@@ -332,7 +332,7 @@ static int choose_again(search *s, const dense_one *list, int n, terse_error *er
 static int begin_with_channels(search *s, terse_error *error)
 {
     const uint64_t deadline = s->deadline, now = terse_now_ns();
-    terse_search_enter(s, SEARCH_CHANNELS);
+    terse_search_enter(s, SEARCH_CHANNELS, terse_now_ns());
     s->deadline = deadline > now ? now + (uint64_t)((double)(deadline - now) * channels_share) : deadline;
     const int status = terse_search_channels(s, terse_search_target(s), FIRST_TRIALS, error);
     s->deadline = deadline;
@@ -357,7 +357,7 @@ static int run(search *s, terse_error *error)
     if (status == TERSE_OK && s->table.n > 0)
         status = search_layers(s, error);
     s->deadline = s->start + (uint64_t)(s->goal->seconds * 1e9);
-    terse_search_enter(s, SEARCH_TRAINING);
+    terse_search_enter(s, SEARCH_TRAINING, terse_now_ns());
     if (status == TERSE_OK && (s->table.n > 0 || s->best.channels > 0))
         status = terse_search_train(s, error);
     if (status == TERSE_OK && s->table.n > 0 && terse_search_target_us(s) > 0 && s->n_trained == 0)
@@ -368,7 +368,7 @@ static int run(search *s, terse_error *error)
         snprintf(s->best.layers.list[l].why, TERSE_CHOICE_WHY, "there was no time to look at single layers");
     if (status == TERSE_OK)
         terse_search_say_channels(s, &s->best);
-    terse_search_enter(s, SEARCH_OTHER);
+    terse_search_enter(s, SEARCH_OTHER, terse_now_ns());
     return status == TERSE_OK ? terse_search_write(s, error) : status;
 }
 

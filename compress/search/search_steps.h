@@ -74,7 +74,7 @@ typedef struct search {
     double saves;              /* share of the time that the table says is saved, as seen; 0: not yet */
     uint64_t start, deadline;  /* of what is done now; in the end that of the goal */
     double build_seconds;      /* the mean of those so far */
-    int n_builds;
+    int n_builds;              /* networks, each counted once */
     uint64_t lot;
     bool in_part;                /* of the time: what would take more than is left of it is not begun */
     double spent[SEARCH_STAGES]; /* seconds */
@@ -82,8 +82,9 @@ typedef struct search {
     uint64_t entered;                   /* it */
     search_candidate pool[SEARCH_POOL]; /* the most promising one first */
     int n_pool;
-    int n_trained;
-    char trained[TERSE_PLAN_TEXT]; /* which ones were, and what came of it */
+    int n_trained;                   /* by this search */
+    char trained[TERSE_PLAN_TEXT];   /* which ones were, and what came of it */
+    char untrained[TERSE_PLAN_TEXT]; /* why what is not trained is not, where that is not for want of time */
 } search;
 
 /* Techniques that are used together. */
@@ -194,9 +195,11 @@ int terse_search_improve(search *s, int *chosen, terse_error *error);
  */
 
 /* From here on the time goes into that. */
-void terse_search_enter(search *s, search_stage stage);
+void terse_search_enter(search *s, search_stage stage, uint64_t now);
 /* In words; writes and returns `text`. */
-const char *terse_search_say_spent(const search *s, char text[TERSE_PLAN_TEXT]);
+const char *terse_search_say_spent(const search *s, uint64_t now, char text[TERSE_PLAN_TEXT]);
+/* Adds to s->trained what fits there whole; the report has all networks in its list. */
+void terse_search_note(search *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Keeps that network if it is among the most promising ones. */
 int terse_search_pool_offer(search *s, const terse_search_plan *plan, int index, terse_error *error);
 /* How many of them have their turn: those that are as fast as is asked for or, where none is, those that miss it by

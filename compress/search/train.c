@@ -4,10 +4,8 @@
  * bytes again. */
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "compress/search/search_steps.h"
 
@@ -58,31 +56,35 @@ static int64_t epochs_for(const search *s, const attempt *a)
     return epochs < MIN_EPOCHS ? MIN_EPOCHS : epochs > MAX_EPOCHS ? MAX_EPOCHS : (int64_t)epochs;
 }
 
-/* As many as there is room for; the report has all of them in its list. */
-static void note(search *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void note(search *s, const char *format, ...)
+/* `before`: the same one untrained, in the book; below 0: it was not built. */
+static void note_trained(search *s, int index, int before)
 {
-    const size_t used = strlen(s->trained);
-    va_list arguments;
-    va_start(arguments, format);
-    if (used + 2 < sizeof s->trained) {
-        snprintf(s->trained + used, sizeof s->trained - used, "%s", used > 0 ? "; " : "");
-        vsnprintf(s->trained + strlen(s->trained), sizeof s->trained - strlen(s->trained), format, arguments);
-    }
-    va_end(arguments);
+    const terse_measured *m = &s->book.measured[index], *was = before >= 0 ? &s->book.measured[before] : NULL;
+    const double missed = terse_aim_missed(m->us, terse_search_target_us(s));
+    char drop[48] = "", speed[48] = "";
+    if (was)
+        snprintf(drop, sizeof drop, ", before %.2f", was->drop);
+    if (missed > 0)
+        snprintf(speed, sizeof speed, ", misses the speed by up to %.0f %%", missed);
+    terse_search_note(s, "%.60s: drop %.2f%s%s", was ? was->label : m->label, m->drop, drop, speed);
 }
 
-/* Trains that network. What cannot be trained is no failure of the search. */
-static int train(search *s, terse_search_plan *plan, const char *label, attempt *a, int *ret_index, terse_error *error)
+/* Trains that network (`before` as above). What cannot be trained is no failure of the search. */
+static int train(search *s, terse_search_plan *plan, const char *label, int before, attempt *a, int *ret_index,
+                 terse_error *error)
 {
+    const int n_before = s->book.n_measured;
     plan->recover_epochs = epochs_for(s, a);
     plan->recover_seconds = a->seconds;
     const int status = terse_search_measure(s, plan, label, OF_TRAINED, ret_index, error);
     a->pace = plan->recover_pace > 0 ? plan->recover_pace : a->pace;
     a->refused = status == TERSE_UNIMPLEMENTED || status == TERSE_INVALID_ARGUMENT;
     if (a->refused)
-        snprintf(s->best.recovered, sizeof s->best.recovered, "not trained: %.200s", error ? error->message : "");
-    s->n_trained += status == TERSE_OK;
+        snprintf(s->untrained, sizeof s->untrained, "not trained: %.200s", error ? error->message : "");
+    if (status == TERSE_OK && s->book.n_measured > n_before) {
+        s->n_trained++;
+        note_trained(s, *ret_index, before);
+    }
     return a->refused ? TERSE_OK : status;
 }
 
@@ -98,7 +100,7 @@ static int train_chosen(search *s, const int *chosen, attempt *a, int *ret_index
         any = any || chosen[l];
     char label[TERSE_PLAN_LABEL];
     snprintf(label, sizeof label, "%s%s, trained", bytes ? "int8, " : "", any ? "all together" : "channels");
-    status = train(s, &plan, label, a, ret_index, error);
+    status = train(s, &plan, label, -1, a, ret_index, error);
     terse_search_plan_done(&plan);
     return status;
 }
@@ -118,8 +120,8 @@ static int reach_by_training(search *s, int *chosen, attempt *a, terse_error *er
     const double all = terse_search_predict(s, chosen);
     double low = terse_search_lightest(s, EVERY_KIND), high = all, aim = first_aim;
     int status = TERSE_OK;
-    for (int i = 0; i < ATTEMPTS && status == TERSE_OK && !terse_aim_is_same(low, high, all) &&
-                    take_time(s, a, i ? 0.85 : 0.5);
+    for (int i = 0;
+         i < ATTEMPTS && status == TERSE_OK && !terse_aim_is_same(low, high, all) && take_time(s, a, i ? 0.85 : 0.5);
          i++) {
         double total;
         int index = -1;
@@ -150,42 +152,36 @@ static int train_candidate(search *s, const search_candidate *c, attempt *a, ter
     int status = terse_search_plan_copy(&c->plan, &plan, error), index = -1;
     if (status != TERSE_OK)
         return status;
-    const terse_measured before = s->book.measured[c->index];
     char label[TERSE_PLAN_LABEL];
-    snprintf(label, sizeof label, "%.80s, trained", before.label);
+    snprintf(label, sizeof label, "%.80s, trained", s->book.measured[c->index].label);
     plan.n_tuned = 0;
     plan.is_tuned = false;
-    status = train(s, &plan, label, a, &index, error);
+    status = train(s, &plan, label, c->index, a, &index, error);
     terse_search_plan_done(&plan);
-    if (status != TERSE_OK || a->refused)
-        return status;
-    const terse_measured *m = &s->book.measured[index];
-    const double missed = terse_aim_missed(m->us, terse_search_target_us(s));
-    note(s, "%.60s: drop %.2f, before %.2f", before.label, m->drop, before.drop);
-    if (missed > 0)
-        note(s, "it misses the speed by up to %.0f %%", missed);
-    return TERSE_OK;
+    return status;
 }
 
-/* The most promising ones, as many as there is time for. */
+/* The most promising ones, as many as there is time for. What is told of it is so when training begins: the search may
+ * go on behind it. */
 static int train_candidates(search *s, attempt *a, terse_error *error)
 {
     const int turns = terse_search_pool_turns(s);
     const bool near = turns > 0 && s->book.measured[s->pool[0].index].us > terse_search_target_us(s);
     int status = TERSE_OK;
     if (turns == 0)
-        note(s, "none: nothing that loses something is as fast as is asked for, or nearly");
-    else if (near)
-        note(s, "nothing is as fast as is asked for: what misses that by little was trained");
+        terse_search_note(
+            s, "none: when training began nothing that loses something was as fast as is asked for, or nearly");
     for (int i = 0; i < turns && status == TERSE_OK && !a->refused; i++) {
         const int n = terse_aim_divide(0.9 * seconds_left(s), building * s->build_seconds, a->pace * (double)a->samples,
                                        s->goal->recover_epochs, turns - i);
         if (!take_time(s, a, 0.9 / n)) {
             if (i == 0)
-                note(s, "none: there was no time for it");
+                terse_search_note(s, "none: too little time was left for it");
             break;
         }
         status = train_candidate(s, &s->pool[i], a, error);
+        if (near && i == 0 && s->n_trained > 0)
+            terse_search_note(s, "nothing was as fast as is asked for when training began: these missed it by little");
     }
     return status;
 }
@@ -225,8 +221,7 @@ int terse_search_train(search *s, terse_error *error)
     if (!terse_search_trains(s->goal) || is_ended(s))
         return TERSE_OK;
     if (a.samples < LEAST_SAMPLES && s->goal->recover_epochs == 0 && s->goal->recover_seconds == 0) {
-        snprintf(s->best.recovered, sizeof s->best.recovered, "none: %" PRId64 " samples are too few to train on",
-                 a.samples);
+        snprintf(s->untrained, sizeof s->untrained, "none: %" PRId64 " samples are too few to train on", a.samples);
         return TERSE_OK;
     }
     int status = take_trained(s, error);

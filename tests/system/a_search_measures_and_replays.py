@@ -217,7 +217,11 @@ with harness.story("what loses too much is trained in the last part of the time,
     out, said = search(story, "trained", "--max-drop", "4", "--recover", "12", "--time", "60s", "--report", page,
                        onnx=onnx, calibration=data)
     labels = [m["label"] for m in said["search"]["measured"]]
-    story.check(any("trained" in l for l in labels), f"{labels}")
+    trained = [m for m in said["search"]["measured"] if "trained" in m["label"]]
+    story.check(len(trained) > 0, f"{labels}")
+    story.check(f"{trained[0]['label']}: drop {trained[0]['drop']:.2f}" in said["search"]["trained"],
+                f"{said['search']['trained']}, {trained}")
+    story.check(f", {len(trained)} of them trained, " in said["search"]["spent"], f"{said['search']['spent']}, {trained}")
     best = chosen(said)
     story.check(best["meets"] and best["drop"] <= 4, f"{best}")
     singles = {m["label"].split(" (")[0] for m in said["search"]["measured"] if m["single"]}

@@ -218,13 +218,83 @@ static void where_the_time_went_is_told(void **state)
 {
     (void)state;
     char text[TERSE_PLAN_TEXT];
-    search s = {.n_builds = 7, .entered = terse_now_ns(), .spent = {[SEARCH_TABLE] = 80.2, [SEARCH_TOGETHER] = 0.2}};
-    terse_search_enter(&s, SEARCH_CHANNELS);
-    assert_string_equal(terse_search_say_spent(&s, text), "7 networks built, 80 s for the table of choices");
-    s.entered -= 31000000000u;
-    assert_non_null(strstr(terse_search_say_spent(&s, text), "31 s for channels alone, 80 s for the table"));
-    terse_search_enter(&s, SEARCH_OTHER);
-    assert_non_null(strstr(terse_search_say_spent(&s, text), "31 s for channels alone, 80 s for the table"));
+    const uint64_t from = 5000000000u, second = 1000000000u;
+    search s = {.n_builds = 7, .entered = from, .spent = {[SEARCH_TABLE] = 80.2, [SEARCH_TOGETHER] = 0.2}};
+    terse_search_enter(&s, SEARCH_CHANNELS, from + second / 4);
+    assert_string_equal(terse_search_say_spent(&s, from + second / 4, text),
+                        "7 networks built, 80 s for the table of choices");
+    s.n_trained = 2;
+    assert_string_equal(terse_search_say_spent(&s, from + 31 * second, text),
+                        "7 networks built, 2 of them trained, 31 s for channels alone, 80 s for the table of choices");
+    terse_search_enter(&s, SEARCH_OTHER, from + 31 * second);
+    assert_string_equal(terse_search_say_spent(&s, from + 33 * second, text),
+                        "7 networks built, 2 of them trained, 31 s for channels alone, 80 s for the table of choices, "
+                        "2 s for the rest");
+}
+
+/* No number is cut in its middle: what does not fit whole is not there. */
+static void what_was_trained_is_told_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    search s = {0};
+    char all[2 * TERSE_PLAN_TEXT] = "";
+    for (int i = 0; i < 20; i++) {
+        char before[TERSE_PLAN_TEXT];
+        snprintf(before, sizeof before, "%s", s.trained);
+        terse_search_note(&s, "network %d: drop %.2f", i, 1000.25 + i);
+        snprintf(all, sizeof all, i ? "%s; network %d: drop %.2f" : "%snetwork %d: drop %.2f", before, i, 1000.25 + i);
+        assert_string_equal(s.trained, strlen(all) < sizeof s.trained ? all : before);
+    }
+    assert_true(strlen(all) >= sizeof s.trained); /* there was one that did not fit */
+    char most[sizeof s.trained];
+    memset(most, 'x', sizeof most);
+    most[sizeof most - 1] = 0;
+    s.trained[0] = 0;
+    terse_search_note(&s, "%s", most);
+    assert_string_equal(s.trained, most);
+    terse_search_note(&s, "y");
+    assert_string_equal(s.trained, most);
+}
+
+typedef struct written {
+    char trained[TERSE_PLAN_TEXT], recovered[TERSE_PLAN_TEXT];
+} written;
+
+static int write_texts(void *context, const terse_search_plan *plan, bool reached, terse_error *error)
+{
+    (void)reached;
+    (void)error;
+    written *w = context;
+    snprintf(w->trained, sizeof w->trained, "%s", plan->trained);
+    snprintf(w->recovered, sizeof w->recovered, "%s", plan->recovered);
+    return TERSE_OK;
+}
+
+/* Whichever network becomes the best one afterwards: the search says of it why nothing is trained, but what a trained
+ * one says of itself stays. */
+static void why_nothing_is_trained_is_told_of_each_best_one(void **state)
+{
+    (void)state;
+    search s;
+    terse_search_goal goal;
+    static terse_table_layer layers[LAYERS];
+    terse_error error;
+    written w = {0};
+    const terse_search_hooks hooks = {.context = &w, .write = write_texts};
+    make_search(&s, &goal, layers);
+    s.hooks = &hooks;
+    add(&s, 400, 1, true);
+    snprintf(s.untrained, sizeof s.untrained, "not trained: it cannot be");
+    terse_search_note(&s, "none: there was no time for it");
+    assert_int_equal(terse_search_write(&s, &error), TERSE_OK);
+    assert_string_equal(w.recovered, "not trained: it cannot be");
+    assert_string_equal(w.trained, "none: there was no time for it");
+    s.best.recover_epochs = 3;
+    snprintf(s.best.recovered, sizeof s.best.recovered, "3 epochs");
+    assert_int_equal(terse_search_write(&s, &error), TERSE_OK);
+    assert_string_equal(w.recovered, "3 epochs");
+    terse_search_plan_done(&s.best);
+    terse_search_plan_done(&s.book);
 }
 
 int main(void)
@@ -239,6 +309,8 @@ int main(void)
         cmocka_unit_test(what_misses_the_speed_has_no_turn_where_one_has_it),
         cmocka_unit_test(what_misses_by_noise_is_told_apart_by_its_drop),
         cmocka_unit_test(where_the_time_went_is_told),
+        cmocka_unit_test(what_was_trained_is_told_whole_or_not_at_all),
+        cmocka_unit_test(why_nothing_is_trained_is_told_of_each_best_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
