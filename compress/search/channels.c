@@ -375,8 +375,11 @@ void terse_search_refuse_channels(search *s)
 
 int terse_search_channels(search *s, double target, int trials, terse_error *error)
 {
-    int status = s->pinned.layers ? TERSE_OK : look(s, error);
-    terse_search_refuse_channels(s);
+    int status = TERSE_OK;
+    if (!s->pinned.layers) {
+        status = look(s, error);
+        terse_search_refuse_channels(s); /* of a table that is there; one that is made later asks itself */
+    }
     if (status != TERSE_OK || s->most_channels == 0)
         return status;
     if (!(target > 0))

@@ -136,7 +136,7 @@ int terse_search_amounts(search *s, unsigned kinds, double *ret_list);
  */
 enum { FIRST_TRIALS = 2, ALL_TRIALS = 4 };
 int terse_search_channels(search *s, double target, int trials, terse_error *error);
-/* Where none can go the table's layers say why. */
+/* Where none can go the table's layers say why; once, when both the table and what can go are there. */
 void terse_search_refuse_channels(search *s);
 void terse_search_say_channels(const search *s, terse_search_plan *plan);
 void terse_search_channels_done(search *s);

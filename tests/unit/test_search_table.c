@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What layers could become: every layer has something coarse before any has something fine. */
+/* What layers could become: every layer has something coarse before any has something fine, and what is refused is
+ * told. */
 #include "compress/passes/passes.h"
-#include "compress/search/table.h"
+#include "compress/search/search_steps.h"
 #include "tests/unit/graph_maker.h"
 
 enum { SIDE = 16, SAMPLES = 8, LAYERS = 3, COARSE = 3 };
@@ -79,8 +80,49 @@ static void every_layer_has_what_is_coarse_before_any_has_what_is_fine(void **st
     assert_true(coarse > 0 && fine > coarse);
 }
 
+/* One layer between input and output has no channels that could go. Channels are asked for several times, before there
+ * is a table or behind it, and there is room for few reasons in a layer. */
+static void why_no_channels_go_is_told_once(void **state)
+{
+    (void)state;
+    for (int table_first = 0; table_first < 2; table_first++) {
+        terse_graph *g = terse_graph_new();
+        terse_error error = {0};
+        assert_non_null(g);
+        make_output(g, make_conv(g, make_input(g, "x", DIMS(1, 32, SIDE, SIDE)), 32, 64, 3, 1, 1, 1));
+        state_values(g);
+        if (terse_passes_run(g, TERSE_PASSES_PREPARE, &error) != TERSE_OK)
+            fail_msg("%s", error.message);
+        terse_table_layer layer = {.name = "only", .n = 1};
+        for (int n = 0; n < g->n_nodes; n++)
+            g->nodes[n].name = g->nodes[n].op == TERSE_OP_CONV ? layer.name : "";
+        terse_search_goal goal;
+        terse_goal_init(&goal);
+        goal.target_speedup = 2;
+        const terse_search_input in = {.prepared = g};
+        search s = {.in = &in, .goal = &goal, .base_us = 100, .dense_us = 100};
+        const terse_table table = {.layers = &layer, .n = 1};
+        if (table_first)
+            s.table = table;
+        assert_int_equal(terse_search_channels(&s, 50, FIRST_TRIALS, &error), TERSE_OK);
+        if (!table_first) {
+            s.table = table;
+            terse_search_refuse_channels(&s);
+        }
+        assert_int_equal(terse_search_channels(&s, 50, ALL_TRIALS, &error), TERSE_OK);
+        assert_true(s.most_channels == 0 && s.n_points == 0);
+        assert_int_equal(layer.n_refused, 1);
+        assert_non_null(strstr(layer.refused[0], "channels: "));
+        terse_search_channels_done(&s);
+        terse_graph_free(g);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_layer_has_what_is_coarse_before_any_has_what_is_fine)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_layer_has_what_is_coarse_before_any_has_what_is_fine),
+        cmocka_unit_test(why_no_channels_go_is_told_once),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
