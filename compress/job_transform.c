@@ -94,7 +94,7 @@ static int prune_channels(job *j, terse_graph **graph, terse_graph **ret_before,
     } else if (amount > 0) {
         status = run_prune(j, *graph, &options, &j->report.channels, error);
         if (status == TERSE_OK && j->orders)
-            status = terse_prune_again_keep(&j->again, amount, j->orders, graph, &j->report.channels, error);
+            status = terse_prune_again_keep(&j->again, amount, j->orders, *graph, &j->report.channels, error);
     }
     return status == TERSE_OK && j->plan ? terse_search_plan_tell_channels(j->plan, &j->report.channels, error)
                                          : status;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lends a search what it needs of a run of `terse compress`: networks that a plan makes, and files. */
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -348,8 +349,10 @@ static void announce(const drive *d)
         bytes += (size_t)terse_tensor_bytes(&d->job->fit->tensors[i]);
     for (int v = 0; v < d->job->imported->n_values; v++)
         weights += d->job->imported->values[v].data ? d->job->imported->values[v].bytes : 0;
+    /* networks without channels that stay */
+    const double again = fmin(TERSE_PRUNE_AGAIN_BYTES, TERSE_PRUNE_AGAIN * (double)weights);
     /* samples three times (for fitting, for judging, a copy for a pass), weights of options, numbers of the walks */
-    const double most = 3.0 * (double)bytes + 12.0 * (double)weights + 640e6 + 256e6;
+    const double most = 3.0 * (double)bytes + 12.0 * (double)weights + 640e6 + 256e6 + again;
     if (!d->options.quiet)
         fprintf(stderr, "terse compress: searching for %s; %.0f s, at most about %.1f GB of memory\n", d->plan.goal,
                 d->options.goal.seconds, most / 1e9);

@@ -417,11 +417,19 @@ static void what_was_made_before_is_made_again(void **state)
     const terse_prune_options options = {.amount = 0.5, .kind = TERSE_PRUNE_CHANNELS};
     terse_graph *g = chain_of_convolutions(), *other = chain_of_convolutions();
     if (terse_prune_run(g, NULL, &options, &report, &error) != TERSE_OK ||
-        terse_prune_again_keep(&again, 0.5, &here, &g, &report, &error) != TERSE_OK)
+        terse_prune_again_keep(&again, 0.5, &here, g, &report, &error) != TERSE_OK)
         fail_msg("%s", error.message);
+    answers first = answer(g, 8, 5);
+    size_t bytes = 0;
+    for (int v = 0; v < g->n_values; v++) {
+        const terse_value *kept = &again.list[0].graph->values[v];
+        assert_true(!kept->data == !g->values[v].data && (!kept->data || kept->data != g->values[v].data));
+        bytes += kept->data ? kept->bytes : 0;
+    }
+    assert_true(bytes > 0 && again.bytes == bytes);
+    terse_graph_free(g); /* nothing of it is needed any more */
     assert_false(terse_prune_again_find(&again, 0.4, &here, &other, &found));
     assert_false(terse_prune_again_find(&again, 0.5, &elsewhere, &other, &found));
-    answers first = answer(g, 8, 5);
     for (int i = 0; i < 2; i++) {
         terse_graph_free(other);
         assert_true(terse_prune_again_find(&again, 0.5, &here, &other, &found));
@@ -437,7 +445,6 @@ static void what_was_made_before_is_made_again(void **state)
         terse_prune_report_done(&found);
     }
     answers_done(&first);
-    terse_graph_free(g);
     terse_graph_free(other);
     terse_prune_report_done(&report);
     terse_prune_again_done(&again);
