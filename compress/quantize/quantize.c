@@ -128,7 +128,8 @@ static int64_t samples_for(const job *j, double times, int64_t least, int64_t mo
     return n < least ? least : n;
 }
 
-/* Where many networks like this one are built, each is measured on fewer samples. */
+/* Where many networks like this one are built, each is made with fewer samples: also the one that is taken in the end,
+ * as it is that one which was judged, and its plan must give it again. */
 static double trial_times(const job *j, double times)
 {
     return j->options->equalization == TERSE_EQUALIZATION_TRIED ? times : 3 * times;
@@ -226,8 +227,8 @@ static int equalize_as_told(job *j, terse_error *error)
     const terse_equalization how = j->options->equalization;
     int pairs = 0;
     j->report->equalized = how;
-    snprintf(j->report->equalization, sizeof j->report->equalization, "by %s, as planned",
-             terse_equalization_name(how));
+    snprintf(j->report->equalization, sizeof j->report->equalization, "%s%s, as planned",
+             how == TERSE_EQUALIZATION_NONE ? "" : "by ", terse_equalization_name(how));
     return how == TERSE_EQUALIZATION_NONE
                ? TERSE_OK
                : terse_equalize_run(j->graph, &j->samples, (terse_equalize_by)(how - TERSE_EQUALIZATION_NONE), &pairs,
