@@ -240,7 +240,9 @@ INLINE void dot_correct_panels(const dot_finish *f, int panels, const int32_t *s
 void SHARED_NAME(terse_dot_correct_tile)(const dot_finish *f, const int32_t *sums, int rows, int panels,
                                          const uint8_t *residual, int64_t row, int64_t panel)
 {
-    if (panels == 2)
+    if (panels == 1)
+        dot_correct_panels(f, 1, sums, rows, residual, 16, row, panel);
+    else if (panels == 2)
         dot_correct_panels(f, 2, sums, rows, residual, 32, row, panel);
     else
         for (int v = 0; v < panels; v += 4)

@@ -135,6 +135,33 @@ INLINE void dot_finish_rows(int n_rows, int n_panels, bool has_residual, const d
 }
 #endif
 
+#ifdef DOT_ROWWISE
+/* The same for one panel and no residual, four rows at a time: the last of an odd number of panels. */
+INLINE void dot_finish_lone(int n_rows, const dot_finish *f, dot_sums sums[DOT_ROWS][DOT_PANELS], int64_t first,
+                            int64_t panel, int32_t *to)
+{
+    const __m512 one = dot_row_multiplier(f->multiplier + panel * 16), multiplier[2] = {one, one};
+    uint8_t *c = f->c + first * f->ldc + panel * 16;
+    __m512i least = _mm512_set1_epi32(-1);
+    UNROLL for (int r = 0; r < n_rows; r += 4)
+    {
+        __m512i words[2];
+        UNROLL for (int h = 0; h < 2; h++)
+        {
+            const int at = r + 2 * h < n_rows ? r + 2 * h : r;
+            const __m512i pair[2] = {sums[at][0], sums[at + 1 < n_rows ? at + 1 : at][0]};
+            words[h] = h && at == r ? words[0] : dot_row_words(&f->row, multiplier, pair, NULL, &least);
+        }
+        const __m512i bytes = dot_row_bytes(&f->row, words[0], words[1]);
+        UNROLL for (int i = 0; i < 4; i++) if (r + i < n_rows) dot_row_put(c + (r + i) * f->ldc, bytes, i);
+    }
+    if (__builtin_expect(dot_row_near(least, &f->scale), 0)) {
+        dot_leave(n_rows, 1, sums, to);
+        SHARED_NAME(terse_dot_correct_tile)(f, to, n_rows, 1, (const uint8_t *)to, first, panel);
+    }
+}
+#endif
+
 INLINE void dot_fetch(dot_ahead *ahead)
 {
     const uint8_t *at = ahead->at;
@@ -183,6 +210,11 @@ INLINE bool dot_run(int n_rows, int n_panels, const dot_product *p, const uint8_
         dot_without(sums[r][v], zeros[v]);
 #endif
 #ifdef DOT_ROWWISE
+    if (DOT_ENDS_IN_REGISTERS(n_rows) && n_panels == 1 && p->finish.to->to == TERSE_SUMS_TO_U8 && !p->finish.residual &&
+        panel != p->finish.cut_panel) {
+        dot_finish_lone(n_rows, &p->finish, sums, row, panel, to);
+        return true;
+    }
     if (DOT_ENDS_IN_REGISTERS(n_rows) && n_panels % 2 == 0 && p->finish.to->to == TERSE_SUMS_TO_U8 &&
         panel + n_panels - 1 != p->finish.cut_panel) {
         if (p->finish.residual)

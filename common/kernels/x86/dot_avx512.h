@@ -209,4 +209,14 @@ INLINE __m512i dot_row_bytes(const dot_row_constants *k, __m512i a, __m512i b)
     return _mm512_min_epu8(_mm512_max_epu8(bytes, k->low), k->high);
 }
 
+/* The i-th sixteen of them; i is known where this is compiled. */
+INLINE void dot_row_put(uint8_t *c, __m512i bytes, int i)
+{
+    const __m128i x = i == 0   ? _mm512_castsi512_si128(bytes)
+                      : i == 1 ? _mm512_extracti32x4_epi32(bytes, 1)
+                      : i == 2 ? _mm512_extracti32x4_epi32(bytes, 2)
+                               : _mm512_extracti32x4_epi32(bytes, 3);
+    _mm_storeu_si128((__m128i *)(void *)c, x);
+}
+
 #endif
