@@ -201,13 +201,48 @@ static void walk_binary(const void *context, char *const *at, const int64_t *str
     params->row(call->kernels, at[1], strides[1] != 0, at[2], strides[2] != 0, at[0], n);
 }
 
+/* Elements of four bytes that do not lie side by side (every second one, as rotary embeddings take them) are gathered
+ * for the row function and spread again behind it. */
+typedef uint32_t __attribute__((may_alias)) element;
+enum { GATHERED = 256, FEWEST = 4 };
+
+static const void *gather(const char *from, int64_t stride, int64_t n, element *room)
+{
+    if (stride == 0 || stride == (int64_t)sizeof *room)
+        return from;
+    for (int64_t i = 0; i < n; i++)
+        room[i] = *(const element *)(from + i * stride);
+    return room;
+}
+
+static void walk_gathered(const void *context, char *const *at, const int64_t *strides, int64_t n)
+{
+    const terse_op_call *call = context;
+    const binary *params = call->params;
+    element a[GATHERED], b[GATHERED], y[GATHERED];
+    const bool dense = strides[0] == (int64_t)sizeof *y;
+    for (int64_t i = 0; i < n; i += GATHERED) {
+        const int64_t some = n - i < GATHERED ? n - i : GATHERED;
+        char *to = at[0] + i * strides[0];
+        params->row(call->kernels, gather(at[1] + i * strides[1], strides[1], some, a), strides[1] != 0,
+                    gather(at[2] + i * strides[2], strides[2], some, b), strides[2] != 0, dense ? to : (void *)y, some);
+        for (int64_t k = 0; k < some && !dense; k++)
+            *(element *)(to + k * strides[0]) = y[k];
+    }
+}
+
 static void walk_pair(const terse_op_call *call, const terse_tensor *a, const terse_tensor *b, const terse_tensor *y,
                       terse_walk_row *row)
 {
     terse_walk walk;
     terse_walk_tensors(&walk, (const terse_tensor *const[]){y, a, b}, 3);
-    terse_walk_unit(&walk, (const int64_t[]){(int64_t)terse_dtype_size(y->dtype), (int64_t)terse_dtype_size(a->dtype),
-                                             (int64_t)terse_dtype_size(b->dtype)});
+    const int64_t sizes[3] = {(int64_t)terse_dtype_size(y->dtype), (int64_t)terse_dtype_size(a->dtype),
+                              (int64_t)terse_dtype_size(b->dtype)};
+    if (row == walk_binary && sizes[0] == sizeof(element) && walk.rank > 0 && walk.dims[walk.rank - 1] >= FEWEST &&
+        !terse_walk_is_unit(&walk, sizes))
+        row = walk_gathered;
+    else
+        terse_walk_unit(&walk, sizes);
     terse_walk_run(&walk, (char *const[]){y->data, a->data, b->data}, row, call);
 }
 

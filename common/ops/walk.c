@@ -71,16 +71,19 @@ void terse_walk_tensors(terse_walk *walk, const terse_tensor *const *tensors, in
     }
 }
 
-void terse_walk_unit(terse_walk *walk, const int64_t *sizes)
+bool terse_walk_is_unit(const terse_walk *walk, const int64_t *sizes)
 {
-    if (walk->empty)
-        return;
     bool unit = walk->rank > 0 && walk->strides[walk->rank - 1][0] == sizes[0];
     for (int o = 1; unit && o < walk->n_operands; o++) {
         const int64_t stride = walk->strides[walk->rank - 1][o];
         unit = stride == 0 || stride == sizes[o];
     }
-    if (!unit)
+    return unit;
+}
+
+void terse_walk_unit(terse_walk *walk, const int64_t *sizes)
+{
+    if (!walk->empty && !terse_walk_is_unit(walk, sizes))
         append(walk, 1, sizes);
 }
 

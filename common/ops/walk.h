@@ -36,6 +36,8 @@ void terse_walk_tensors(terse_walk *walk, const terse_tensor *const *tensors, in
 /* Makes every stride of the innermost axis 0 or sizes[o] (sizes[0] for the output): appends an axis of size 1 where
  * they are not. After it a row function may treat its operands as dense or as one number. */
 void terse_walk_unit(terse_walk *walk, const int64_t *sizes);
+/* Are they so already? */
+bool terse_walk_is_unit(const terse_walk *walk, const int64_t *sizes);
 void terse_walk_run(const terse_walk *walk, char *const *at, terse_walk_row *row, const void *context);
 
 /* Byte strides of a tensor's axes, row_stride obeyed. */

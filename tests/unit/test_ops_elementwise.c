@@ -397,6 +397,46 @@ static void test_strided_rows_give_the_bits_of_dense_ones(void **state)
     }
 }
 
+/* Every third number, as a Slice that is no copy has them: more than are gathered at a time. */
+static void test_single_columns_of_wide_rows_are_those_of_dense_ones(void **state)
+{
+    (void)state;
+    enum { ROWS = 523, WIDE = 3 };
+    float x[ROWS], z[ROWS], wide[ROWS * WIDE], slope[1] = {4 * case_random()};
+    for (int i = 0; i < ROWS; i++) {
+        wide[i * WIDE] = x[i] = 4 * case_random();
+        z[i] = 4 * case_random();
+    }
+    for (int k = 0; k < N_FLOAT_OPS; k++)
+        for (int both = 0; both < 2; both++) {
+            if (both && (terse_op_find(float_ops[k])->min_inputs != 2 || float_ops[k] == TERSE_OP_PRELU))
+                continue;
+            op_case dense = float_case(float_ops[k], ROWS, 1, x, slope),
+                    strided = float_case(float_ops[k], ROWS, 1, x, slope);
+            free(strided.inputs[0].data);
+            strided.inputs[0].data = malloc(sizeof wide);
+            memcpy(strided.inputs[0].data, wide, sizeof wide);
+            strided.inputs[0].row_stride = WIDE;
+            if (both) {
+                free(dense.inputs[1].data);
+                free(strided.inputs[1].data);
+                memcpy(case_input(&dense, 1, DIMS(ROWS, 1)), z, sizeof z);
+                memcpy(case_input(&strided, 1, DIMS(ROWS, 1)), z, sizeof z);
+            }
+            case_ok(&dense);
+            assert_int_equal(case_run_strided(&strided, both ? 2 : 0), TERSE_OK);
+            const float *a = dense.outputs[0].data, *b = strided.outputs[0].data;
+            for (int row = 0; row < ROWS; row++) {
+                if (memcmp(a + row, b + row * (both ? 2 : 1), sizeof *a) != 0)
+                    fail_msg("%s: number %d differs when strided", terse_op_name(float_ops[k]), row);
+                if (both && row + 1 < ROWS)
+                    assert_int_equal(((const unsigned char *)(b + row * 2 + 1))[0], 0xa5);
+            }
+            case_free(&dense);
+            case_free(&strided);
+        }
+}
+
 /* Plans and runs with outputs[0] in the bytes of input `index`. */
 static void run_in_place(op_case *c, int index)
 {
@@ -476,6 +516,7 @@ int main(void)
         cmocka_unit_test(test_comparisons_logic_and_where),
         cmocka_unit_test(test_a_rows_bits_do_not_depend_on_the_other_rows),
         cmocka_unit_test(test_strided_rows_give_the_bits_of_dense_ones),
+        cmocka_unit_test(test_single_columns_of_wide_rows_are_those_of_dense_ones),
         cmocka_unit_test(test_in_place_gives_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
