@@ -50,33 +50,44 @@ static void slopes(terse_op op, float a, float b, float *da, float *db)
     }
 }
 
-/* One run: dy dense, an operand dense or one number. */
+/* One run, for one operand: the loop is compiled for each operator and side that is met often, as a choice per element
+ * takes longer than the rest of it. */
+static inline void run_side(terse_op op, int side, const binary *c, char *const *at, const int64_t *strides, int64_t n)
+{
+    const int64_t size = (int64_t)sizeof(float), step_y = strides[0] / size, step_a = strides[1] / size,
+                  step_b = strides[2] / size, step = side ? step_b : step_a;
+    const float *dy = (const float *)(const void *)at[0];
+    const int64_t at_a = (at[1] - c->a) / size, at_b = (at[2] - c->b) / size;
+    const float *a = c->x[0] ? c->x[0] + at_a : NULL, *b = c->x[1] ? c->x[1] + at_b : NULL;
+    float *dx = c->dx[side] + (side ? at_b : at_a);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float slope[2];
+        slopes(op, a ? a[i * step_a] : 0, b ? b[i * step_b] : 0, &slope[0], &slope[1]);
+        if (step)
+            dx[i * step] += dy[i * step_y] * slope[side];
+        else
+            sum += (double)(dy[i * step_y] * slope[side]);
+    }
+    if (!step)
+        *dx += (float)sum;
+}
+
 static void row(const void *context, char *const *at, const int64_t *strides, int64_t n)
 {
     const binary *c = context;
-    const float *dy = (const float *)(const void *)at[0];
-    const int64_t at_a = (at[1] - c->a) / (int64_t)sizeof(float), at_b = (at[2] - c->b) / (int64_t)sizeof(float);
-    const int64_t step_a = strides[1] / (int64_t)sizeof(float), step_b = strides[2] / (int64_t)sizeof(float);
-    const int64_t step = strides[0] / (int64_t)sizeof(float);
-    double sum_a = 0, sum_b = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t ia = at_a + i * step_a, ib = at_b + i * step_b;
-        float da, db;
-        slopes(c->op, c->x[0] ? c->x[0][ia] : 0, c->x[1] ? c->x[1][ib] : 0, &da, &db);
-        const float out = dy[i * step];
-        if (c->dx[0] && step_a)
-            c->dx[0][ia] += out * da;
+    for (int side = 0; side < 2; side++) {
+        if (!c->dx[side])
+            continue;
+        if (c->op == TERSE_OP_ADD)
+            run_side(TERSE_OP_ADD, side, c, at, strides, n);
+        else if (c->op == TERSE_OP_MUL && side == 0)
+            run_side(TERSE_OP_MUL, 0, c, at, strides, n);
+        else if (c->op == TERSE_OP_MUL)
+            run_side(TERSE_OP_MUL, 1, c, at, strides, n);
         else
-            sum_a += (double)(out * da);
-        if (c->dx[1] && step_b)
-            c->dx[1][ib] += out * db;
-        else
-            sum_b += (double)(out * db);
+            run_side(c->op, side, c, at, strides, n);
     }
-    if (c->dx[0] && !step_a)
-        c->dx[0][at_a] += (float)sum_a;
-    if (c->dx[1] && !step_b)
-        c->dx[1][at_b] += (float)sum_b;
 }
 
 /* A dense Add of two tensors of the same shape, residual connections above all. */
