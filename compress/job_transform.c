@@ -15,7 +15,8 @@
 #include "compress/texts.h"
 #include "compress/tune.h"
 
-static const double writing_rate = 1e10, writing_seconds = 10, writing_share = 0.2;
+enum { WRITERS_MEMORY = 32 << 20 };
+static const double writing_rate = 1.5e10, writing_seconds = 7, writing_share = 0.35;
 
 static void told(void *context, const char *text)
 {
@@ -40,7 +41,8 @@ static int write_texts(job *j, terse_error *error)
     const terse_texts_options options = {
         .work = o->recover.seconds > 0 ? fmin(fmax(o->recover.seconds * writing_share, 1), 300) * writing_rate
                                        : writing_seconds * writing_rate,
-        .tokens = terse_job_recovers(j) ? 1 << 18 : 1 << 15,
+        .tokens = terse_job_recovers(j) ? 1 << 20 : 1 << 15,
+        .memory = WRITERS_MEMORY,
         .progress = told,
         .context = j};
     if (!o->calibrate || j->texts || terse_goal_is_set(&o->goal) ||

@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compress/drafts.h"
 #include "compress/runner.h"
 #include "compress/samples.h"
 
-enum { WRITERS = 2, MAX_ROWS = 32, PROBED = 8, LEAST_TEXTS = 8, MAX_LENGTH = 4096, MAX_LOGITS = 1 << 24 };
-static const double foretells = 0.9; /* of what guessing evenly would lose */
+enum { WRITERS = 2, MAX_ROWS = 32, PROBED = 8, LEAST_TEXTS = 8, MAX_LENGTH = 4096, MAX_LOGITS = 1 << 24, AHEAD = 4 };
+static const double foretells = 0.9;   /* of what guessing evenly would lose */
+static const double drawn_a_run = 1.8; /* tokens, with guesses */
 
 typedef struct book {
     const terse_graph *graph;
@@ -23,22 +25,14 @@ typedef struct book {
     int64_t *text; /* [texts][length] */
     int64_t texts, rows;
     uint64_t seed;
-    atomic_llong next; /* the first text of the next block */
+    size_t memory; /* of what was said, a writer */
     atomic_int failed;
 } book;
 
-/* splitmix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014). */
-static uint64_t mixed(uint64_t key)
-{
-    uint64_t z = key + 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 static uint64_t lot(const book *b, int64_t text, int64_t place)
 {
-    return mixed(b->seed ^ mixed((uint64_t)text * (uint64_t)(b->length + 1) + (uint64_t)place));
+    return terse_drafts_mixed(b->seed ^
+                              terse_drafts_mixed((uint64_t)text * (uint64_t)(b->length + 1) + (uint64_t)place));
 }
 
 static int64_t sample_token(const book *b, int64_t sample, int64_t place)
@@ -68,14 +62,16 @@ static int reader_init(const book *b, int64_t rows, reader *r, terse_error *erro
                     : terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for texts");
 }
 
-/* Logits of the first `length` tokens of texts [rows][b->length]; what is written so far is all that counts. */
-static int read_texts(const book *b, reader *r, const int64_t *texts, int64_t rows, int64_t length, terse_error *error)
+/* Logits of the first `length` tokens of `rows` texts, those of `which` (NULL: the first ones) of [][b->length]; what
+ * is written so far is all that counts. */
+static int read_texts(const book *b, reader *r, const int64_t *texts, const int64_t *which, int64_t rows,
+                      int64_t length, terse_error *error)
 {
     const int64_t seen = b->grows ? length : b->length;
     terse_tensor view = terse_tensor_view(r->input, b->samples->dtype, 2, (int64_t[]){rows, seen});
     for (int64_t i = 0; i < rows; i++)
         for (int64_t k = 0; k < seen; k++) {
-            const int64_t token = k < length ? texts[i * b->length + k] : 0;
+            const int64_t token = k < length ? texts[(which ? which[i] : i) * b->length + k] : 0;
             if (b->samples->dtype == TERSE_INT64)
                 ((int64_t *)r->input)[i * seen + k] = token;
             else
@@ -128,7 +124,7 @@ static int probe(book *b, bool *ret_model, double *ret_work, terse_error *error)
     if (status == TERSE_OK && (!texts || terse_engine_value_inputs(r.runner.engine) != 0))
         status = terse_fail(error, TERSE_UNIMPLEMENTED, "no plan without the tokens");
     if (status == TERSE_OK)
-        status = read_texts(b, &r, texts, rows, length, error);
+        status = read_texts(b, &r, texts, NULL, rows, length, error);
     const terse_tensor *y = status == TERSE_OK ? terse_plan_output(r.runner.plan, 0) : NULL;
     if (y && y->dims[0] == rows && y->dims[1] == length && y->dims[2] > 1 && y->dims[2] <= MAX_LOGITS) {
         const float *logits = r.runner.outputs[0];
@@ -148,7 +144,7 @@ static int probe(book *b, bool *ret_model, double *ret_work, terse_error *error)
         for (int64_t i = 0; i < rows; i++)
             texts[i * length + length - 1] = (texts[i * length + length - 1] + 1) % b->tokens;
         if (kept)
-            status = read_texts(b, &r, texts, rows, length, error);
+            status = read_texts(b, &r, texts, NULL, rows, length, error);
         for (size_t i = 0; kept && status == TERSE_OK && i < n; i++) {
             const double by = fabs((double)logits[i] - (double)kept[i]);
             most = fmax(most, by);
@@ -163,22 +159,6 @@ static int probe(book *b, bool *ret_model, double *ret_work, terse_error *error)
 
 /* --- writing ----------------------------------------------------------------------------------------------------- */
 
-static int64_t draw(const float *row, int64_t n, uint64_t random)
-{
-    double top = (double)row[0], sum = 0;
-    for (int64_t i = 1; i < n; i++)
-        top = fmax(top, (double)row[i]);
-    for (int64_t i = 0; i < n; i++)
-        sum += exp((double)row[i] - top);
-    double left = (double)(random >> 11) / 9007199254740992.0 * sum;
-    for (int64_t i = 0; i < n; i++) {
-        left -= exp((double)row[i] - top);
-        if (left < 0)
-            return i;
-    }
-    return n - 1;
-}
-
 /* How much of a sample each text begins with: half of them one token, the others up to a quarter of the length. */
 static int64_t beginning(const book *b, int64_t text)
 {
@@ -186,54 +166,100 @@ static int64_t beginning(const book *b, int64_t text)
     return r & 1 ? 1 : 1 + (int64_t)((r >> 1) % (uint64_t)(b->length / 4 + 1));
 }
 
-static int write_block(const book *b, reader *r, int64_t first, terse_error *error)
+/* What a block of texts is at. */
+typedef struct block {
+    int64_t first, rows;
+    int64_t done[MAX_ROWS], ahead[MAX_ROWS]; /* tokens that stand, and guesses behind them */
+    int64_t open[MAX_ROWS], n_open;          /* which are not at their ends */
+} block;
+
+/* Guesses behind each text that is not at its end; how much of them there is to read. */
+static int64_t look_ahead(const book *b, const terse_drafts *drafts, block *at)
 {
-    const int64_t rows = b->texts - first < b->rows ? b->texts - first : b->rows;
+    int64_t longest = 0;
+    at->n_open = 0;
+    for (int64_t i = 0; i < at->rows; i++) {
+        int64_t *text = b->text + (at->first + i) * b->length, place = at->done[i];
+        if (place == b->length)
+            continue;
+        at->open[at->n_open++] = i;
+        for (; place - at->done[i] < AHEAD && place + 1 < b->length; place++) {
+            const int64_t token = terse_drafts_guess(drafts, text, place, lot(b, at->first + i, place));
+            if (token < 0)
+                break;
+            text[place] = token;
+        }
+        at->ahead[i] = place - at->done[i];
+        longest = place > longest ? place : longest;
+    }
+    return longest;
+}
+
+/* Tokens of one text, of logits [.][tokens], up to the first one that was not guessed. */
+static void draw_tokens(const book *b, terse_drafts *drafts, block *at, int64_t row, const float *logits)
+{
+    int64_t *text = b->text + (at->first + row) * b->length, place = at->done[row];
+    const int64_t last = place + at->ahead[row];
+    for (bool right = true; right && place <= last; place++) {
+        const float *said = logits + (place - 1) * b->tokens;
+        const int64_t token = terse_drafts_draw(said, b->tokens, lot(b, at->first + row, place));
+        terse_drafts_remember(drafts, text, place, said);
+        right = place < last && text[place] == token;
+        text[place] = token;
+    }
+    at->done[row] = place;
+}
+
+static int write_block(const book *b, reader *r, terse_drafts *drafts, int64_t first, terse_error *error)
+{
+    block at = {.first = first, .rows = b->texts - first < b->rows ? b->texts - first : b->rows};
     int64_t *texts = b->text + first * b->length;
-    for (int64_t i = 0; i < rows; i++) {
+    for (int64_t i = 0; i < at.rows; i++) {
         const int64_t sample = (int64_t)(lot(b, first + i, b->length) >> 20) % b->n;
-        for (int64_t k = 0; k < beginning(b, first + i); k++)
+        at.done[i] = beginning(b, first + i);
+        for (int64_t k = 0; k < at.done[i]; k++)
             texts[i * b->length + k] = sample_token(b, sample, k);
     }
-    for (int64_t place = 1; place < b->length; place++) {
-        const int status = read_texts(b, r, texts, rows, place, error);
+    for (int64_t longest; (longest = look_ahead(b, drafts, &at)) > 0;) {
+        const int status = read_texts(b, r, texts, at.open, at.n_open, longest, error);
         if (status != TERSE_OK)
             return status;
         const float *logits = r->runner.outputs[0];
-        for (int64_t i = 0; i < rows; i++)
-            if (place >= beginning(b, first + i))
-                texts[i * b->length + place] =
-                    draw(logits + (i * r->length + place - 1) * b->tokens, b->tokens, lot(b, first + i, place));
+        for (int64_t i = 0; i < at.n_open; i++)
+            draw_tokens(b, drafts, &at, at.open[i], logits + i * r->length * b->tokens);
     }
     return TERSE_OK;
 }
 
 typedef struct writer {
     book *b;
+    int number;
     const terse_texts_options *options; /* of one writer alone: for progress */
     int status;
     terse_error error;
 } writer;
 
+/* Each writer has its own blocks and remembers those alone: texts are the same whoever is faster. */
 static void *write_texts(void *context)
 {
     writer *w = context;
     book *b = w->b;
     reader r;
+    terse_drafts *drafts = terse_drafts_new(b->tokens, b->memory);
     w->status = reader_init(b, b->rows, &r, &w->error);
-    while (w->status == TERSE_OK && !atomic_load(&b->failed)) {
-        const int64_t first = atomic_fetch_add(&b->next, b->rows);
-        if (first >= b->texts)
+    for (int64_t first = w->number * b->rows; first < b->texts; first += WRITERS * b->rows) {
+        if (w->status != TERSE_OK || atomic_load(&b->failed))
             break;
         if (w->options && w->options->progress) {
             char text[96];
             snprintf(text, sizeof text, "letting the network write: %" PRId64 " of %" PRId64 " texts", first, b->texts);
             w->options->progress(w->options->context, text);
         }
-        w->status = write_block(b, &r, first, &w->error);
+        w->status = write_block(b, &r, drafts, first, &w->error);
     }
     if (w->status != TERSE_OK)
         atomic_store(&b->failed, 1);
+    terse_drafts_free(drafts);
     reader_done(&r);
     return NULL;
 }
@@ -243,13 +269,14 @@ static int write_all(book *b, const terse_texts_options *options, terse_error *e
     writer list[WRITERS];
     pthread_t threads[WRITERS];
     bool started[WRITERS] = {0};
-    atomic_init(&b->next, 0);
     atomic_init(&b->failed, 0);
     for (int i = 0; i < WRITERS; i++)
-        list[i] = (writer){.b = b, .options = i == 0 ? options : NULL};
+        list[i] = (writer){.b = b, .number = i, .options = i == 0 ? options : NULL};
     for (int i = 1; i < WRITERS; i++)
         started[i] = pthread_create(&threads[i], NULL, write_texts, &list[i]) == 0;
-    write_texts(&list[0]);
+    for (int i = 0; i < WRITERS; i++)
+        if (!started[i])
+            write_texts(&list[i]);
     for (int i = 1; i < WRITERS; i++)
         if (started[i])
             pthread_join(threads[i], NULL);
@@ -302,7 +329,8 @@ static int write_book(book *b, const terse_texts_options *options, terse_npz **r
         return terse_fail(error, status, "out of memory for texts");
     if (status != TERSE_OK || !model)
         return TERSE_OK; /* no language model, then, as far as this goes */
-    const double each = work * (double)b->length * (b->grows ? 0.5 : 1) + 1, room = options->work / each;
+    const double each = work * (double)b->length * (b->grows ? 0.5 : 1) / (b->memory ? drawn_a_run : 1) + 1,
+                 room = options->work / each;
     const double wanted = (double)options->tokens / (double)b->length - (double)b->n;
     const double most = fmin(fmin(room, wanted), 1e6);
     if (!(most >= LEAST_TEXTS))
@@ -335,7 +363,8 @@ int terse_texts_write(const terse_graph *graph, const terse_npz *data, const ter
                   .n = samples.samples,
                   .length = samples.tensors[0]->dims[1],
                   .grows = graph->values[graph->inputs[0]].dims[1] < 0,
-                  .seed = options->seed};
+                  .seed = options->seed,
+                  .memory = options->memory};
         status = write_book(&b, options, ret_npz, ret_texts, error);
         free(b.text);
     }

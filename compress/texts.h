@@ -13,6 +13,8 @@ typedef struct terse_texts_options {
     double work;    /* multiply-accumulates that writing may take */
     int64_t tokens; /* with the samples there shall be so many, at most */
     uint64_t seed;
+    size_t memory; /* bytes that each of two writers may remember for guesses (drafts.h); 0: a run for each token. The
+                    * texts are the same but for what rounds otherwise in longer runs */
     void (*progress)(void *context, const char *text); /* or NULL */
     void *context;
 } terse_texts_options;

@@ -3,6 +3,7 @@
  * products keep 8 bits. */
 #include "tests/unit/graph_maker.h"
 
+#include "compress/drafts.h"
 #include "compress/quantize/mixed.h"
 #include "compress/texts.h"
 
@@ -98,6 +99,64 @@ static void texts_follow_the_probabilities(void **state)
     }
 }
 
+/* Tables of a network without attention have the same bits however long a run is, so the texts have them too. */
+static void guesses_change_no_text(void **state)
+{
+    (void)state;
+    terse_graph *g = speaker(3, false, TERSE_INT64);
+    terse_npz data = samples(TERSE_INT64), *made[3];
+    terse_error error = {0};
+    static const size_t memory[3] = {0, 64 * (V * sizeof(float) + 8), 1 << 20}; /* none, the least, more than enough */
+    for (int i = 0; i < 3; i++) {
+        int64_t texts = 0;
+        const terse_texts_options options = {.work = 1e9, .tokens = (N + 400) * T, .memory = memory[i]};
+        assert_int_equal(terse_texts_write(g, &data, &options, &made[i], &texts, &error), TERSE_OK);
+        assert_int_equal(texts, 400);
+        assert_memory_equal(made[0]->tensors[0].data, made[i]->tensors[0].data,
+                            (size_t)terse_tensor_bytes(made[0]->tensors));
+    }
+    for (int i = 0; i < 3; i++)
+        terse_npz_free(made[i]);
+    samples_done(&data);
+    terse_graph_free(g);
+}
+
+static void what_is_remembered_is_guessed(void **state)
+{
+    (void)state;
+    enum { DRAWN = 20000 };
+    const float logits[4] = {0, logf(2), logf(5), -INFINITY}, others[4] = {9, 0, 0, 0};
+    const int64_t text[4] = {3, 1, 2, 1};
+    terse_drafts *drafts = terse_drafts_new(4, 1 << 16);
+    int64_t drawn[4] = {0};
+    assert_non_null(drafts);
+    for (uint64_t i = 0; i < DRAWN; i++)
+        drawn[terse_drafts_draw(logits, 4, terse_drafts_mixed(i))]++;
+    for (int k = 0; k < 3; k++) { /* within five standard deviations of 1, 2 and 5 eighths */
+        const double share = (double[]){0.125, 0.25, 0.625}[k], off = (double)drawn[k] - share * DRAWN;
+        assert_true(off * off < 25 * DRAWN * share * (1 - share));
+    }
+    assert_int_equal(drawn[3], 0);
+    assert_int_equal(terse_drafts_guess(drafts, text, 4, 7), -1);
+    terse_drafts_remember(drafts, text, 4, logits);
+    for (uint64_t i = 0; i < 100; i++)
+        assert_int_equal(terse_drafts_guess(drafts, text, 4, i), terse_drafts_draw(logits, 4, i));
+    /* Behind the one token before alone that is known too, behind another one it is not. */
+    assert_int_equal(terse_drafts_guess(drafts, text, 2, 7), terse_drafts_draw(logits, 4, 7));
+    assert_int_equal(terse_drafts_guess(drafts, text, 3, 7), -1);
+    /* More words count more, later ones too. */
+    terse_drafts_remember(drafts, text, 2, others);
+    assert_int_equal(terse_drafts_guess(drafts, text, 2, 7), 0);
+    int64_t same = 0;
+    for (uint64_t i = 0; i < 100; i++)
+        same += terse_drafts_guess(drafts, text, 4, i) == terse_drafts_draw(logits, 4, i);
+    assert_int_equal(same, 100);
+    assert_null(terse_drafts_new(4, 63 * (4 * sizeof(float) + 8)));
+    assert_int_equal(terse_drafts_guess(NULL, text, 4, 7), -1);
+    terse_drafts_remember(NULL, text, 4, logits);
+    terse_drafts_free(drafts);
+}
+
 static void nothing_is_written(terse_graph *g, terse_npz *data, double work, int64_t tokens)
 {
     terse_npz *made = data;
@@ -184,8 +243,8 @@ static void what_costs_most_keeps_8_bits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(texts_follow_the_probabilities),
-        cmocka_unit_test(networks_that_are_no_speakers_write_nothing),
+        cmocka_unit_test(texts_follow_the_probabilities), cmocka_unit_test(guesses_change_no_text),
+        cmocka_unit_test(what_is_remembered_is_guessed),  cmocka_unit_test(networks_that_are_no_speakers_write_nothing),
         cmocka_unit_test(what_costs_most_keeps_8_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
