@@ -213,7 +213,7 @@ static terse_train_options options_for(const terse_graph *graph, const terse_rec
                                    : !form->rounded  ? rate_floats
                                    : form->bits == 4 ? rate_halves
                                                      : rate_bytes,
-                             .find_rate = !texts && !channels,
+                             .find_rate = !channels && !(texts && form->rounded),
                              .tolerance = channels ? 2 : 0,
                              .relative = !texts,
                              .average = 0.98,
