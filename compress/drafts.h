@@ -5,8 +5,8 @@
  * A token is drawn by the Gumbel-max trick: the largest sum of a logit and noise that depends on `lot` and the token
  * alone (Gumbel 1954; Maddison et al. 2014, "A* sampling", section 2). A guess takes logits that were remembered and
  * the same noise, so it is often right, and what it says does not change what is drawn: guesses are read along with
- * the text, and every right one saves a run of the network (Leviathan et al. 2023, "Fast inference from transformers via
- * speculative decoding", with this for a model). */
+ * the text, and every right one saves a run of the network (Leviathan et al. 2023, "Fast inference from transformers
+ * via speculative decoding", with this for a model). */
 #ifndef TERSE_COMPRESS_DRAFTS_H
 #define TERSE_COMPRESS_DRAFTS_H
 
