@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other compressors make of the same networks: onnxruntime's static quantization, beside ours. The same samples to calibrate
-with, the same labelled ones for figures, one thread, each network run by its own engine in turn."""
+"""What other compressors make of the same networks: onnxruntime's static quantization and nncf's, beside ours. The same samples to
+calibrate with, the same labelled ones for figures, one thread, each network run by its own engine in turn (nncf's by openvino)."""
+import functools
 import json
 import os
 import statistics
@@ -63,6 +64,19 @@ def quantized_by_onnxruntime(source, target, samples, folder):
                     weight_type=QuantType.QInt8)
 
 
+def quantized_by_nncf(source, target, samples):
+    """As its documentation has it, with all samples."""
+    import logging
+    import nncf
+    import numpy
+    import onnx
+    nncf.set_log_level(logging.ERROR)
+    with numpy.load(samples) as data:
+        (name,) = data.files
+        rows = list(data[name])
+    onnx.save(nncf.quantize(onnx.load(source), nncf.Dataset(rows, lambda row: {name: row[None]}), subset_size=len(rows)), target)
+
+
 def session_of(path):
     import onnxruntime
     options = onnxruntime.SessionOptions()
@@ -81,12 +95,11 @@ def top1_of(session, path):
     return 100 * right / len(labels)
 
 
-def time_session(session, rows):
-    name = session.get_inputs()[0].name
+def time_call(call):
     times, end = [], time.perf_counter() + table.SECONDS
     while time.perf_counter() < end or len(times) < 5:
         start = time.perf_counter()
-        session.run(None, {name: rows})
+        call()
         times.append(time.perf_counter() - start)
     return statistics.median(times) * 1e6
 
@@ -109,8 +122,15 @@ def compare(run, name, rows):
     small = os.path.join(run.folder, f"{name}_ort.onnx")
     quantized_by_onnxruntime(source, small, data["calibration"], run.folder)
     sessions = {"onnxruntime fp32": (session_of(source), source), "onnxruntime static int8": (session_of(small), small)}
+    if peers.have("nncf"):
+        other = os.path.join(run.folder, f"{name}_nncf.onnx")
+        quantized_by_nncf(source, other, data["calibration"])
+        sessions["nncf static int8"] = session_of(other), other
     with numpy.load(data["calibration"]) as samples:
-        one = samples[samples.files[0]][:1]
+        feed = {samples.files[0]: samples[samples.files[0]][:1]}
+    calls = {kind: functools.partial(session.run, None, feed) for kind, (session, _) in sessions.items()}
+    if "nncf static int8" in calls:
+        calls["nncf static int8"] = peers.openvino_call(other) or calls["nncf static int8"]
     results = {kind: [os.path.getsize(path), top1_of(session, data["figures"]), []] for kind, (session, path) in sessions.items()}
     files = {}
     for way, options in WAYS:
@@ -120,27 +140,28 @@ def compare(run, name, rows):
             files[f"terse {way}"] = target
             results[f"terse {way}"] = [os.path.getsize(target), after["top1"] * 100, []]
     for _ in range(ROUNDS):
-        for kind, (session, _) in sessions.items():
-            results[kind][2].append(time_session(session, one))
+        for kind, call in calls.items():
+            results[kind][2].append(time_call(call))
         for kind, path in files.items():
             results[kind][2].append(run.tools.run_json(run.tools.program("terse"), "run", path, "--random", "--batch", "1", "--repeat",
                                                        "60", "--json")["median_us"])
     print(f"\n{name:<44} {'bytes':>9} {'us':>9} {'top-1 %':>8}", flush=True)
     for kind, (size, top1, times) in results.items():
         print(f"{kind:<44} {size:>9} {statistics.median(times):>9.1f} {top1:>8.2f}", flush=True)
-    theirs = results["onnxruntime static int8"]
     mine = results.get("terse int8, packed")
-    if mine:
-        faster = statistics.median(t / o for t, o in zip(theirs[2], mine[2]))
-        run.table.add(f"{name}: times as fast as theirs", faster, 1)
-        run.table.add(f"{name}: bytes of theirs", mine[0] / theirs[0], 1, below=True)
-        run.table.add(f"{name}: points of top-1 below theirs", theirs[1] - mine[1], 0.25, below=True, unit="")
+    for kind, theirs in results.items():
+        if mine and kind.endswith("static int8"):
+            faster = statistics.median(t / o for t, o in zip(theirs[2], mine[2]))
+            whose = f"{name}: %s {kind.split()[0]}'s"
+            run.table.add(whose % "speed over", faster, 1)
+            run.table.add(whose % "bytes of", mine[0] / theirs[0], 1, below=True)
+            run.table.add(whose % "points of top-1 below", theirs[1] - mine[1], 0.25, below=True, unit="")
 
 
 def run(runs):
     if not all(peers.have(module) for module in ("numpy", "onnx", "onnxruntime", "PIL")):
         print("compressors: skipped: needs numpy, onnx, onnxruntime and pillow")
         return
-    runs.table.title("beside onnxruntime's static quantization, one row, one thread")
+    runs.table.title("beside static quantization by onnxruntime and nncf, one row, one thread")
     for name, rows in NETWORKS:
         compare(runs, name, rows)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The peers: onnxruntime, openvino, ncnn and MNN, by pip into build/peers when they are not there. Each is optional; what keeps it
+"""The peers: onnxruntime, openvino, ncnn, MNN and nncf, by pip into build/peers when they are not there. Each is optional; what keeps it
 away is printed once. A peer's function gives a call that runs the network once, on one thread."""
 import functools
 import importlib
@@ -16,7 +16,9 @@ sys.path.insert(0, FOLDER)
 # What pip is to install for a module, its own needs included where they are few.
 PACKAGES = {"onnx": ("onnx", "protobuf", "typing_extensions", "ml_dtypes"), "ncnn": ("ncnn", "portalocker"),
             "onnxruntime": ("onnxruntime", "flatbuffers", "protobuf", "packaging"),
-            "openvino": ("openvino", "openvino-telemetry"), "PIL": ("pillow",), "MNN": ("mnn",)}
+            "openvino": ("openvino", "openvino-telemetry"), "PIL": ("pillow",), "MNN": ("mnn",),
+            "nncf": ("nncf", "networkx", "ninja", "openvino-telemetry", "psutil", "pydot", "pyparsing", "rich", "markdown-it-py", "mdurl",
+                     "pygments", "safetensors", "scikit-learn", "scipy", "joblib", "threadpoolctl", "narwhals", "tabulate")}
 
 
 @functools.cache
