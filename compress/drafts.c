@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LONGEST = 3, FEWEST = 64 };
+enum { LONGEST = 3, FEWEST = 2048 };
 
 /* Slots by their words alone: later ones take the place of earlier ones. */
 struct terse_drafts {
@@ -22,9 +22,19 @@ uint64_t terse_drafts_mixed(uint64_t key)
     return z ^ (z >> 31);
 }
 
+static int64_t slots_in(int64_t tokens, size_t bytes)
+{
+    return (int64_t)(bytes / ((size_t)tokens * sizeof(float) + sizeof(uint64_t)));
+}
+
+bool terse_drafts_pay(int64_t tokens, size_t bytes)
+{
+    return slots_in(tokens, bytes) >= FEWEST;
+}
+
 terse_drafts *terse_drafts_new(int64_t tokens, size_t bytes)
 {
-    const int64_t slots = (int64_t)(bytes / ((size_t)tokens * sizeof(float) + sizeof(uint64_t)));
+    const int64_t slots = slots_in(tokens, bytes);
     terse_drafts *drafts = slots < FEWEST ? NULL : calloc(1, sizeof *drafts);
     if (!drafts)
         return NULL;

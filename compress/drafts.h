@@ -10,6 +10,7 @@
 #ifndef TERSE_COMPRESS_DRAFTS_H
 #define TERSE_COMPRESS_DRAFTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,7 +19,9 @@ typedef struct terse_drafts terse_drafts;
 /* splitmix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014): a lot from a key. */
 uint64_t terse_drafts_mixed(uint64_t key);
 
-/* Room for logits behind as many words as `bytes` hold; NULL where that is too few, or there is no memory: the
+/* Do `bytes` hold logits behind enough words for guesses to be right at times? (32 MiB do for up to 4,000 tokens.) */
+bool terse_drafts_pay(int64_t tokens, size_t bytes);
+/* Room for logits behind as many words as `bytes` hold; NULL where that does not pay, or there is no memory: the
  * functions below accept it, nothing is remembered then and nothing guessed. */
 terse_drafts *terse_drafts_new(int64_t tokens, size_t bytes);
 void terse_drafts_free(terse_drafts *drafts);
@@ -27,8 +30,7 @@ void terse_drafts_free(terse_drafts *drafts);
 int64_t terse_drafts_draw(const float *logits, int64_t n, uint64_t lot);
 /* `logits` are what the network says behind text[0..place). */
 void terse_drafts_remember(terse_drafts *drafts, const int64_t *text, int64_t place, const float *logits);
-/* What is drawn behind text[0..place), by what was said last behind its last three, two or one tokens; -1: nothing was.
- */
+/* What is drawn behind text[0..place), by what was said last behind its last three tokens, two or one; -1: nothing. */
 int64_t terse_drafts_guess(const terse_drafts *drafts, const int64_t *text, int64_t place, uint64_t lot);
 
 #endif

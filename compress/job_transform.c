@@ -15,7 +15,6 @@
 #include "compress/texts.h"
 #include "compress/tune.h"
 
-enum { WRITERS_MEMORY = 32 << 20 };
 static const double writing_rate = 1.5e10, writing_seconds = 7, writing_share = 0.35;
 
 static void told(void *context, const char *text)
@@ -30,8 +29,8 @@ static void layer_progress(void *context, int layer, int n_layers, const char *n
     terse_job_progress(context, text);
 }
 
-/* A language model adds to its samples what it says itself, as far as that takes seconds, or of a time that is given
- * the share of writing_share. */
+/* A language model adds to its samples what it says itself, as far as that takes seconds, or the share of writing_share
+ * of a time that is given to --recover, in front of it. */
 static int write_texts(job *j, terse_error *error)
 {
     const terse_options *o = &j->options;
@@ -42,7 +41,7 @@ static int write_texts(job *j, terse_error *error)
         .work = o->recover.seconds > 0 ? fmin(fmax(o->recover.seconds * writing_share, 1), 300) * writing_rate
                                        : writing_seconds * writing_rate,
         .tokens = terse_job_recovers(j) ? 1 << 20 : 1 << 15,
-        .memory = WRITERS_MEMORY,
+        .memory = TERSE_TEXTS_MEMORY,
         .progress = told,
         .context = j};
     if (!o->calibrate || j->texts || terse_goal_is_set(&o->goal) ||

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "compress/low_rank/steps.h"
+#include "compress/texts.h"
 
 /* Measured: the program with its libraries; BLAS and what allocation leaves unused. */
 enum { PROGRAM = 16 << 20, WORKING = 4 << 20 };
@@ -88,6 +89,7 @@ int terse_memory_look(const terse_graph *graph, uint64_t file_bytes, const terse
         of.samples += (uint64_t)terse_tensor_bytes(&data->tensors[i]);
     if (data && status == TERSE_OK) {
         of.n_samples = samples.samples;
+        of.text_rows = terse_texts_rows(graph, &samples);
         of.sample = of.samples / (uint64_t)(samples.samples > 0 ? samples.samples : 1);
         status = look_at_numbers(&samples, &of, error);
     }
@@ -176,6 +178,14 @@ static step four_bits(const terse_memory_of *of)
     return s;
 }
 
+/* What writers of texts have in hand, and remember. */
+static step writing(const terse_memory_of *of)
+{
+    step s = {.weights = PROGRAM + WORKING + 2 * weights_of(of), .samples = (double)of->samples};
+    s.numbers = s.least_numbers = TERSE_TEXTS_WRITERS * (TERSE_TEXTS_MEMORY + (double)of->text_rows * (double)of->live);
+    return s;
+}
+
 /* The numbers of a batch, forth and back. */
 static step training(const terse_memory_of *of)
 {
@@ -194,7 +204,7 @@ terse_memory terse_memory_estimate(const terse_memory_of *of, const terse_option
     const step reading = {.weights = PROGRAM + weights_of(of), .samples = 2 * (double)of->samples};
     double least = least_of(&most) > least_of(&reading) ? least_of(&most) : least_of(&reading);
     take(&most, &reading);
-    step list[5];
+    step list[6];
     int n = 0;
     if (seen && (o->low_rank.target || searching))
         list[n++] = fitting(of, o, 8, 3);
@@ -212,6 +222,9 @@ terse_memory terse_memory_estimate(const terse_memory_of *of, const terse_option
         list[n++] = fitting(of, o, 6, 3);
     if (n < 5 && seen && o->recover.text)
         list[n++] = training(of);
+    if (of->text_rows > 0 && !searching &&
+        (o->recover.text || o->low_rank.target || o->quantize == TERSE_QUANTIZE_INT4_WEIGHTS))
+        list[n++] = writing(of);
     for (int i = 0; i < n; i++) {
         take(&most, &list[i]);
         least = least_of(&list[i]) > least ? least_of(&list[i]) : least;

@@ -28,6 +28,7 @@ typedef struct terse_memory_of {
     uint64_t live, all;       /* numbers of one sample: at most held at once; of all layers */
     uint64_t widest, squares; /* second moments, FP64, of the widest layer that has them; of all layers */
     uint64_t widest_weights;  /* of the layer that has the largest weights, FP64 */
+    int64_t text_rows;        /* texts that a writer has at a time (texts.h); 0: no language model */
 } terse_memory_of;
 
 /* data: NULL without samples. One sample is computed. */

@@ -11,7 +11,7 @@
 enum { MAX_EPOCHS = 1000000, TEXT_BATCH = 8, LEAST_STEPS = 500 };
 /* Of weights of the usual size (those of texts: of any); a third, three and ten times as much are tried too where a
  * training is long. */
-static const double rate_floats = 3e-4, rate_bytes = 1e-4, rate_halves = 3e-4, rate_text_floats = 1e-3,
+static const double rate_floats = 3e-4, rate_bytes = 1e-4, rate_halves = 3e-4, rate_text_floats = 3e-3,
                     rate_texts = 1e-4;
 
 int terse_recover_parse(const char *text, terse_recover_options *options, terse_error *error)

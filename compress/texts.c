@@ -13,9 +13,10 @@
 #include "compress/runner.h"
 #include "compress/samples.h"
 
-enum { WRITERS = 2, MAX_ROWS = 32, PROBED = 8, LEAST_TEXTS = 8, MAX_LENGTH = 4096, MAX_LOGITS = 1 << 24, AHEAD = 4 };
-static const double foretells = 0.9;   /* of what guessing evenly would lose */
-static const double drawn_a_run = 1.8; /* tokens, with guesses */
+enum { MAX_ROWS = 32, PROBED = 8, LEAST_TEXTS = 8, MAX_LENGTH = 4096, MAX_LOGITS = 1 << 24, AHEAD = 4 };
+static const double foretells = 0.9;    /* of what guessing evenly would lose */
+static const double drawn_a_run = 1.8;  /* tokens, with guesses */
+static const double work_to_draw = 400; /* what drawing takes for each token that there is, in multiply-accumulates */
 
 typedef struct book {
     const terse_graph *graph;
@@ -26,6 +27,7 @@ typedef struct book {
     int64_t texts, rows;
     uint64_t seed;
     size_t memory; /* of what was said, a writer */
+    atomic_llong read;
     atomic_int failed;
 } book;
 
@@ -97,6 +99,20 @@ static bool has_the_form(const terse_graph *graph, const terse_samples *samples)
     const terse_tensor *tokens = samples->tensors[0];
     return (x->dtype == TERSE_INT64 || x->dtype == TERSE_INT32) && x->rank == 2 && y->dtype == TERSE_FP32 &&
            y->rank == 3 && tokens->dims[1] >= 4 && tokens->dims[1] <= MAX_LENGTH;
+}
+
+static int64_t rows_of(int64_t length, int64_t tokens)
+{
+    const int64_t rows = MAX_LOGITS / (length * tokens) + 1;
+    return rows > MAX_ROWS ? MAX_ROWS : rows;
+}
+
+int64_t terse_texts_rows(const terse_graph *graph, const terse_samples *samples)
+{
+    if (!has_the_form(graph, samples))
+        return 0;
+    const int64_t tokens = graph->values[graph->outputs[0]].dims[2];
+    return rows_of(samples->tensors[0]->dims[1], tokens > 1 ? tokens : 2);
 }
 
 /* -log of the probability of `token`. */
@@ -210,7 +226,7 @@ static void draw_tokens(const book *b, terse_drafts *drafts, block *at, int64_t 
     at->done[row] = place;
 }
 
-static int write_block(const book *b, reader *r, terse_drafts *drafts, int64_t first, terse_error *error)
+static int write_block(book *b, reader *r, terse_drafts *drafts, int64_t first, terse_error *error)
 {
     block at = {.first = first, .rows = b->texts - first < b->rows ? b->texts - first : b->rows};
     int64_t *texts = b->text + first * b->length;
@@ -225,6 +241,7 @@ static int write_block(const book *b, reader *r, terse_drafts *drafts, int64_t f
         if (status != TERSE_OK)
             return status;
         const float *logits = r->runner.outputs[0];
+        atomic_fetch_add(&b->read, at.n_open);
         for (int64_t i = 0; i < at.n_open; i++)
             draw_tokens(b, drafts, &at, at.open[i], logits + i * r->length * b->tokens);
     }
@@ -247,7 +264,7 @@ static void *write_texts(void *context)
     reader r;
     terse_drafts *drafts = terse_drafts_new(b->tokens, b->memory);
     w->status = reader_init(b, b->rows, &r, &w->error);
-    for (int64_t first = w->number * b->rows; first < b->texts; first += WRITERS * b->rows) {
+    for (int64_t first = w->number * b->rows; first < b->texts; first += TERSE_TEXTS_WRITERS * b->rows) {
         if (w->status != TERSE_OK || atomic_load(&b->failed))
             break;
         if (w->options && w->options->progress) {
@@ -266,21 +283,22 @@ static void *write_texts(void *context)
 
 static int write_all(book *b, const terse_texts_options *options, terse_error *error)
 {
-    writer list[WRITERS];
-    pthread_t threads[WRITERS];
-    bool started[WRITERS] = {0};
+    writer list[TERSE_TEXTS_WRITERS];
+    pthread_t threads[TERSE_TEXTS_WRITERS];
+    bool started[TERSE_TEXTS_WRITERS] = {0};
     atomic_init(&b->failed, 0);
-    for (int i = 0; i < WRITERS; i++)
+    atomic_init(&b->read, 0);
+    for (int i = 0; i < TERSE_TEXTS_WRITERS; i++)
         list[i] = (writer){.b = b, .number = i, .options = i == 0 ? options : NULL};
-    for (int i = 1; i < WRITERS; i++)
+    for (int i = 1; i < TERSE_TEXTS_WRITERS; i++)
         started[i] = pthread_create(&threads[i], NULL, write_texts, &list[i]) == 0;
-    for (int i = 0; i < WRITERS; i++)
+    for (int i = 0; i < TERSE_TEXTS_WRITERS; i++)
         if (!started[i])
             write_texts(&list[i]);
-    for (int i = 1; i < WRITERS; i++)
+    for (int i = 1; i < TERSE_TEXTS_WRITERS; i++)
         if (started[i])
             pthread_join(threads[i], NULL);
-    for (int i = 0; i < WRITERS; i++)
+    for (int i = 0; i < TERSE_TEXTS_WRITERS; i++)
         if (list[i].status != TERSE_OK) {
             if (error)
                 *error = list[i].error;
@@ -329,15 +347,16 @@ static int write_book(book *b, const terse_texts_options *options, terse_npz **r
         return terse_fail(error, status, "out of memory for texts");
     if (status != TERSE_OK || !model)
         return TERSE_OK; /* no language model, then, as far as this goes */
-    const double each = work * (double)b->length * (b->grows ? 0.5 : 1) / (b->memory ? drawn_a_run : 1) + 1,
-                 room = options->work / each;
+    const double each =
+        work * (double)b->length * (b->grows ? 0.5 : 1) / (terse_drafts_pay(b->tokens, b->memory) ? drawn_a_run : 1) +
+        work_to_draw * (double)(b->length * b->tokens) + 1;
+    const double room = options->work / each;
     const double wanted = (double)options->tokens / (double)b->length - (double)b->n;
     const double most = fmin(fmin(room, wanted), 1e6);
     if (!(most >= LEAST_TEXTS))
         return TERSE_OK;
     b->texts = (int64_t)most;
-    b->rows = MAX_LOGITS / (b->length * b->tokens) + 1;
-    b->rows = b->rows > MAX_ROWS ? MAX_ROWS : b->rows;
+    b->rows = rows_of(b->length, b->tokens);
     b->text = calloc((size_t)(b->texts * b->length) + 1, sizeof *b->text);
     if (!b->text)
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %" PRId64 " texts", b->texts);
@@ -347,6 +366,8 @@ static int write_book(book *b, const terse_texts_options *options, terse_npz **r
         return terse_fail(error, TERSE_RESOURCE_EXHAUSTED, "out of memory for %" PRId64 " texts", b->texts);
     *ret_npz = npz;
     *ret_texts = npz ? b->texts : 0;
+    if (options->ret_runs)
+        *options->ret_runs = atomic_load(&b->read);
     return written;
 }
 

@@ -13,40 +13,30 @@ typedef struct binary {
     float *dx[2];      /* NULL: not wanted */
 } binary;
 
-/* df/da and df/db. */
-static void slopes(terse_op op, float a, float b, float *da, float *db)
+/* df/da, or df/db. */
+static inline float slope(terse_op op, int side, float a, float b)
 {
     switch (op) {
     case TERSE_OP_ADD:
-        *da = *db = 1;
-        return;
+        return 1;
     case TERSE_OP_SUB:
-        *da = 1;
-        *db = -1;
-        return;
+        return side ? -1.0f : 1.0f;
     case TERSE_OP_MUL:
-        *da = b;
-        *db = a;
-        return;
+        return side ? a : b;
     case TERSE_OP_DIV:
-        *da = 1 / b;
-        *db = -a / (b * b);
-        return;
+        return side ? -a / (b * b) : 1 / b;
     case TERSE_OP_POW:
-        *da = b == 2 ? 2 * a : b == 0 ? 0 : b * powf(a, b - 1);
-        *db = a > 0 ? powf(a, b) * logf(a) : 0;
-        return;
+        if (side)
+            return a > 0 ? powf(a, b) * logf(a) : 0;
+        return b == 2 ? 2 * a : b == 0 ? 0 : b * powf(a, b - 1);
     case TERSE_OP_MIN:
-        *da = a <= b ? 1.0f : 0.0f;
-        *db = a <= b ? 0.0f : 1.0f;
-        return;
+        return (a <= b) != side ? 1.0f : 0.0f;
     case TERSE_OP_MAX:
-        *da = a >= b ? 1.0f : 0.0f;
-        *db = a >= b ? 0.0f : 1.0f;
-        return;
+        return (a >= b) != side ? 1.0f : 0.0f;
     default: /* PRelu: b is the slope below zero */
-        *da = a > 0 ? 1 : b;
-        *db = a > 0 ? 0 : a;
+        if (side)
+            return a > 0 ? 0 : a;
+        return a > 0 ? 1 : b;
     }
 }
 
@@ -62,12 +52,11 @@ static inline void run_side(terse_op op, int side, const binary *c, char *const 
     float *dx = c->dx[side] + (side ? at_b : at_a);
     double sum = 0;
     for (int64_t i = 0; i < n; i++) {
-        float slope[2];
-        slopes(op, a ? a[i * step_a] : 0, b ? b[i * step_b] : 0, &slope[0], &slope[1]);
+        const float by = dy[i * step_y] * slope(op, side, a ? a[i * step_a] : 0, b ? b[i * step_b] : 0);
         if (step)
-            dx[i * step] += dy[i * step_y] * slope[side];
+            dx[i * step] += by;
         else
-            sum += (double)(dy[i * step_y] * slope[side]);
+            sum += (double)by;
     }
     if (!step)
         *dx += (float)sum;

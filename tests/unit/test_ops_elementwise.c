@@ -397,44 +397,59 @@ static void test_strided_rows_give_the_bits_of_dense_ones(void **state)
     }
 }
 
-/* Every third number, as a Slice that is no copy has them: more than are gathered at a time. */
+/* Input `index` as a column of rows of which the rest is no number that could be read without being seen. */
+static void widen(op_case *c, int index, int64_t stride)
+{
+    const int64_t n = terse_tensor_count(&c->inputs[index]);
+    const float *dense = c->inputs[index].data;
+    float *wide = malloc((size_t)(n * stride) * sizeof *wide);
+    for (int64_t i = 0; i < n * stride; i++)
+        wide[i] = i % stride == 0 ? dense[i / stride] : NAN;
+    free(c->inputs[index].data);
+    c->inputs[index].data = wide;
+    c->inputs[index].row_stride = stride;
+}
+
+/* Every third number of one or both, as a Slice that is no copy has them, and every second one of what is made: fewer
+ * than are gathered, and more than are gathered at a time. */
 static void test_single_columns_of_wide_rows_are_those_of_dense_ones(void **state)
 {
     (void)state;
-    enum { ROWS = 523, WIDE = 3 };
-    float x[ROWS], z[ROWS], wide[ROWS * WIDE], slope[1] = {4 * case_random()};
-    for (int i = 0; i < ROWS; i++) {
-        wide[i * WIDE] = x[i] = 4 * case_random();
-        z[i] = 4 * case_random();
-    }
-    for (int k = 0; k < N_FLOAT_OPS; k++)
-        for (int both = 0; both < 2; both++) {
-            if (both && (terse_op_find(float_ops[k])->min_inputs != 2 || float_ops[k] == TERSE_OP_PRELU))
-                continue;
-            op_case dense = float_case(float_ops[k], ROWS, 1, x, slope),
-                    strided = float_case(float_ops[k], ROWS, 1, x, slope);
-            free(strided.inputs[0].data);
-            strided.inputs[0].data = malloc(sizeof wide);
-            memcpy(strided.inputs[0].data, wide, sizeof wide);
-            strided.inputs[0].row_stride = WIDE;
-            if (both) {
-                free(dense.inputs[1].data);
-                free(strided.inputs[1].data);
-                memcpy(case_input(&dense, 1, DIMS(ROWS, 1)), z, sizeof z);
-                memcpy(case_input(&strided, 1, DIMS(ROWS, 1)), z, sizeof z);
-            }
-            case_ok(&dense);
-            assert_int_equal(case_run_strided(&strided, both ? 2 : 0), TERSE_OK);
-            const float *a = dense.outputs[0].data, *b = strided.outputs[0].data;
-            for (int row = 0; row < ROWS; row++) {
-                if (memcmp(a + row, b + row * (both ? 2 : 1), sizeof *a) != 0)
-                    fail_msg("%s: number %d differs when strided", terse_op_name(float_ops[k]), row);
-                if (both && row + 1 < ROWS)
-                    assert_int_equal(((const unsigned char *)(b + row * 2 + 1))[0], 0xa5);
-            }
-            case_free(&dense);
-            case_free(&strided);
+    static const int64_t rows[] = {1, 3, 256, 523};
+    const float one = 4 * case_random();
+    for (int k = 0; k < N_FLOAT_OPS * 4 * 3; k++) {
+        const terse_op op = float_ops[k / 12];
+        const int64_t n = rows[k / 3 % 4];
+        const int way = k % 3; /* a strided; b too; b alone */
+        if (way > 0 && (terse_op_find(op)->min_inputs != 2 || op == TERSE_OP_PRELU))
+            continue;
+        float *x = malloc(2 * (size_t)n * sizeof *x);
+        for (int64_t i = 0; i < 2 * n; i++)
+            x[i] = 4 * case_random();
+        op_case dense = float_case(op, n, 1, x, &one), strided = float_case(op, n, 1, x, &one);
+        for (int c = 0; c < 2 && way > 0; c++) {
+            op_case *both = c ? &strided : &dense;
+            free(both->inputs[1].data);
+            memcpy(case_input(both, 1, DIMS(n, 1)), x + n, (size_t)n * sizeof *x);
         }
+        if (way < 2)
+            widen(&strided, 0, 3);
+        if (way > 0)
+            widen(&strided, 1, 3);
+        const int64_t stride = way > 0 ? 2 : 1;
+        case_ok(&dense);
+        assert_int_equal(case_run_strided(&strided, way > 0 ? stride : 0), TERSE_OK);
+        const float *a = dense.outputs[0].data, *b = strided.outputs[0].data;
+        for (int64_t i = 0; i < n; i++) {
+            if (memcmp(a + i, b + i * stride, sizeof *a) != 0)
+                fail_msg("%s: number %d of %d differs when strided", terse_op_name(op), (int)i, (int)n);
+            for (size_t at = 0; stride > 1 && i + 1 < n && at < sizeof *b; at++)
+                assert_int_equal(((const unsigned char *)(b + i * stride + 1))[at], 0xa5);
+        }
+        case_free(&dense);
+        case_free(&strided);
+        free(x);
+    }
 }
 
 /* Plans and runs with outputs[0] in the bytes of input `index`. */

@@ -106,15 +106,21 @@ static void guesses_change_no_text(void **state)
     terse_graph *g = speaker(3, false, TERSE_INT64);
     terse_npz data = samples(TERSE_INT64), *made[3];
     terse_error error = {0};
-    static const size_t memory[3] = {0, 64 * (V * sizeof(float) + 8), 1 << 20}; /* none, the least, more than enough */
+    static const size_t memory[3] = {0, 2048 * (V * sizeof(float) + 8),
+                                     1 << 20}; /* none, the least, more than enough */
+    int64_t runs[3];
     for (int i = 0; i < 3; i++) {
         int64_t texts = 0;
-        const terse_texts_options options = {.work = 1e9, .tokens = (N + 400) * T, .memory = memory[i]};
+        const terse_texts_options options = {
+            .work = 1e9, .tokens = (N + 400) * T, .memory = memory[i], .ret_runs = &runs[i]};
         assert_int_equal(terse_texts_write(g, &data, &options, &made[i], &texts, &error), TERSE_OK);
         assert_int_equal(texts, 400);
         assert_memory_equal(made[0]->tensors[0].data, made[i]->tensors[0].data,
                             (size_t)terse_tensor_bytes(made[0]->tensors));
     }
+    /* One for each token that was drawn, and with guesses fewer. */
+    assert_true(runs[0] > 400 * T / 2 && runs[0] < 400 * T);
+    assert_true(runs[1] < 7 * runs[0] / 10 && runs[2] < 7 * runs[0] / 10);
     for (int i = 0; i < 3; i++)
         terse_npz_free(made[i]);
     samples_done(&data);
@@ -151,7 +157,7 @@ static void what_is_remembered_is_guessed(void **state)
     for (uint64_t i = 0; i < 100; i++)
         same += terse_drafts_guess(drafts, text, 4, i) == terse_drafts_draw(logits, 4, i);
     assert_int_equal(same, 100);
-    assert_null(terse_drafts_new(4, 63 * (4 * sizeof(float) + 8)));
+    assert_null(terse_drafts_new(4, 2047 * (4 * sizeof(float) + 8)));
     assert_int_equal(terse_drafts_guess(NULL, text, 4, 7), -1);
     terse_drafts_remember(NULL, text, 4, logits);
     terse_drafts_free(drafts);

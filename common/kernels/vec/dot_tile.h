@@ -133,9 +133,7 @@ INLINE void dot_finish_rows(int n_rows, int n_panels, bool has_residual, const d
         (f, to, n_rows, n_panels, has_residual ? saved : (const uint8_t *)to, first, panel);
     }
 }
-#endif
 
-#ifdef DOT_ROWWISE
 /* The same for one panel and no residual, four rows at a time: the last of an odd number of panels. */
 INLINE void dot_finish_lone(int n_rows, const dot_finish *f, dot_sums sums[DOT_ROWS][DOT_PANELS], int64_t first,
                             int64_t panel, int32_t *to)
