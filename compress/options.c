@@ -382,9 +382,10 @@ const terse_option terse_options_table[] = {
      false, set_float},
     {"--recover", 0, "EPOCHS|TIME|none",
      "train what --low-rank, --prune and --quantize make against the network as it came, on the samples of --calibrate "
-     "(no labels; a tenth is held out and says what is kept): 20 walks over them at most, or 90s, 10m, 2h. Zeros stay "
-     "zero, factors stay factors. Ctrl-C ends it and writes the best so far. With a search: how much of --time goes to "
-     "networks that lose too much until they are trained (default: the last third; none: nothing)",
+     "(no labels; a tenth is held out and says what is kept): 20 walks over them at most, or 90s, 10m, 2h (in front of "
+     "which a language model writes more samples, for a third of that). Zeros stay zero, factors stay factors. Ctrl-C "
+     "ends it and writes the best so far. With a search: how much of --time goes to networks that lose too much until "
+     "they are trained (default: the last third; none: nothing)",
      false, set_recover},
     {"--checkpoint", 0, "FILE", "the state of --recover, written behind every epoch", false, set_checkpoint},
     {"--resume", 0, NULL,
